@@ -1,0 +1,220 @@
+"""Make the lessons: ``source/NN_name.py`` (jupytext percent, edited by hand) becomes ``NN_name.ipynb``, executed.
+
+    python notebooks/build.py                  every lesson
+    python notebooks/build.py 02 03            the lessons whose names start with 02 and 03
+    python notebooks/build.py --check          execute nothing, exit 1 if a notebook is not what its source generates
+    python notebooks/build.py --no-execute     new text, but keep the outputs of the cells whose source is the same
+    python notebooks/build.py --fresh          measure the timings in cells tagged ``volatile`` again
+
+Two builds of one source give the same bytes, so that a difference in git is a difference in the lesson: cell ids are
+hashes, and time stamps, widgets, progress bars, memory addresses and absolute paths are left out. A cell tagged
+``volatile`` prints timings, so it keeps its present outputs for as long as its source stays the same. A notebook that
+fails leaves the old file as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import jupytext
+import nbformat
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parent
+CELL_SECONDS = 1800
+THREADS = "2"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# Where a variable moves a cache, outputs name its usual place.
+CACHES = {"SHORTGPT_CACHE": "~/.cache/shortgpt", "HF_HOME": "~/.cache/huggingface", "XDG_CACHE_HOME": "~/.cache"}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+}
+
+
+class BuildError(Exception):
+    """A lesson could not be made. The message says which one, at which cell, and why."""
+
+
+def generate(source: Path) -> NotebookNode:
+    """Return the notebook that ``source`` describes, without outputs. Ids hash notebook, position, cell source."""
+    cells = []
+    for position, cell in enumerate(jupytext.read(source, fmt="py:percent").cells):
+        make = getattr(nbformat.v4, f"new_{cell.cell_type}_cell")
+        identity = hashlib.sha256(f"{source.stem}\0{position}\0{cell.source}".encode()).hexdigest()[:12]
+        metadata = {key: cell.metadata[key] for key in ("tags", "nbmake", "jupyter") if key in cell.metadata}
+        cells.append(make(cell.source, id=identity, metadata=metadata))
+    return nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict(METADATA), nbformat_minor=5)
+
+
+def check(source: Path, target: Path) -> list[str]:
+    """Return what in ``target`` is not what ``source`` generates (the first difference), or an empty list."""
+    if not target.exists():
+        return [f"{target.name}: missing, though {source.name} exists"]
+    expected, found = generate(source).cells, nbformat.read(target, as_version=4).cells
+    for number, (want, have) in enumerate(zip(expected, found, strict=False), 1):
+        wrong = [part for part in ("cell_type", "source", "metadata", "id") if want[part] != have.get(part)]
+        if wrong:
+            return [f"{target.name}: cell {number} is not what {source.name} generates ({', '.join(wrong)} differ)"]
+    counts = f"{target.name}: {len(found)} cells, but {source.name} generates {len(expected)}"
+    return [] if len(expected) == len(found) else [counts]
+
+
+def keep_outputs(notebook: NotebookNode, target: Path, tag: str | None = None) -> int:
+    """Take the outputs of cells with unchanged source (and with ``tag``, if given) from ``target``; count them."""
+    old, kept = defaultdict(list), 0
+    for cell in nbformat.read(target, as_version=4).cells if target.exists() else []:
+        if cell.cell_type == "code" and cell.execution_count is not None:
+            old[cell.source].append(cell)
+    for cell in notebook.cells:
+        wanted = tag is None or tag in cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and wanted and old[cell.source]:
+            previous = old[cell.source].pop(0)
+            cell.outputs, kept = previous.outputs, kept + 1
+            cell.execution_count = cell.execution_count or previous.execution_count
+    return kept
+
+
+def normalise(text: str) -> str:
+    """Replace what differs from run to run or machine to machine: memory addresses and absolute paths."""
+    folders = {str(NOTEBOOKS.parent): "[repository]", sys.prefix: "[python]", str(Path.home()): "~"}
+    folders |= {os.environ[name].rstrip("/"): usual for name, usual in CACHES.items() if os.environ.get(name)}
+    for folder in sorted(folders, key=len, reverse=True):  # the innermost folder first
+        if len(folder) > 1:
+            text = re.sub(rf"(?<![\w.~]){re.escape(folder)}(?![\w-])", folders[folder], text)
+    temporary = re.escape(tempfile.gettempdir().rstrip("/"))
+    text = re.sub(rf"{temporary}/(ipykernel_\d+/\d+\.py|tmp\w+)", "[temporary]", text)
+    return re.sub(r"\b0x[0-9a-f]{6,16}\b", "0x...", text)
+
+
+def clean(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the outputs without widgets and progress bars, with neighbouring prints joined and text normalised."""
+    stderr = "".join(output.text for output in outputs if output.get("name") == "stderr")
+    lines = [line for line in re.findall(r"[^\n]+\n?", stderr) if "\r" not in line]  # \r: a progress bar redraws itself
+    cleaned = [nbformat.v4.new_output("stream", name="stderr", text="".join(lines))] if lines else []
+    for output in outputs:
+        if output.get("name") == "stderr" or WIDGET in output.get("data", {}):
+            continue
+        if output.get("name") == "stdout" and cleaned and cleaned[-1].get("name") == "stdout":
+            cleaned[-1].text += output.text
+        else:
+            cleaned.append(output)
+    for output in cleaned:  # after joining, because a path may arrive in two parts
+        texts = output if output.output_type == "stream" else output.data
+        texts |= {kind: normalise(value) for kind, value in texts.items() if kind.startswith("text")}
+    return cleaned
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Sample the memory of all child processes while the block runs; ``[0]`` of the list is the peak in bytes."""
+    peak, stop = [0], threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(0.1):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it may have ended since it was listed
+                    total += child.memory_info().rss
+            peak[0] = max(peak[0], total)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def execute(notebook: NotebookNode, folder: Path, name: str) -> None:
+    """Run every cell in ``folder`` and clean the outputs, in place. Raise BuildError with the cell that failed."""
+    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    environment |= {f"{library}_NUM_THREADS": THREADS for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
+    environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+    with tempfile.TemporaryDirectory() as profile:  # nobody's IPython start-up files and history
+        environment["IPYTHONDIR"] = profile
+        client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False)
+        client.extra_arguments = ["--log-level=ERROR"]  # no note about unencrypted local connections
+        try:
+            client.execute(env=environment, cwd=str(folder))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            number = sum(cell.get("execution_count") is not None for cell in notebook.cells)
+            raise BuildError(f"{name}: stopped at code cell {number}\n{ANSI.sub('', str(error))}") from error
+    for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        for output in cell.outputs:
+            if output.output_type == "error":  # the tag raises-exception lets a run go on after one
+                trace = ANSI.sub("", "\n".join(output.traceback))
+                raise BuildError(f"{name}: error output in code cell {number}\n{cell.source}\n{trace}")
+        cell.outputs = clean(cell.outputs)
+    notebook.metadata = nbformat.from_dict(METADATA)  # without widget state and Python version
+
+
+def build(source: Path, target: Path, *, run: bool = True, fresh: bool = False) -> str:
+    """Make one notebook and return a line about it. The old file is replaced only when everything has succeeded."""
+    notebook, start = generate(source), time.perf_counter()
+    if run:
+        with peak_memory() as peak:
+            execute(notebook, target.parent, source.stem)
+        kept = 0 if fresh else keep_outputs(notebook, target, tag="volatile")
+        report = f"{time.perf_counter() - start:.0f} s, peak {peak[0] / 2**20:.0f} MiB, {kept} volatile cells kept"
+    else:
+        report = f"not executed, outputs of {keep_outputs(notebook, target)} cells kept"
+    nbformat.validate(notebook)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return f"{source.stem}: {report}, {target.stat().st_size / 1e3:.0f} kB"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lessons", nargs="*", help="beginnings of lesson names, such as 02 (default: all)")
+    parser.add_argument("--check", action="store_true", help="only compare the notebooks with their sources")
+    parser.add_argument("--no-execute", action="store_true", help="regenerate, keep outputs of unchanged cells")
+    parser.add_argument("--fresh", action="store_true", help="measure volatile cells again")
+    parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="where source/ and the notebooks are")
+    options = parser.parse_args(arguments)
+    folder = options.folder.resolve()
+    sources = sorted((folder / "source").glob("[0-9]*.py"))
+    chosen = [path for path in sources if not options.lessons or path.name.startswith(tuple(options.lessons))]
+    problems = [f"no lesson starts with {x}" for x in options.lessons if not any(p.name.startswith(x) for p in sources)]
+    for source in chosen:
+        target = folder / f"{source.stem}.ipynb"
+        if options.check:
+            problems += check(source, target)
+            continue
+        try:
+            print(build(source, target, run=not options.no_execute, fresh=options.fresh), flush=True)
+        except BuildError as error:
+            problems.append(f"{error}\n{target.name} was left as it was.")
+    if options.check and not options.lessons:
+        orphans = {path.stem for path in folder.glob("*.ipynb")} - {path.stem for path in sources}
+        problems += [f"{name}.ipynb: no source/{name}.py generates it" for name in sorted(orphans)]
+    if problems and options.check:
+        problems.append("Edit source/*.py only, then run `python notebooks/build.py` for these lessons.")
+    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

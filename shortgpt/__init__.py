@@ -1,0 +1,48 @@
+"""Depth pruning of language models: score layers by Block Influence, remove them, quantize, evaluate honestly.
+
+The method is that of ShortGPT (Men et al., arXiv 2403.03853). The names below are all that most users need; the lessons
+in `notebooks/` walk through them in order.
+"""
+
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+_HOME = {
+    "load": "models",
+    "describe": "models",
+    "decoder_layers": "layers",
+    "built_in_text": "calibration",
+    "calibration_batches": "calibration",
+    "hidden_states": "capture",
+    "watch_layers": "capture",
+    "block_influence": "influence",
+    "score_layers": "influence",
+    "span_distances": "influence",
+    "choose_layers": "choose",
+    "removal_order": "choose",
+    "PruningPlan": "choose",
+    "remove_layers": "pruning",
+    "save": "pruning",
+    "quantize": "quantization",
+    "perplexity": "likelihood",
+    "perplexity_table": "likelihood",
+    "removal_sweep": "evaluation",
+    "evaluate": "evaluation",
+    "continue_text": "evaluation",
+    "repetition": "evaluation",
+    "compare": "evaluation",
+    "size": "measurement",
+    "speed": "measurement",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> _Any:
+    """Load a name's module when it is first used: importing shortgpt itself costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'shortgpt' has no attribute {name!r}")
+    return getattr(_import_module(f"shortgpt.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

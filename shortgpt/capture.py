@@ -1,0 +1,76 @@
+"""Watch the real forward pass: each decoder layer's input and output hidden states, as they happen.
+
+Forward hooks see exactly what the model computes. transformers' own ``output_hidden_states=True`` does not serve: its
+last entry comes *after* the final norm, so it is not the last layer's output, and it keeps every state alive at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from shortgpt.layers import backbone, decoder_layers
+
+Reporter = Callable[[int, Tensor, Tensor], None]
+
+
+@contextmanager
+def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[None]:
+    """While open, call ``report(layer, x_in, x_out)`` each time a decoder layer runs.
+
+    ``layer`` is the 0-based index; ``x_in`` and ``x_out`` are the hidden states entering and leaving it, of shape
+    ``[batch, tokens, hidden]`` in the model's dtype. They are the model's own tensors: read them, don't change them.
+    Our hooks, and only ours, are removed on leaving, also after an exception.
+    """
+
+    def hook_of(index: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
+            x_in = args[0] if args else kwargs["hidden_states"]
+            report(index, x_in, output if isinstance(output, Tensor) else output[0])  # some layers return a tuple
+
+        return hook
+
+    handles = [
+        layer.register_forward_hook(hook_of(index), with_kwargs=True)
+        for index, layer in enumerate(decoder_layers(model))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_backbone(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
+    """One forward pass without the language-model head: nobody here needs its logits, the largest tensor of all.
+
+    Positions are counted from the first real token, so that padding on either side gives the same states.
+    """
+    device = model.get_input_embeddings().weight.device
+    mask = batch["attention_mask"].to(device)  # [batch, tokens]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    backbone(model)(
+        input_ids=batch["input_ids"].to(device), attention_mask=mask, position_ids=positions, use_cache=False
+    )
+
+
+@torch.inference_mode()
+def hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
+    """All hidden states of one batch, ``[layers + 1, batch, tokens, hidden]``, in the model's dtype.
+
+    Entry i enters layer i; the last entry leaves the last layer, *before* the final norm. This keeps everything in
+    memory: right for looking at a few sentences, wrong for scoring a corpus (`score_layers` streams instead).
+    """
+    depth = len(decoder_layers(model))
+    states: list[Tensor | None] = [None] * (depth + 1)
+
+    def keep(layer: int, x_in: Tensor, x_out: Tensor) -> None:
+        states[layer], states[layer + 1] = x_in.clone(), x_out.clone()
+
+    with watch_layers(model, keep):
+        run_backbone(model, batch)
+    return torch.stack(states)

@@ -1,0 +1,146 @@
+"""Which layers to remove, and the plan that says so.
+
+A `PruningPlan` is a small JSON file: it names the layers by their index in the *dense* model, and keeps what led to
+the choice (scores, calibration, versions), so that it can be read, shared and applied on another machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from shortgpt.influence import LayerScores
+
+SCHEMA = 1
+ORDERS = ("score", "reverse", "sequential", "random")
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Layers to remove from a model, in its dense (original) numbering.
+
+    Attributes:
+        layers: how many layers the dense model has.
+        removed: indices of the layers to remove, in the order in which they were chosen.
+        criterion: what chose them, for instance ``"block_influence"`` or ``"reverse"``.
+        scores: score of each layer that could be chosen, keyed by its original index (empty for criteria without one).
+        calibration: ``tokens, samples, sha256`` of the text that was read.
+        model: name of the model, for the reader; it is not checked.
+        versions: of shortgpt, torch and transformers.
+    """
+
+    layers: int
+    removed: tuple[int, ...]
+    criterion: str = "by hand"
+    scores: dict[int, float] = field(default_factory=dict)
+    calibration: dict[str, int | str] = field(default_factory=dict)
+    model: str = ""
+    versions: dict[str, str] = field(default_factory=lambda: _versions())
+
+    def __post_init__(self) -> None:
+        check_indices(self.removed, self.layers)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Indices of the layers that stay, ascending."""
+        return tuple(layer for layer in range(self.layers) if layer not in self.removed)
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write the plan to `path` and return it."""
+        path = Path(path)
+        path.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> PruningPlan:
+        """Read a plan. Raises ValueError if the file is no plan, or one of a newer schema."""
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            schema = fields.pop("schema")
+            fields["removed"] = tuple(fields["removed"])
+            fields["scores"] = {int(layer): score for layer, score in fields.get("scores", {}).items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a pruning plan: write one with PruningPlan.to_json()") from error
+        if schema != SCHEMA:
+            raise ValueError(f"{path} has plan schema {schema}, this version reads {SCHEMA}: update shortgpt-pruning")
+        return cls(**fields)
+
+
+def check_indices(indices: Sequence[int], layers: int) -> None:
+    """Raise ValueError unless `indices` are distinct layers of a model with `layers` layers, and at least one stays."""
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int | np.integer):
+            raise ValueError(f"a layer is named by its number, 0 to {layers - 1}, got {index!r}")
+    unknown = [int(i) for i in indices if not 0 <= i < layers]
+    if unknown:
+        raise ValueError(f"unknown layer {', '.join(map(str, unknown))}: this model has layers 0 to {layers - 1}")
+    twice = sorted({int(i) for i in indices if list(indices).count(i) > 1})
+    if twice:
+        raise ValueError(f"layer {', '.join(map(str, twice))} is named twice: name each layer to remove once")
+    if len(indices) >= layers:
+        raise ValueError(f"removing {len(indices)} of {layers} layers leaves none: keep at least one")
+
+
+def choose_layers(
+    scores: LayerScores, n: int | None = None, *, ratio: float | None = None, order: str = "score", seed: int = 0
+) -> PruningPlan:
+    """Choose `n` layers to remove.
+
+    Args:
+        scores: from `score_layers`. The baselines use only the number of layers.
+        n: how many layers; or give `ratio`, a fraction of the *layers* (not of the parameters), rounded to a number.
+        order: ``"score"``, lowest score first (the paper's rule, section 3.2); or a baseline of section 4.3:
+            ``"reverse"`` from the last layer back, ``"sequential"`` from the first on, or ``"random"``.
+        seed: for ``"random"``.
+
+    Scores of an already pruned model give a plan that names original indices and includes what was removed before.
+
+    Raises:
+        ValueError: neither or both of n and ratio, too many layers, an unknown order.
+    """
+    original = scores.original_layers
+    if (n is None) == (ratio is None):
+        raise ValueError("say how many layers to remove: give either n (a number) or ratio (a fraction of the layers)")
+    if ratio is not None:
+        if not 0 <= ratio < 1:
+            raise ValueError(f"ratio is a fraction of the layers, 0 to below 1, got {ratio}")
+        n = round(ratio * len(original))
+    if not 0 <= n < len(original):
+        raise ValueError(f"n must be 0 to {len(original) - 1} (this model has {len(original)} layers), got {n}")
+    chosen = removal_order(scores, order, seed=seed)[:n]
+    return PruningPlan(
+        layers=len(original) + len(scores.removed),
+        removed=(*scores.removed, *(original[i] for i in chosen)),
+        criterion=scores.metric if order == "score" else order,
+        scores={original[i]: float(value) for i, value in enumerate(scores.values)} if order == "score" else {},
+        calibration={"tokens": int(scores.counts.sum()), "samples": len(scores.counts), "sha256": scores.sha256},
+    )
+
+
+def removal_order(scores: LayerScores, order: str = "score", *, seed: int = 0) -> list[int]:
+    """All layers (current indices), the first to remove first. See `choose_layers` for the orders."""
+    depth = len(scores.values)
+    if order == "score":
+        return np.argsort(scores.values, kind="stable").tolist()
+    if order == "reverse":
+        return list(range(depth - 1, -1, -1))
+    if order == "sequential":
+        return list(range(depth))
+    if order == "random":
+        return np.random.default_rng(seed).permutation(depth).tolist()
+    raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("shortgpt-pruning", "torch", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "unknown"
+    return found

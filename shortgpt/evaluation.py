@@ -1,0 +1,187 @@
+"""Is the pruned model still any good? Perplexity, benchmarks, generated text, and one table to compare.
+
+Perplexity (in `likelihood.py`) always moves. Benchmarks are lm-evaluation-harness: the project's own offline tasks
+(`OFFLINE_TASKS`, in `data/tasks/`) and every task that the harness knows. Look at both, and at generated text: a model
+can keep its multiple-choice accuracy and lose the ability to write.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.calibration import data_folder
+from shortgpt.likelihood import perplexity
+from shortgpt.measurement import size
+from shortgpt.pruning import remove_layers
+
+OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))
+
+
+def removal_sweep(
+    model: PreTrainedModel, order: Sequence[int], measure: Callable[[PreTrainedModel], float], counts: Iterable[int]
+) -> pd.DataFrame:
+    """Remove the first 0, 1, 2, … layers of `order` and `measure` each model: ``removed, layers, value``.
+
+    `counts` are the numbers to try. Each model is a view that shares the weights (see `remove_layers`).
+    """
+    rows = []
+    for n in tqdm(list(counts), desc="removing layers", unit="model"):
+        pruned = remove_layers(model, list(order[:n]))
+        rows.append(
+            {"removed": n, "layers": pruned.config.get_text_config().num_hidden_layers, "value": measure(pruned)}
+        )
+    return pd.DataFrame(rows)
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[str] = OFFLINE_TASKS,
+    *,
+    limit: int | None = None,
+    batch_size: int = 16,
+) -> pd.DataFrame:
+    """Run benchmark tasks with lm-evaluation-harness.
+
+    Args:
+        tasks: names out of `OFFLINE_TASKS`, or any task of the harness (``"hellaswag"``, ``"mmlu"``, …; these fetch
+            their data from the Hub).
+        limit: only the first items of each task (the offline files are in random order); ``subset`` then says so.
+
+    Returns:
+        One row per task and metric: ``task, metric, value, standard_error`` (percent for accuracies), ``chance, items,
+        subset``. 100 items have a standard error of up to 5 points: read it before comparing.
+
+    Raises:
+        ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task. ConnectionError: no network.
+    """
+    try:
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    # the harness's own catalogue takes most of a minute to read: leave it out when nothing needs it
+    manager = TaskManager(include_defaults=not set(tasks) <= set(OFFLINE_TASKS))
+    unknown = [name for name in tasks if name not in OFFLINE_TASKS and name not in manager.all_tasks]
+    if unknown or not tasks:
+        raise ValueError(
+            f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
+            "`lm_eval ls tasks` lists the harness's own"
+        )
+    harness = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=batch_size,
+        max_length=1024,
+        softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
+        prefix_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        if "<|endoftext|>" in tokenizer.get_vocab()
+        else None,
+    )
+    try:
+        results = lm_eval.simple_evaluate(
+            model=harness,
+            tasks=[_offline_task(name) if name in OFFLINE_TASKS else name for name in tasks],
+            task_manager=manager,
+            limit=limit,
+            log_samples=False,
+            bootstrap_iters=100,
+        )
+    except (ConnectionError, OSError) as error:
+        if "connect" in str(error).lower() or "offline" in str(error).lower():
+            raise ConnectionError(
+                f"the data of {', '.join(tasks)} is on the Hub, which can't be reached: use offline tasks "
+                f"({', '.join(OFFLINE_TASKS)}), or connect"
+            ) from error
+        raise
+    return pd.DataFrame(_tidy(results, limit))
+
+
+@torch.inference_mode()
+def continue_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, new_tokens: int = 40
+) -> str:
+    """What the model writes after `prompt`, greedily (always the likeliest token), without the prompt."""
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)
+    written = model.generate(
+        **ids, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id
+    )
+    return tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def repetition(text: str, n: int = 3) -> float:
+    """Share of the word n-grams of `text` that stood in it before: 0 for fresh text, near 1 for a loop."""
+    words = text.split()
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def compare(
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tasks: Sequence[str] = OFFLINE_TASKS,
+    texts: Iterable[str] | None = None,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """One row per model, the first being the reference (dense) one.
+
+    Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
+    ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
+    not zero, so retention flatters: compare it with the chance level in `evaluate`'s table.
+    """
+    texts = None if texts is None else list(texts)
+    rows = {}
+    for name, model in models.items():
+        cost = size(model)
+        row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
+        row["perplexity"] = perplexity(model, tokenizer, texts)
+        if tasks:
+            results = evaluate(model, tokenizer, tasks, limit=limit).drop_duplicates("task")
+            accuracies = dict(zip(results["task"], results["value"], strict=True))
+            row |= accuracies | {"average": float(np.mean(list(accuracies.values())))}
+        rows[name] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    if tasks:
+        table["retention"] = 100 * table["average"] / table["average"].iloc[0]
+    return table
+
+
+def _offline_task(name: str) -> dict:
+    """The task's definition with the data file's absolute path: the harness resolves paths from the working folder."""
+    import yaml
+
+    folder = data_folder() / "tasks"
+    definition = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    definition["dataset_kwargs"] = {"data_files": {"test": str(folder / f"{name}.jsonl")}}
+    return definition
+
+
+def _tidy(results: dict, limit: int | None) -> Iterable[dict]:
+    for task, metrics in results["results"].items():
+        items = results["n-samples"].get(task, {})
+        for key, value in metrics.items():
+            metric, _, _ = key.partition(",")
+            if not isinstance(value, float) or metric.endswith("_stderr"):
+                continue
+            error = metrics.get(key.replace(metric, f"{metric}_stderr", 1))
+            scale = 100 if metric.startswith(("acc", "exact", "f1")) else 1
+            yield {
+                "task": task,
+                "metric": metric,
+                "value": scale * value,
+                "standard_error": scale * error if isinstance(error, float) else np.nan,
+                "chance": (results["configs"].get(task, {}).get("metadata") or {}).get("chance", np.nan),
+                "items": items.get("effective"),
+                "subset": bool(limit) and items.get("effective") != items.get("original"),
+            }

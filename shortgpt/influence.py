@@ -1,0 +1,229 @@
+"""Block Influence: how much a layer turns the hidden states that pass through it (ShortGPT, section 3.1, equation 1).
+
+    BI_i = 1 - E[ cos(x_i, x_{i+1}) ],   x_i: the hidden state of one token entering layer i
+
+``x_in`` below is x_i and ``x_out`` is x_{i+1}. The score lies between 0 (the layer changes no direction: a candidate
+for removal) and 2. There is one cosine per token; tokens of one sample are not independent, so uncertainty is computed
+over *samples*. The last layer is measured before the final norm, like every other. Pad tokens never count.
+
+This module is arithmetic and a table. Hooks are in `capture`, choosing layers is in `choose`, removing is in `pruning`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from shortgpt.capture import hidden_states, run_backbone, watch_layers
+from shortgpt.layers import decoder_layers, removed_so_far
+
+
+def block_influence(x_in: Tensor, x_out: Tensor) -> Tensor:
+    """One minus the cosine between a layer's input and output, per token: ``[..., hidden] -> [...]``, float32.
+
+    The same direction gives 0, a right angle 1, the opposite direction 2; length plays no part. A zero vector has no
+    direction: it counts as a right angle. States are taken to float32 first, because in half precision the norms of
+    deep layers overflow (float16 ends at 65,504) and the score becomes NaN.
+    """
+    return 1 - cosine_similarity(x_in.float(), x_out.float(), dim=-1)
+
+
+def angular_distance(x_in: Tensor, x_out: Tensor) -> Tensor:
+    """Angle between input and output as a fraction of a half turn, 0 to 1 (Gromov et al., arXiv 2403.17887)."""
+    return torch.arccos(cosine_similarity(x_in.float(), x_out.float(), dim=-1).clamp(-1, 1)) / torch.pi
+
+
+def relative_magnitude(x_in: Tensor, x_out: Tensor) -> Tensor:
+    """What the layer adds against what leaves it, ``|f(x)| / |x + f(x)|`` (Samragh et al., arXiv 2311.18329)."""
+    x_in, x_out = x_in.float(), x_out.float()
+    return (x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "block_influence": block_influence,
+    "angular_distance": angular_distance,
+    "relative_magnitude": relative_magnitude,
+}
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of every layer, kept as one sum per sample and layer so that batches and processes merge exactly.
+
+    Attributes:
+        sums: float64 ``[samples, layers]``, the metric summed over the sample's real tokens.
+        counts: int64 ``[samples]``, its real tokens.
+        metric: a key of `METRICS`.
+        removed: original indices of layers that had been removed before scoring (empty for a dense model).
+        sha256: fingerprint of the calibration tokens, whatever their batches or padding.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+    metric: str = "block_influence"
+    removed: tuple[int, ...] = ()
+    sha256: str = ""
+
+    @property
+    def values(self) -> np.ndarray:
+        """Score of each layer, float64 ``[layers]``: a mean over tokens, never a mean of batch means."""
+        return self.sums.sum(0) / self.counts.sum()
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Standard error of each score over samples, float64 ``[layers]``; NaN if there is one sample only."""
+        return self._error_of(self.sums)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a layer, in layer order: ``layer, score, standard_error, tokens, samples``.
+
+        For a model that had been pruned before, ``original_layer`` tells where each layer stood in the dense model.
+        """
+        table = pd.DataFrame({"layer": range(len(self.values)), "score": self.values})
+        table["standard_error"] = self.standard_errors
+        table["tokens"], table["samples"] = int(self.counts.sum()), len(self.counts)
+        if self.removed:
+            table.insert(1, "original_layer", self.original_layers)
+        return table
+
+    @property
+    def original_layers(self) -> list[int]:
+        """The index that each scored layer has in the dense model."""
+        depth = self.sums.shape[1] + len(self.removed)
+        return [layer for layer in range(depth) if layer not in self.removed]
+
+    def merge(self, other: LayerScores) -> LayerScores:
+        """Scores over the samples of both, for instance of two processes. Raises ValueError if they don't fit."""
+        if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
+            raise ValueError("only scores of one metric and one model can be merged")
+        sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
+        both = hashlib.sha256((self.sha256 + other.sha256).encode()).hexdigest()
+        return LayerScores(sums, counts, self.metric, self.removed, both)
+
+    def difference(self, first: int, second: int) -> tuple[float, float]:
+        """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
+        paired = (self.sums[:, first] - self.sums[:, second])[:, None]
+        return float(paired.sum() / self.counts.sum()), float(self._error_of(paired)[0])
+
+    def selection_frequency(self, n: int, *, resamples: int = 1000, seed: int = 0) -> pd.Series:
+        """How often each layer is among the `n` lowest when the samples are drawn again with replacement (bootstrap).
+
+        1 or 0 means that the choice does not hang on which texts were read; in between, it does.
+        """
+        samples = len(self.counts)
+        draws = np.random.default_rng(seed).integers(samples, size=(resamples, samples))
+        scores = self.sums[draws].sum(1) / self.counts[draws].sum(1)[:, None]  # [resamples, layers]
+        chosen = np.argsort(scores, axis=1, kind="stable")[:, :n]
+        frequency = np.bincount(chosen.ravel(), minlength=scores.shape[1]) / resamples
+        return pd.Series(frequency, name="selection_frequency").rename_axis("layer")
+
+    def _error_of(self, sums: np.ndarray) -> np.ndarray:
+        samples, total = len(self.counts), self.counts.sum()
+        if samples < 2:
+            return np.full(sums.shape[1], np.nan)
+        residuals = sums - self.counts[:, None] * (sums.sum(0) / total)  # of the ratio estimator
+        return np.sqrt(samples / (samples - 1) * (residuals**2).sum(0)) / total
+
+
+@torch.inference_mode()
+def score_layers(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    metric: str = "block_influence",
+    progress: bool = True,
+) -> LayerScores:
+    """Score every decoder layer of `model` on calibration `batches`.
+
+    Args:
+        batches: dicts with ``input_ids`` and ``attention_mask``, ``[batch, tokens]`` (see `calibration_batches`).
+        metric: a key of `METRICS`; for all of them low means redundant.
+
+    The model is left as it was: weights, mode, hooks. Cost: one pass of the backbone over the batches; memory: two
+    states of one layer, and one number per sample and layer.
+
+    >>> model, tokenizer = load()
+    >>> scores = score_layers(model, calibration_batches(tokenizer))
+    >>> scores.table.nsmallest(3, "score")
+
+    Raises:
+        ValueError: unknown metric, no calibration tokens, or a NaN or infinity in a hidden state (names the layer).
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}")
+    depth = len(decoder_layers(model))
+    sums: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
+    digest = hashlib.sha256()
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress):
+            mask = batch["attention_mask"].bool()
+            batch_sums = np.zeros((len(mask), depth))
+
+            def score(
+                layer: int, x_in: Tensor, x_out: Tensor, mask: Tensor = mask, out: np.ndarray = batch_sums
+            ) -> None:
+                _require_finite(x_out, mask, layer)
+                out[:, layer] = _sample_sums(METRICS[metric](x_in, x_out), mask)
+
+            with watch_layers(model, score):
+                run_backbone(model, batch)
+            kept = mask.any(1).numpy(force=True)  # a sample of pads only says nothing
+            sums.append(batch_sums[kept])
+            counts.append(mask.sum(1).numpy(force=True)[kept])
+            for ids, real in zip(batch["input_ids"], mask, strict=True):
+                digest.update(ids[real].numpy(force=True).astype("<i8").tobytes() + b"|")
+    finally:
+        model.train(was_training)
+    if not counts or not sum(c.sum() for c in counts):
+        raise ValueError("the calibration batches hold no token: give calibration_batches() some text")
+    all_sums, all_counts = np.concatenate(sums), np.concatenate(counts)
+    return LayerScores(all_sums, all_counts, metric, removed_so_far(model), digest.hexdigest())
+
+
+def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> pd.DataFrame:
+    """Block Influence of every *span* of layers: one minus the mean cosine between x_start and x_end, per token.
+
+    Returns one row per pair ``start < end``: ``start, end, layers, score``. Removing layers ``start … end - 1`` skips
+    that span; ``end`` equal to the number of layers means the state that leaves the last layer. Keeps all states of
+    one batch in memory: give it a few thousand tokens.
+    """
+    total, tokens = 0.0, 0
+    for batch in batches:
+        states = hidden_states(model, batch).float()  # [layers + 1, batch, tokens, hidden]
+        real = batch["attention_mask"].bool().to(states.device)
+        directions = torch.nn.functional.normalize(states[:, real], dim=-1)  # [layers + 1, real tokens, hidden]
+        total = total + torch.einsum("ith,jth->ij", directions, directions).double().cpu()
+        tokens += int(real.sum())
+    if not tokens:
+        raise ValueError("the batches hold no token: give calibration_batches() some text")
+    distance = (1 - total / tokens).numpy()
+    start, end = np.triu_indices(len(distance), k=1)
+    return pd.DataFrame({"start": start, "end": end, "layers": end - start, "score": distance[start, end]})
+
+
+def _sample_sums(values: Tensor, mask: Tensor) -> np.ndarray:
+    """Sum of per-token `values` over the real tokens of each sample: ``[batch, tokens] -> [batch]``, float64."""
+    on_cpu = values.cpu().double()  # not every accelerator has float64
+    return on_cpu.masked_fill(~mask.cpu(), 0).sum(1).numpy()
+
+
+def _require_finite(states: Tensor, mask: Tensor, layer: int) -> None:
+    """Real tokens must have finite states; pads may hold anything."""
+    if not torch.isfinite(states[mask.to(states.device)]).all():
+        raise ValueError(
+            f"layer {layer} gives hidden states with NaN or infinity (dtype {states.dtype}): load the model in float32 or "
+            "bfloat16, or look for damaged weights"
+        )

@@ -1,0 +1,96 @@
+"""Perplexity: how surprised the model is by text, per token. The measure that always moves when layers go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.calibration import built_in_text
+
+
+def perplexity(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str] | None = None,
+    *,
+    window: int = 1024,
+    stride: int = 512,
+) -> float:
+    """``exp`` of the mean loss per token over `texts`; lower is better. See `perplexity_table` for the arguments."""
+    texts = built_in_text("perplexity")["text"] if texts is None else texts
+    frame = pd.DataFrame({"text": list(texts)})
+    return float(perplexity_table(model, tokenizer, frame, window=window, stride=stride)["perplexity"].iloc[0])
+
+
+@torch.inference_mode()
+def perplexity_table(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: pd.DataFrame | None = None,
+    *,
+    by: str | None = None,
+    window: int = 1024,
+    stride: int = 512,
+) -> pd.DataFrame:
+    """Perplexity of `documents` (a ``text`` column), one row per value of the column `by`, or one row in all.
+
+    Every token but a document's first is scored exactly once, with at least ``window - stride`` tokens of context
+    where the document has them. Means are over tokens. ``bits_per_byte`` doesn't depend on the tokenizer, so it also
+    compares models and languages. ``standard_error`` is that of the perplexity, over documents.
+
+    Returns:
+        columns `by` (if given), ``perplexity, standard_error, bits_per_byte, tokens, documents, window, stride``.
+
+    Raises:
+        ValueError: no text with at least two tokens, or a stride outside 1 to window - 1.
+    """
+    documents = built_in_text("perplexity") if documents is None else documents
+    if not 1 <= stride < window:
+        raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
+    rows = []
+    for label, text in zip(documents[by] if by else [""] * len(documents), documents["text"], strict=True):
+        ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(ids) < 2:
+            continue
+        losses = token_losses(model, ids, window=window, stride=stride).double()
+        scored_bytes = len(tokenizer.decode(ids[1:]).encode())
+        rows.append({"label": label, "loss": losses.sum().item(), "tokens": len(losses), "bytes": scored_bytes})
+    if not rows:
+        raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
+    table = pd.DataFrame([_summary(group) | {by or "": label} for label, group in pd.DataFrame(rows).groupby("label")])
+    table["window"], table["stride"] = window, stride
+    return table[([by] if by else []) + [c for c in table.columns if c not in (by, "")]]
+
+
+def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, stride: int = 512) -> Tensor:
+    """Loss (nats) of every token after the first, each given what stands before it: ``[tokens] -> [tokens - 1]``."""
+    ids = ids.to(model.device)
+    losses, done = [], 1  # tokens before `done` have their loss
+    for start in range(0, len(ids), stride):
+        end = min(start + window, len(ids))
+        logits = model(input_ids=ids[None, start:end], use_cache=False).logits[0]  # [window, vocabulary]
+        losses.append(cross_entropy(logits[done - start - 1 : -1].float(), ids[done:end], reduction="none").cpu())
+        done = end
+        if end == len(ids):
+            break
+    return torch.cat(losses)
+
+
+def _summary(group: pd.DataFrame) -> dict[str, float]:
+    loss, tokens, documents = group["loss"].sum(), group["tokens"].sum(), len(group)
+    mean = loss / tokens
+    residuals = group["loss"] - group["tokens"] * mean
+    error = np.sqrt(documents / (documents - 1) * (residuals**2).sum()) / tokens if documents > 1 else np.nan
+    return {
+        "perplexity": np.exp(mean),
+        "standard_error": np.exp(mean) * error,
+        "bits_per_byte": loss / np.log(2) / group["bytes"].sum(),
+        "tokens": int(tokens),
+        "documents": documents,
+    }
