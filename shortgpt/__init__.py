@@ -4,6 +4,7 @@ The method is that of ShortGPT (Men et al., arXiv 2403.03853). The names below a
 in `notebooks/` walk through them in order.
 """
 
+import logging as _logging
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
@@ -34,7 +35,12 @@ _HOME = {
     "size": "measurement",
     "speed": "measurement",
 }
+# transformers imports torchao when it is installed, and that complains about CUDA libraries on every CPU-only machine
+for _name in ("torchao", "torch.utils._pytree"):
+    _logging.getLogger(_name).setLevel(_logging.ERROR)
+
 __all__ = sorted(_HOME)
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _Any:

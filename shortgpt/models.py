@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.packaged import DEFAULT_MODEL, default_model_folder, read_gguf
-
-logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns about CUDA libraries on every CPU-only machine
 
 
 def load(

@@ -46,8 +46,15 @@ SETTINGS = {  # no question about news, every cell in the page, no files beside 
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]"
 ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
+FINISHED = """errors => {
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent.trim());
+    const empty = cells.map(cell => !cell.querySelector('.cm-content').textContent.trim());
+    const texts = [...document.querySelectorAll(errors)].map(node => node.textContent);
+    const stopped = texts.some(text => text.includes('Traceback')) && !prompts.includes('[*]:');
+    return stopped || prompts.every((prompt, index) => empty[index] || /^\\[\\d+\\]:$/.test(prompt));
+}"""
 FIGURE = """handle => {
     const images = [...handle.closest('.jp-Cell').querySelectorAll('.jp-OutputArea img')];
     return images.length ? images.map(image => image.src).join() : null;
@@ -154,14 +161,10 @@ def open_notebook(notebook: Path, *, keep_outputs: bool = False) -> Iterator:
 
 
 def run_all(page, seconds: float = RUN_SECONDS) -> None:
-    """Choose Run All Cells from the menu and wait until each code cell has a number, or one has an error."""
+    """Choose Run All Cells from the menu and wait until each code cell has a number, or an error stopped it."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    finished = f"""{PROMPTS}.every(cell =>
-        /^\\[\\d+\\]:?$/.test(cell.querySelector('.jp-InputPrompt').textContent.trim())
-        || !cell.querySelector('.cm-content').textContent.trim())"""
-    failed = "document.querySelector(`[data-mime-type='application/vnd.jupyter.error']`) !== null"
-    page.wait_for_function(f"{finished} || {failed}", timeout=seconds * 1000, polling=500)
+    page.wait_for_function(FINISHED, arg=ERRORS, timeout=seconds * 1000, polling=500)
     page.wait_for_timeout(1500)  # widgets draw after their cell has ended
 
 

@@ -1,0 +1,104 @@
+"""Text becomes the batches it should, the same ones for the same seed, and bad text is refused in one sentence."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from shortgpt import built_in_text, calibration_batches
+
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A token a character: sizes can be counted by hand."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz .\n"
+    backend = Tokenizer(models.WordLevel({c: i for i, c in enumerate(alphabet)} | {"?": 29, "<pad>": 30}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
+
+
+def test_packing_joins_documents_and_drops_only_the_tail(tokenizer):
+    batches = calibration_batches(tokenizer, ["a" * 25, "b" * 25], length=8, batch_size=4)
+    ids = torch.cat([b["input_ids"] for b in batches])
+    assert ids.shape == (6, 8)  # 25 + 2 ("\n\n") + 25 = 52 tokens: six samples of eight, four left over
+    assert all(b["attention_mask"].all() for b in batches) and [len(b["input_ids"]) for b in batches] == [4, 2]
+
+
+def test_short_text_is_one_short_sample(tokenizer):
+    (batch,) = calibration_batches(tokenizer, ["a short text."], length=512)
+    assert batch["input_ids"].shape == (1, 13)
+
+
+def test_unpacked_documents_are_padded_and_masked(tokenizer):
+    (batch,) = calibration_batches(tokenizer, ["a" * 5, "b" * 30], length=10, pack=False)
+    assert sorted(batch["attention_mask"].sum(1).tolist()) == [5, 10]
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.pad_token_id).all()
+
+
+def test_the_seed_decides_the_order(tokenizer):
+    texts = [c * 8 for c in "abcdefgh"]
+    first, same, other = (calibration_batches(tokenizer, texts, length=8, seed=s) for s in (1, 1, 2))
+    assert torch.equal(first[0]["input_ids"], same[0]["input_ids"])
+    assert not torch.equal(first[0]["input_ids"], other[0]["input_ids"])
+
+
+def test_files_and_lists_give_the_same_batches(tokenizer, tmp_path):
+    text = "the tide came in over the flats."
+    (tmp_path / "t.txt").write_text(text)
+    (tmp_path / "t.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    expected = calibration_batches(tokenizer, [text])[0]["input_ids"]
+    for name in ("t.txt", "t.jsonl"):
+        assert torch.equal(calibration_batches(tokenizer, tmp_path / name)[0]["input_ids"], expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "calibration text is empty"),
+        (["  \n"], {}, ValueError, "calibration text is empty"),
+        ("no_such.txt", {}, FileNotFoundError, "no such calibration file"),
+        ("just a sentence", {}, ValueError, "must be a .txt or .jsonl file or a list"),
+        (["a"], {"length": 0}, ValueError, "length must be at least 1"),
+        (["a"], {"samples": 0}, ValueError, "samples must be at least 1"),
+    ],
+)
+def test_bad_text_is_one_clear_sentence(tokenizer, text, options, error, message):
+    with pytest.raises(error, match=message):
+        calibration_batches(tokenizer, text, **options)
+
+
+def test_a_broken_jsonl_file_is_named(tokenizer, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"body": "x"}\n')
+    with pytest.raises(ValueError, match=r't.jsonl: every line must be a JSON object with a "text" field'):
+        calibration_batches(tokenizer, tmp_path / "t.jsonl")
+
+
+def test_a_tokenizer_without_pad_says_what_to_do(tokenizer):
+    tokenizer.pad_token = None
+    assert calibration_batches(tokenizer, ["abc", "abcdef"], length=4)  # packing needs no pad
+    with pytest.raises(ValueError, match="no pad token: set `tokenizer.pad_token = tokenizer.eos_token`"):
+        calibration_batches(tokenizer, ["abc", "abcdef"], length=8, pack=False)
+
+
+def test_built_in_text_is_chosen_by_part_language_and_genre():
+    letters = built_in_text("perplexity", genre="letter")
+    assert set(letters["genre"]) == {"letter"} and set(letters["part"]) == {"perplexity"}
+    with pytest.raises(ValueError, match="no genre 'poem' here: choose one of"):
+        built_in_text(genre="poem")
+    with pytest.raises(ValueError, match="no language 'fr' here: choose one of en, zh"):
+        built_in_text(language="fr")
+
+
+@pytest.mark.real
+def test_the_built_in_text_is_long_enough(real_tokenizer):
+    tokens = {
+        (part, language): sum(len(real_tokenizer(t)["input_ids"]) for t in built_in_text(part, language=language)["text"])
+        for part in ("calibration", "perplexity")
+        for language in ("en", "zh")
+    }
+    assert tokens["calibration", "en"] >= 12_000 and tokens["perplexity", "en"] >= 8_000
+    assert tokens["calibration", "zh"] >= 4_000 and tokens["perplexity", "zh"] >= 4_000
+    assert built_in_text()["genre"].nunique() >= 8

@@ -1,0 +1,201 @@
+"""Scores: equal to independent float64 arithmetic, indifferent to padding and batching, loud when states are broken."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import LAYERS, build_tiny, random_batch
+
+from shortgpt import block_influence, calibration_batches, choose_layers, hidden_states, score_layers, span_distances
+from shortgpt.influence import METRICS, LayerScores, angular_distance, relative_magnitude
+
+
+def reference_scores(model, batches) -> np.ndarray:
+    """Block Influence in float64, from the model's own layer loop seen by plain pre- and post-hooks, token by token."""
+    model = build_copy_in_float64(model)
+    layers = model.get_decoder().layers if hasattr(model.get_decoder(), "layers") else model.get_decoder().h
+    cosines = [[] for _ in layers]
+    for batch in batches:
+        seen = {}
+        handles = []
+        for i, layer in enumerate(layers):
+            handles.append(layer.register_forward_pre_hook(lambda m, a, i=i: seen.__setitem__((i, "in"), a[0])))
+            handles.append(
+                layer.register_forward_hook(
+                    lambda m, a, o, i=i: seen.__setitem__((i, "out"), o[0] if isinstance(o, tuple) else o)
+                )
+            )
+        with torch.no_grad():
+            model(**batch)
+        for handle in handles:
+            handle.remove()
+        for row, column in batch["attention_mask"].nonzero().tolist():
+            for i in range(len(layers)):
+                x, y = seen[i, "in"][row, column].numpy(), seen[i, "out"][row, column].numpy()
+                cosines[i].append(x @ y / np.sqrt((x @ x) * (y @ y)))
+    return np.array([1 - np.mean(c) for c in cosines])
+
+
+def build_copy_in_float64(model):
+    import copy
+
+    return copy.deepcopy(model).double()
+
+
+def test_block_influence_of_known_directions():
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [3.0, 4.0]])
+    y = torch.tensor([[7.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [4.0, 3.0]])
+    expected = torch.tensor([0.0, 1.0, 2.0, 1 - 24 / 25])
+    torch.testing.assert_close(block_influence(x, y), expected, atol=1e-7, rtol=0)
+    torch.testing.assert_close(angular_distance(x[:3], y[:3]), torch.tensor([0.0, 0.5, 1.0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(relative_magnitude(x[:3], y[:3]), torch.tensor([6 / 7, 5**0.5 / 2, 2.0]))
+
+
+def test_half_precision_states_of_large_norm_do_not_overflow():
+    x = torch.full((1, 64), 20_000.0, dtype=torch.float16)
+    assert block_influence(x, x).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_scores_equal_a_float64_reference(family_model):
+    batches = [random_batch(seed=1), random_batch(rows=2, tokens=9, seed=2)]
+    scores = score_layers(family_model, batches, progress=False)
+    assert np.abs(scores.values - reference_scores(family_model, batches)).max() <= 1e-7
+
+
+@pytest.mark.real
+def test_scores_of_the_real_model_equal_a_float64_reference(real):
+    model, tokenizer = real
+    batches = calibration_batches(tokenizer, samples=2, length=48, batch_size=1)
+    scores = score_layers(model, batches, progress=False)
+    assert np.abs(scores.values - reference_scores(model, batches)).max() <= 1e-7
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(family_model, side):
+    rows = [random_batch(rows=1, tokens=n, seed=n) for n in (5, 9, 16)]
+    alone = score_layers(family_model, rows, progress=False)
+    padded = {"input_ids": torch.zeros(3, 20, dtype=torch.long), "attention_mask": torch.zeros(3, 20, dtype=torch.long)}
+    for i, row in enumerate(rows):
+        n = row["input_ids"].shape[1]
+        place = slice(20 - n, 20) if side == "left" else slice(0, n)
+        padded["input_ids"][i, place], padded["attention_mask"][i, place] = row["input_ids"][0], 1
+    together = score_layers(family_model, [padded], progress=False)
+    np.testing.assert_allclose(together.values, alone.values, atol=1e-7, rtol=0)
+    assert together.counts.tolist() == [5, 9, 16] and together.sha256 == alone.sha256
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6, [2, 4], [5, 1]])
+def test_batch_splits_change_nothing(tiny, sizes):
+    whole = random_batch(rows=6)
+    parts = [dict(zip(whole, rows, strict=True)) for rows in zip(*(v.split(sizes) for v in whole.values()), strict=True)]
+    one, many = (score_layers(tiny, batches, progress=False) for batches in ([whole], parts))
+    np.testing.assert_allclose(many.values, one.values, atol=1e-7, rtol=0)
+    assert many.sha256 == one.sha256
+
+
+def test_merged_halves_equal_the_whole(tiny):
+    first, second = random_batch(seed=1), random_batch(rows=2, seed=2)
+    halves = [score_layers(tiny, [b], progress=False) for b in (first, second)]
+    whole = score_layers(tiny, [first, second], progress=False)
+    merged = halves[0].merge(halves[1])
+    np.testing.assert_array_equal(merged.values, whole.values)
+    np.testing.assert_array_equal(merged.standard_errors, whole.standard_errors)
+    with pytest.raises(ValueError, match="one metric and one model"):
+        whole.merge(score_layers(tiny, [first], metric="relative_magnitude", progress=False))
+
+
+def test_an_identity_layer_scores_zero_and_a_sign_flip_two(tiny, batch):
+    tiny.model.layers[2].register_forward_hook(lambda m, args, out: args[0])
+    tiny.model.layers[4].register_forward_hook(lambda m, args, out: -args[0])
+    values = score_layers(tiny, [batch], progress=False).values
+    assert values[2] == pytest.approx(0, abs=1e-6) and values[4] == pytest.approx(2, abs=1e-6)
+
+
+def test_the_last_layer_is_measured_before_the_final_norm(tiny, batch):
+    torch.nn.init.normal_(tiny.model.norm.weight)  # turns every state, if it is looked at after the norm
+    states = hidden_states(tiny, batch)
+    expected = block_influence(states[-2], states[-1]).mean().item()
+    assert score_layers(tiny, [batch], progress=False).values[-1] == pytest.approx(expected, abs=1e-6)
+    normed = tiny.model(**batch, output_hidden_states=True).hidden_states[-1]
+    assert not torch.allclose(normed, states[-1])
+    torch.testing.assert_close(tiny.model.norm(states[-1]), normed)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_non_finite_states_name_the_layer(tiny, batch, broken):
+    with torch.no_grad():
+        tiny.model.layers[3].mlp.down_proj.weight[0, 0] = broken
+    with pytest.raises(ValueError, match=r"layer 3 gives hidden states with NaN or infinity .*float32"):
+        score_layers(tiny, [batch], progress=False)
+
+
+def test_non_finite_values_at_pads_are_ignored(tiny, batch):
+    batch["attention_mask"][0, :4] = 0
+
+    def poison(module, args, output):
+        output = output.clone()
+        output[0, :4] = float("nan")
+        return output
+
+    tiny.model.layers[-1].register_forward_hook(poison)
+    assert np.isfinite(score_layers(tiny, [batch], progress=False).values).all()
+
+
+def test_the_model_is_left_as_it_was_also_after_an_exception(tiny, batch):
+    tiny.train()
+    hooks = sum(len(m._forward_hooks) for m in tiny.modules())
+
+    def batches():
+        yield batch
+        raise RuntimeError("the text ended early")
+
+    with pytest.raises(RuntimeError, match="ended early"):
+        score_layers(tiny, batches(), progress=False)
+    assert tiny.training and sum(len(m._forward_hooks) for m in tiny.modules()) == hooks
+    assert all(p.requires_grad for p in tiny.parameters())
+
+
+def test_bad_input_is_one_clear_sentence(tiny, batch):
+    with pytest.raises(ValueError, match="unknown metric 'cosine': choose one of block_influence"):
+        score_layers(tiny, [batch], metric="cosine")
+    with pytest.raises(ValueError, match="hold no token"):
+        score_layers(tiny, [], progress=False)
+    with pytest.raises(ValueError, match="hold no token"):
+        score_layers(tiny, [batch | {"attention_mask": torch.zeros(3, 16, dtype=torch.long)}], progress=False)
+    with pytest.raises(TypeError, match="expected a transformers model"):
+        score_layers(torch.nn.Linear(2, 2), [batch])
+
+
+def test_standard_error_and_difference_equal_the_textbook_formula():
+    rng = np.random.default_rng(0)
+    per_sample = rng.normal(0.1, 0.01, size=(40, LAYERS))
+    scores = LayerScores(per_sample * 100, np.full(40, 100))  # equal lengths: a plain mean of samples
+    np.testing.assert_allclose(scores.standard_errors, per_sample.std(0, ddof=1) / np.sqrt(40), rtol=1e-9)
+    mean, error = scores.difference(1, 4)
+    paired = per_sample[:, 1] - per_sample[:, 4]
+    assert mean == pytest.approx(paired.mean()) and error == pytest.approx(paired.std(ddof=1) / np.sqrt(40))
+
+
+def test_one_sample_has_no_standard_error(tiny):
+    table = score_layers(tiny, [random_batch(rows=1)], progress=False).table
+    assert table["standard_error"].isna().all() and list(table["layer"]) == list(range(LAYERS))
+
+
+def test_selection_frequency_is_certain_only_where_the_samples_agree():
+    sums = np.array([[1.0, 2.0, 9.0, 5.0], [1.0, 9.0, 2.0, 5.0], [1.0, 2.0, 9.0, 5.0], [1.0, 9.0, 2.0, 5.0]])
+    frequency = LayerScores(sums, np.ones(4, dtype=int)).selection_frequency(2, resamples=400)
+    assert frequency[0] == 1 and 0.2 < frequency[1] < 0.8 and frequency.sum() == pytest.approx(2)
+
+
+def test_span_scores_agree_with_layer_scores_and_with_stored_states(tiny, batch):
+    spans = span_distances(tiny, [batch])
+    single = spans[spans["layers"] == 1].set_index("start")["score"]
+    np.testing.assert_allclose(single, score_layers(tiny, [batch], progress=False).values, atol=1e-6)
+    states = hidden_states(tiny, batch)
+    wide = spans.query("start == 1 and end == 5")["score"].item()
+    assert wide == pytest.approx(block_influence(states[1], states[5]).mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_gives_a_plan(tiny, batch, metric):
+    plan = choose_layers(score_layers(tiny, [batch], metric=metric, progress=False), 2)
+    assert plan.criterion == metric and len(plan.removed) == 2
