@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(help="A Hub id, a folder, or 'smollm2-135m-instruct' (the packaged default).")]
-Text = Annotated[Path | None, typer.Option(help="Calibration text: .txt or .jsonl. Default: the built-in English text.")]
+Text = Annotated[
+    Path | None, typer.Option(help="Calibration text: .txt or .jsonl. Default: the built-in English text.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 DEFAULT = "smollm2-135m-instruct"
@@ -51,7 +53,9 @@ def score(
     model: Model = DEFAULT,
     text: Text = None,
     samples: Annotated[int | None, typer.Option(help="Read at most this many samples of 512 tokens.")] = None,
-    metric: Annotated[str, typer.Option(help="block_influence, angular_distance or relative_magnitude.")] = "block_influence",
+    metric: Annotated[
+        str, typer.Option(help="block_influence, angular_distance or relative_magnitude.")
+    ] = "block_influence",
     as_json: Json = False,
     device: Device = "auto",
 ) -> None:
@@ -72,7 +76,9 @@ def prune(
     plan: Annotated[Path | None, typer.Option(help="Remove the layers of this plan instead of choosing.")] = None,
     text: Text = None,
     samples: Annotated[int | None, typer.Option(help="Read at most this many samples of 512 tokens.")] = None,
-    metric: Annotated[str, typer.Option(help="block_influence, angular_distance or relative_magnitude.")] = "block_influence",
+    metric: Annotated[
+        str, typer.Option(help="block_influence, angular_distance or relative_magnitude.")
+    ] = "block_influence",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output folder.")] = False,
     as_json: Json = False,
     device: Device = "auto",
@@ -106,7 +112,9 @@ def prune(
 @app.command(name="eval")
 def evaluate_models(
     models: Annotated[list[str], typer.Argument(help="One or more models; retention is relative to the first.")],
-    tasks: Annotated[str, typer.Option(help="Comma-separated tasks, 'offline' for all offline ones, or 'none'.")] = "offline",
+    tasks: Annotated[
+        str, typer.Option(help="Comma-separated tasks, 'offline' for all offline ones, or 'none'.")
+    ] = "offline",
     limit: Annotated[int | None, typer.Option(help="Only the first items of each task.")] = None,
     as_json: Json = False,
     device: Device = "auto",
@@ -133,7 +141,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _score(model: str, text: Path | None, samples: int | None, metric: str, device: str):  # noqa: ANN202
+def _score(model: str, text: Path | None, samples: int | None, metric: str, device: str):
     from shortgpt.calibration import calibration_batches
     from shortgpt.influence import METRICS, score_layers
     from shortgpt.models import load

@@ -55,12 +55,15 @@ def perplexity_table(
         raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
     rows = []
     for label, text in zip(documents[by] if by else [""] * len(documents), documents["text"], strict=True):
-        ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+        encoding = tokenizer(text, add_special_tokens=False)
+        ids = torch.tensor(encoding["input_ids"])
         if len(ids) < 2:
             continue
         losses = token_losses(model, ids, window=window, stride=stride).double()
-        scored_bytes = len(tokenizer.decode(ids[1:]).encode())
-        rows.append({"label": label, "loss": losses.sum().item(), "tokens": len(losses), "bytes": scored_bytes})
+        # the first token is not scored, so its bytes don't count (only fast tokenizers know where it ends)
+        first = encoding.token_to_chars(1).start if tokenizer.is_fast else 0
+        size = len(text[first:].encode())
+        rows.append({"label": label, "loss": losses.sum().item(), "tokens": len(losses), "bytes": size})
     if not rows:
         raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
     table = pd.DataFrame([_summary(group) | {by or "": label} for label, group in pd.DataFrame(rows).groupby("label")])

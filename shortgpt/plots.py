@@ -188,7 +188,8 @@ def plot_retention(
     ax.legend(loc="lower right")
     last = retention.iloc[:, -1]
     _say(
-        f"With {retention.columns[-1]}, {last.idxmin()} keeps the least ({last.min():.0f} %) and {last.idxmax()} the most ({last.max():.0f} %)."
+        f"With {retention.columns[-1]}, {last.idxmin()} keeps the least ({last.min():.0f} %) and {last.idxmax()} the most "
+        f"({last.max():.0f} %)."
     )
     return ax
 

@@ -8,7 +8,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY, HIDDEN, LAYERS = 96, 32, 6
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2")
@@ -54,6 +55,17 @@ def random_batch(rows: int = 3, tokens: int = 16, seed: int = 0) -> dict[str, to
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
     return random_batch()
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A token a character: sizes can be counted by hand."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz .\n"
+    backend = Tokenizer(
+        models.WordLevel({c: i for i, c in enumerate(alphabet)} | {"?": 29, "<pad>": 30}, unk_token="?")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
 
 
 @pytest.fixture(scope="session")

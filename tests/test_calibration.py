@@ -4,20 +4,8 @@ import json
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from shortgpt import built_in_text, calibration_batches
-
-
-
-@pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A token a character: sizes can be counted by hand."""
-    alphabet = "abcdefghijklmnopqrstuvwxyz .\n"
-    backend = Tokenizer(models.WordLevel({c: i for i, c in enumerate(alphabet)} | {"?": 29, "<pad>": 30}, unk_token="?"))
-    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
 
 
 def test_packing_joins_documents_and_drops_only_the_tail(tokenizer):
@@ -79,7 +67,7 @@ def test_a_broken_jsonl_file_is_named(tokenizer, tmp_path):
 def test_a_tokenizer_without_pad_says_what_to_do(tokenizer):
     tokenizer.pad_token = None
     assert calibration_batches(tokenizer, ["abc", "abcdef"], length=4)  # packing needs no pad
-    with pytest.raises(ValueError, match="no pad token: set `tokenizer.pad_token = tokenizer.eos_token`"):
+    with pytest.raises(ValueError, match=r"no pad token: set `tokenizer\.pad_token = tokenizer\.eos_token`"):
         calibration_batches(tokenizer, ["abc", "abcdef"], length=8, pack=False)
 
 
@@ -95,7 +83,9 @@ def test_built_in_text_is_chosen_by_part_language_and_genre():
 @pytest.mark.real
 def test_the_built_in_text_is_long_enough(real_tokenizer):
     tokens = {
-        (part, language): sum(len(real_tokenizer(t)["input_ids"]) for t in built_in_text(part, language=language)["text"])
+        (part, language): sum(
+            len(real_tokenizer(t)["input_ids"]) for t in built_in_text(part, language=language)["text"]
+        )
         for part in ("calibration", "perplexity")
         for language in ("en", "zh")
     }

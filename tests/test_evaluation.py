@@ -7,16 +7,26 @@ import pandas as pd
 import pytest
 import torch
 from conftest import VOCABULARY, build_tiny
-from test_calibration import tokenizer  # noqa: F401  (a token a character)
 from torch.nn.functional import log_softmax
 
-from shortgpt import compare, continue_text, evaluate, perplexity, perplexity_table, remove_layers, removal_sweep, repetition
-from shortgpt import save, size, speed
+from shortgpt import (
+    compare,
+    continue_text,
+    evaluate,
+    perplexity,
+    perplexity_table,
+    removal_sweep,
+    remove_layers,
+    repetition,
+    save,
+    size,
+    speed,
+)
 from shortgpt.evaluation import OFFLINE_TASKS
 from shortgpt.likelihood import token_losses
 
 
-def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity(tiny, tokenizer):  # noqa: F811
+def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity(tiny, tokenizer):
     with torch.no_grad():
         tiny.lm_head.weight.zero_()
     table = perplexity_table(tiny, tokenizer, pd.DataFrame({"text": ["abc def", "the end."]}))
@@ -46,21 +56,21 @@ def test_every_token_is_scored_once_with_the_stated_context(tiny, window, stride
             assert losses[i - 1].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_perplexity_is_weighted_by_tokens_not_by_documents(tiny, tokenizer):  # noqa: F811
+def test_perplexity_is_weighted_by_tokens_not_by_documents(tiny, tokenizer):
     texts = ["abcabcabcabcabcabc", "the"]
     losses = [token_losses(tiny, torch.tensor(tokenizer(t)["input_ids"])) for t in texts]
     with torch.inference_mode():
         assert perplexity(tiny, tokenizer, texts) == pytest.approx(torch.cat(losses).mean().exp().item(), rel=1e-5)
 
 
-def test_groups_have_a_row_each(tiny, tokenizer):  # noqa: F811
+def test_groups_have_a_row_each(tiny, tokenizer):
     documents = pd.DataFrame({"genre": ["a", "b", "a"], "text": ["abc.", "def.", "ghi."]})
     table = perplexity_table(tiny, tokenizer, documents, by="genre")
     assert table["genre"].tolist() == ["a", "b"] and table["documents"].tolist() == [2, 1]
     assert table["standard_error"].isna().tolist() == [False, True]
 
 
-def test_bad_perplexity_input_is_one_clear_sentence(tiny, tokenizer):  # noqa: F811
+def test_bad_perplexity_input_is_one_clear_sentence(tiny, tokenizer):
     with pytest.raises(ValueError, match="no text to measure perplexity on"):
         perplexity(tiny, tokenizer, ["a", ""])
     with pytest.raises(ValueError, match="stride must be 1 to window - 1"):
@@ -98,7 +108,7 @@ def test_speed_reports_both_phases(tiny):
     assert (table["slowest"] <= table["tokens_per_second"]).all() and (table["slowest"] > 0).all()
 
 
-def test_unknown_tasks_are_named(tiny, tokenizer):  # noqa: F811
+def test_unknown_tasks_are_named(tiny, tokenizer):
     with pytest.raises(ValueError, match="unknown task no_such_task: offline there are chinese, grammar"):
         evaluate(tiny, tokenizer, ["no_such_task"])
 
@@ -136,7 +146,9 @@ def test_every_offline_task_runs_and_beats_chance(real, task):
 @pytest.mark.real
 def test_removal_costs_perplexity_and_the_table_says_how_much(real):
     model, tokenizer = real
-    texts = ["The river rose in the night, and by morning the lower bridge had gone. Nobody in the village was surprised."]
+    texts = [
+        "The river rose in the night, and by morning the lower bridge had gone. Nobody in the village was surprised."
+    ]
     models = {"dense": model, "pruned": remove_layers(model, [13, 14, 25]), "blind": remove_layers(model, [27, 28, 29])}
     table = compare(models, tokenizer, tasks=["grammar"], texts=texts, limit=16)
     assert table["perplexity"].is_monotonic_increasing and table.loc["blind", "perplexity"] > 100

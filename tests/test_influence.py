@@ -1,44 +1,41 @@
 """Scores: equal to independent float64 arithmetic, indifferent to padding and batching, loud when states are broken."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from conftest import LAYERS, build_tiny, random_batch
+from conftest import LAYERS, random_batch
 
 from shortgpt import block_influence, calibration_batches, choose_layers, hidden_states, score_layers, span_distances
 from shortgpt.influence import METRICS, LayerScores, angular_distance, relative_magnitude
 
 
 def reference_scores(model, batches) -> np.ndarray:
-    """Block Influence in float64, from the model's own layer loop seen by plain pre- and post-hooks, token by token."""
-    model = build_copy_in_float64(model)
-    layers = model.get_decoder().layers if hasattr(model.get_decoder(), "layers") else model.get_decoder().h
+    """Block Influence in float64, from plain hooks on the model's own layers, one token at a time."""
+    model = copy.deepcopy(model).double()
+    decoder = model.get_decoder()
+    layers = decoder.layers if hasattr(decoder, "layers") else decoder.h
     cosines = [[] for _ in layers]
+
+    def record(layer, kind):
+        def hook(module, args, output=None):
+            seen[layer, kind] = args[0] if output is None else output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    seen = {}
+    for i, layer in enumerate(layers):
+        layer.register_forward_pre_hook(record(i, "in"))
+        layer.register_forward_hook(record(i, "out"))
     for batch in batches:
-        seen = {}
-        handles = []
-        for i, layer in enumerate(layers):
-            handles.append(layer.register_forward_pre_hook(lambda m, a, i=i: seen.__setitem__((i, "in"), a[0])))
-            handles.append(
-                layer.register_forward_hook(
-                    lambda m, a, o, i=i: seen.__setitem__((i, "out"), o[0] if isinstance(o, tuple) else o)
-                )
-            )
         with torch.no_grad():
             model(**batch)
-        for handle in handles:
-            handle.remove()
         for row, column in batch["attention_mask"].nonzero().tolist():
             for i in range(len(layers)):
                 x, y = seen[i, "in"][row, column].numpy(), seen[i, "out"][row, column].numpy()
                 cosines[i].append(x @ y / np.sqrt((x @ x) * (y @ y)))
     return np.array([1 - np.mean(c) for c in cosines])
-
-
-def build_copy_in_float64(model):
-    import copy
-
-    return copy.deepcopy(model).double()
 
 
 def test_block_influence_of_known_directions():
@@ -86,7 +83,9 @@ def test_padding_changes_nothing(family_model, side):
 @pytest.mark.parametrize("sizes", [[1] * 6, [2, 4], [5, 1]])
 def test_batch_splits_change_nothing(tiny, sizes):
     whole = random_batch(rows=6)
-    parts = [dict(zip(whole, rows, strict=True)) for rows in zip(*(v.split(sizes) for v in whole.values()), strict=True)]
+    parts = [
+        dict(zip(whole, rows, strict=True)) for rows in zip(*(v.split(sizes) for v in whole.values()), strict=True)
+    ]
     one, many = (score_layers(tiny, batches, progress=False) for batches in ([whole], parts))
     np.testing.assert_allclose(many.values, one.values, atol=1e-7, rtol=0)
     assert many.sha256 == one.sha256

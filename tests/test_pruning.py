@@ -81,7 +81,14 @@ def test_a_saved_checkpoint_reloads_with_equal_logits(family_model, batch, remov
 
 def test_per_layer_lists_keep_the_surviving_entries(batch):
     model = build_tiny("gemma3_text")
-    kinds = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    kinds = [
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+    ]
     model.config.layer_types = kinds
     pruned = remove_layers(model, [0, 3])
     assert pruned.config.layer_types == [kinds[i] for i in (1, 2, 4, 5)]

@@ -193,8 +193,13 @@ def make_items(maker: Callable[[random.Random, int], Pair], cells: int) -> list[
     return items
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the file."""
     columns = [make_items(maker, cells) for maker, cells in CELLS.items()]
     rows = [item for group in zip(*columns, strict=True) for item in group]
     lines = [json.dumps({"id": f"gr-{number:03d}", **row}) for number, row in enumerate(rows, start=1)]
     OUTPUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+# Everything a newcomer or CI types. Each target sets up what it needs; nothing has to be done before.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help tutorial lab test notebooks lint benchmarks clean
+
+help:
+	@echo "make tutorial    run the core lessons on the real default model; results land in output/"
+	@echo "make lab         open the lessons in JupyterLab"
+	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
+	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
+	@echo "make lint        ruff"
+	@echo "make benchmarks  time and memory of the BI pass, side by side"
+
+# Python 3.13 on other platforms has no CPU build under the plain name: PIP_EXTRA can name another index for torch.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: on Debian, apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) -c constraints.txt -e ".[notebooks,eval,quant,test]"
+	@touch $(READY)
+
+tutorial: $(READY)
+	$(BIN)/python notebooks/tutorial.py
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks notebooks/00_start_here.ipynb
+
+test: $(READY) lint
+	$(BIN)/python tests/fetch.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 tests notebooks $(PYTEST_ARGS)
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/build.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+benchmarks: $(READY)
+	$(BIN)/python benchmarks/bi_pass.py
+
+clean:
+	rm -rf $(VENV) output build dist

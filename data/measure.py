@@ -1,0 +1,156 @@
+"""Measure the project's own text and tasks on the default model, and put the tables into `data/README.md`.
+
+python data/measure.py            measure (about 25 minutes on 2 cores), write measured.json, update the README
+python data/measure.py --render   only update the README from measured.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = Path(__file__).parent
+BEGIN, END = "<!-- measured: written by data/measure.py -->", "<!-- end of measured -->"
+REMOVED = (0, 3, 6, 9)
+
+
+def measure() -> dict:
+    """Everything the README states about the default model."""
+    import pydoc_data.topics
+
+    from shortgpt import (
+        built_in_text,
+        calibration_batches,
+        choose_layers,
+        evaluate,
+        load,
+        perplexity_table,
+        removal_order,
+        remove_layers,
+        score_layers,
+    )
+    from shortgpt.evaluation import OFFLINE_TASKS
+
+    model, tokenizer = load(device="cpu")
+    text = []
+    for part in ("calibration", "perplexity"):
+        for language in ("en", "zh"):
+            table = perplexity_table(model, tokenizer, built_in_text(part, language=language), by="genre")
+            text.append(table.assign(part=part, language=language))
+    texts = {
+        "built-in English": None,
+        "built-in Chinese": built_in_text(language="zh")["text"],
+        "pydoc_data.topics": list(pydoc_data.topics.topics.values()),
+    }
+    scores = {
+        name: score_layers(model, calibration_batches(tokenizer, source, samples=29)) for name, source in texts.items()
+    }
+    reference = pd.Series(scores["built-in English"].values).rank()
+    orders = [
+        {
+            "text": name,
+            "tokens": int(s.counts.sum()),
+            "lowest nine": removal_order(s)[:9],
+            "rank correlation": reference.corr(pd.Series(s.values).rank()),
+        }
+        for name, s in scores.items()
+    ]
+    accuracy = []
+    for n in REMOVED:
+        pruned = remove_layers(model, choose_layers(scores["built-in English"], n))
+        for task in OFFLINE_TASKS:
+            row = evaluate(pruned, tokenizer, task).iloc[0]
+            accuracy.append(
+                {"removed": n} | {k: row[k] for k in ("task", "value", "standard_error", "chance", "items")}
+            )
+            print(accuracy[-1], flush=True)
+    accuracy += [{"removed": "question hidden", **row} for row in without_question(model, tokenizer)]
+    return json.loads(
+        json.dumps({"text": pd.concat(text).to_dict("records"), "orders": orders, "accuracy": accuracy}, default=float)
+    )
+
+
+def without_question(model: object, tokenizer: object) -> list[dict]:
+    """Accuracy when only the choices are shown: what they give away by themselves."""
+    import torch
+
+    from shortgpt.likelihood import token_losses
+
+    rows = []
+    for task in ("physical", "science", "chinese"):
+        items = [
+            json.loads(line) for line in (FOLDER / "tasks" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        right = 0
+        for item in items:
+            prefix = "" if task == "chinese" else "Answer: "
+            with torch.inference_mode():
+                ids = [torch.tensor([0, *tokenizer(prefix + choice)["input_ids"]]) for choice in item["choices"]]
+                losses = [token_losses(model, i).sum().item() for i in ids]
+            right += losses.index(min(losses)) == item["answer"]
+        share = right / len(items)
+        error = (share * (1 - share) / len(items)) ** 0.5
+        chance = 100 / len(items[0]["choices"])
+        rows.append(
+            {"task": task, "value": 100 * share, "standard_error": 100 * error, "chance": chance, "items": len(items)}
+        )
+    return rows
+
+
+def render(measured: dict) -> str:
+    """The README's tables, as Markdown."""
+    text = pd.DataFrame(measured["text"])
+    lines = ["**The dense model on each genre** (perplexity ± standard error over documents; bits per byte)", ""]
+    lines += [
+        "| language | genre | calibration | bits/byte | perplexity part | bits/byte | tokens (both) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (language, genre), rows in text.groupby(["language", "genre"]):
+        cells, tokens = [], 0
+        for part in ("calibration", "perplexity"):
+            row = rows[rows["part"] == part].iloc[0]
+            spread = "" if pd.isna(row["standard_error"]) else f" ± {row['standard_error']:.1f}"
+            cells += [f"{row['perplexity']:.1f}{spread}", f"{row['bits_per_byte']:.2f}"]
+            tokens += row["tokens"]
+        lines.append(f"| {language} | {genre} | {' | '.join(cells)} | {tokens:,} |")
+    lines += [
+        "",
+        "**Which layers each calibration text finds lowest** (lowest first; correlation of all 30 ranks with the first row)",
+        "",
+    ]
+    lines += ["| text | tokens | nine lowest | rank correlation |", "|---|---|---|---|"]
+    for row in measured["orders"]:
+        lowest = ", ".join(map(str, row["lowest nine"]))
+        lines.append(f"| {row['text']} | {row['tokens']:,} | {lowest} | {row['rank correlation']:.2f} |")
+    accuracy = pd.DataFrame(measured["accuracy"])
+    lines += ["", "**Accuracy in percent ± standard error**, all items, layers removed by Block Influence", ""]
+    lines += [
+        "| task | items | chance | dense | −3 | −6 | −9 | question hidden, dense |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, rows in accuracy.groupby("task"):
+        cells = []
+        for removed in (*REMOVED, "question hidden"):
+            row = rows[rows["removed"] == removed]
+            cells.append("" if row.empty else f"{row['value'].item():.0f} ± {row['standard_error'].item():.1f}")
+        first = rows.iloc[0]
+        lines.append(f"| {task} | {first['items']:.0f} | {first['chance']:.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def update_readme() -> None:
+    """Replace what stands between the two marks."""
+    readme = FOLDER / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    measured = json.loads((FOLDER / "measured.json").read_text())
+    readme.write_text(f"{before}{BEGIN}\n{render(measured)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if "--render" not in sys.argv:
+        (FOLDER / "measured.json").write_text(json.dumps(measure(), indent=1) + "\n")
+    update_readme()

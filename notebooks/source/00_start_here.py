@@ -1,0 +1,307 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/00_start_here.ipynb)
+#
+# # 00 · Start here: remove a fifth of a language model in five minutes
+#
+# A language model is a stack of layers. Some of them can be taken out, without any training, and the model still works
+# after a fashion. Others bring it down at once. A short measurement tells which are which, and this lesson goes all the
+# way: measure, remove, look at the damage, save. Every step comes back later, slowly, in a lesson of its own.
+#
+# **You will be able to**
+# - score the layers of a language model by how much each one changes what passes through it;
+# - remove six of thirty layers and save the rest as an ordinary model;
+# - say what that cost, in parameters, in perplexity and in the text it writes;
+# - show that the choice of layers matters far more than their number.
+#
+# **Before:** a little Python; no knowledge of language models · **Takes:** about 3 minutes on 2 CPU cores · **Memory:**
+# about 2 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints versions, which belong in every bug report.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# ## 1. A model, and what it writes
+#
+# Our model is SmolLM2-135M-Instruct: small enough for a laptop, and built like its big relatives of the Llama family.
+# To use another one, change the one line that says `MODEL`.
+
+# %%
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from shortgpt import choose_layers, compare, describe, load, remove_layers, save, score_layers
+from shortgpt import built_in_text, calibration_batches, continue_text, perplexity, removal_sweep, size
+from shortgpt.plots import plot_scores, plot_sweep
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+describe(model)
+
+# %% [markdown]
+# A language model does one thing: it reads text, cut into **tokens** (words or pieces of words), and says how likely each
+# possible next token is. Take the likeliest, append it, ask again, and it writes. What will this one write?
+
+# %%
+PROMPTS = ["In the autumn, the leaves of the trees", "The history of bread begins"]
+
+
+def show(model):
+    for prompt in PROMPTS:
+        print(fill(f"{prompt} »{continue_text(model, tokenizer, prompt).strip()}«", 110), "\n")
+
+
+show(model)
+
+# %% [markdown]
+# Good English, if not deep thought. Keep these lines in mind: they are the "before" picture.
+
+# %% [markdown]
+# ## 2. Which layers do little?
+#
+# Inside, each token is a long list of numbers, its **hidden state**. The layers take turns: each reads the states and adds
+# something to them. Think of an arrow that every layer turns a little. A layer that hardly turns it is a candidate for
+# removal. **Block Influence**, the score of the ShortGPT paper, says just that:
+#
+# > *Block Influence of a layer = 1 − (the cosine of the angle between the state that enters and the state that leaves it,
+# > averaged over many tokens)*
+#
+# Zero means "the layer turns nothing", one means "a right angle". So the model only has to read some text while we watch.
+# No training is involved, and no right answers either.
+
+# %%
+batches = calibration_batches(tokenizer, samples=8)  # 8 samples of 512 tokens from the built-in text
+scores = score_layers(model, batches, progress=False)
+plan = choose_layers(scores, 6)  # the six lowest
+print(f"remove layers {sorted(plan.removed)} of {plan.layers}")
+
+# %% [markdown]
+# Predict first: where in the stack do you expect the low scores: at the beginning, in the middle, at the end?
+
+# %%
+plot_scores(scores.table, plan.removed)
+plt.show()
+
+# %% [markdown]
+# The scale is logarithmic, so the first layer stands far above the rest: it turns the raw word vectors into something else
+# altogether. The last layer comes second. In between lies a long valley, and the hatched bars at its bottom are our six.
+# Most are in the middle of the stack. In the paper's Llama-2-7B they are layers 21 to 29 of 32, close to the end (ShortGPT,
+# table 9): another model, another valley. Which layers are redundant is something to measure, not something to know.
+
+# %% [markdown]
+# ## 3. Remove them
+#
+# One call. The result is a new model object over the *same* weights, so nothing is copied and the original stays whole.
+
+# %%
+pruned = remove_layers(model, plan)
+table = pd.concat([describe(model), describe(pruned)]).assign(model=["dense", "pruned"]).set_index("model")
+gone = 1 - table.loc["pruned", ["layers", "parameters"]] / table.loc["dense", ["layers", "parameters"]]
+print(f"{gone['layers']:.0%} of the layers are gone, {gone['parameters']:.0%} of the parameters")
+table[["layers", "parameters", "parameters_per_layer", "embedding_parameters"]]
+
+# %% [markdown]
+# A fifth of the layers is not quite a fifth of the parameters: the table of word vectors (the embedding) stays as it was,
+# and in a model this small it is a large part. ("Dense" is the usual word for a model that nothing has been removed from.)
+#
+# Predict first: does the pruned model still write English?
+
+# %%
+show(pruned)
+
+# %% [markdown]
+# It does write English: words, phrases, a clause that holds together. Then it falls into a loop. That's a real loss, and one
+# prompt or two can't say how large. We need a number.
+
+# %% [markdown]
+# ## 4. What did it cost?
+#
+# **Perplexity** measures surprise. Give the model a text that somebody wrote, ask at each token how likely it thought that
+# token was, and average. A perplexity of 30 means: on average the model was as unsure as if it had to pick among 30 equally
+# likely tokens. Lower is better; 1 would be a model that knows the text by heart.
+#
+# We use four texts of different kinds that the scoring has not seen.
+
+# %%
+documents = built_in_text("perplexity").groupby("genre").head(1)
+documents = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])]
+texts = documents["text"].tolist()
+documents.assign(words=documents["text"].str.split().str.len())[["genre", "title", "words"]]
+
+# %% [markdown]
+# A number alone says little: is it the six layers, or is it these six? So we also remove six layers that nobody would defend:
+# the last six, and three draws of six at random. Predict first: will a random choice be twice as bad, or a hundred times?
+
+# %%
+models = {"dense": model, "Block Influence": pruned}
+models["the last six"] = remove_layers(model, choose_layers(scores, 6, order="reverse"))
+for seed in range(3):
+    models[f"random, draw {seed + 1}"] = remove_layers(model, choose_layers(scores, 6, order="random", seed=seed))
+results = compare(models, tokenizer, tasks=(), texts=texts)
+results.assign(perplexity=results["perplexity"].map("{:,.1f}".format)).round({"memory_mb": 0})
+
+# %%
+bars = results["perplexity"][::-1]
+_, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+colours = ["white" if name == "dense" else "C1" if name == "Block Influence" else "C0" for name in bars.index]
+drawn = ax.barh(bars.index, bars, color=colours, edgecolor="black", hatch=["///" if c == "C1" else "" for c in colours])
+ax.bar_label(drawn, labels=[f"{value:,.0f}" for value in bars], padding=3)
+ax.set(xscale="log", xlabel="perplexity (log scale; lower is better)", xlim=(10, bars.max() * 20))
+ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+others = results["perplexity"].iloc[2:]
+print(
+    f"Perplexity goes from {bars['dense']:.0f} to {bars['Block Influence']:.0f} without the six layers of lowest score."
+)
+print(f"Other choices of six give {others.min():,.0f} to {others.max():,.0f}.")
+print(
+    f"Picking blindly among the {model.config.vocab_size:,} tokens of the vocabulary would give {model.config.vocab_size:,}."
+)
+
+# %% [markdown]
+# Two honest readings of this picture.
+#
+# **The loss is large.** A model that was as unsure as among 30 words is now as unsure as among more than twice that many. On
+# large models this works much better: the paper takes 10 of 40 layers out of Llama-2-13B and keeps 91.6 % of its average
+# benchmark score (ShortGPT, table 2). A model of 135 million parameters has less to spare.
+#
+# **The choice is worth a great deal.** All five pruned models are equally small. A lucky random draw comes within a factor of
+# two of Block Influence, an unlucky one is dozens of times worse, and taking the last six destroys the model: its perplexity
+# is then higher than that of picking blindly among all the tokens there are. A measurement of seconds made the difference.
+
+# %% [markdown]
+# ## 5. How many layers?
+#
+# Six was our choice, not a law. The same order of removal, stopped earlier or later:
+
+# %%
+order = list(choose_layers(scores, 8).removed)  # the lowest score first
+sweep = removal_sweep(model, order, lambda m: perplexity(m, tokenizer, texts), counts=[0, 2, 4, 6, 8])
+plot_sweep(sweep)
+plt.show()
+
+# %% [markdown]
+# No cliff, but nothing for free either: every pair of layers costs something. How much is acceptable depends on what the
+# model is for. Lesson 03 goes further along this curve, and lesson 05 measures more than perplexity.
+#
+# Try it: change 6 to 3 in `choose_layers(scores, 6)` above, run the cells again, and read what the model writes.
+
+# %% [markdown]
+# ## 6. Save it
+#
+# The pruned model is an ordinary checkpoint. Whoever gets it needs plain `transformers`, not this toolkit. `save` also
+# writes the plan (which layers, chosen by what) and reloads what it wrote to check it. We check again ourselves.
+
+# %%
+OUTPUT = Path("../output/00_start_here")
+folder = save(pruned, OUTPUT / "pruned_model", tokenizer=tokenizer, plan=plan, overwrite=True)
+results.to_csv(OUTPUT / "results.csv")
+reloaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval().to(model.device)
+ids = tokenizer(PROMPTS[0], return_tensors="pt").input_ids.to(model.device)
+with torch.inference_mode():
+    torch.testing.assert_close(reloaded(ids).logits, pruned(ids).logits, rtol=0, atol=0)
+print(f"reloaded with the same outputs, to the last bit; {size(reloaded, folder)['disk_bytes'] / 1e6:.0f} MB on disk")
+print("in", OUTPUT.as_posix(), "there are now:", ", ".join(sorted(path.name for path in OUTPUT.iterdir())))
+
+# %% [markdown]
+# Last, the whole lesson in one picture: what is left of the dense model, in percent.
+
+# %%
+left = 100 * results.iloc[1] / results.iloc[0]
+left = left.rename({"memory_mb": "bytes in memory"})[::-1]
+_, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
+drawn = ax.barh(
+    left.index, left, color="C1", edgecolor="black", hatch=["xx" if n == "perplexity" else "///" for n in left.index]
+)
+ax.bar_label(drawn, fmt="%.0f %%", padding=3)
+ax.axvline(100, color="black", linewidth=1)
+ax.set(xlabel="percent of the dense model (line: 100 %)", xlim=(0, left.max() * 1.15))
+ax.spines[["top", "right"]].set_visible(False)
+plt.savefig(OUTPUT / "before_after.png", dpi=150)
+plt.show()
+print(f"The pruned model has {left['layers']:.0f} % of the layers and {left['parameters']:.0f} % of the parameters.")
+print(f"Its perplexity is {left['perplexity']:.0f} % of the dense model's.")
+
+# %% [markdown]
+# ## What we saw
+#
+# - Most layers of this model turn the hidden states only a little; the first and the last turn them a lot.
+# - Taking out the six layers with the lowest Block Influence needed no training and left a model that still writes English.
+# - It paid for that: perplexity more than doubled, and its text falls into loops.
+# - Taking out six layers at random was worse each time, and taking out the last six destroyed the model.
+# - What is saved is an ordinary, smaller model that plain `transformers` loads.
+
+# %% [markdown]
+# ## Three questions
+#
+# **1.** We removed a fifth of the layers. Why did the model shrink by less than a fifth?
+#
+# <details><summary>Answer</summary>
+# Parameters also sit outside the layers: in the embedding, the table that gives every token its first vector. It stays
+# whole, and in a small model it is a large share.
+# </details>
+#
+# **2.** Did Block Influence look at the model's answers, or at its perplexity, when it chose the layers?
+#
+# <details><summary>Answer</summary>
+# No. It only compared the states that enter and leave each layer while the model read text. That such a score predicts
+# damage is a finding, not a definition, and lesson 03 tests it.
+# </details>
+#
+# **3.** A friend removes the last six layers of this model, because "deep layers are redundant in Llama". What would you say?
+#
+# <details><summary>Answer</summary>
+# That is another model. Here the last layer has the second highest score of all, and the picture in section 4 shows what
+# removing the end does. Even in Llama-2-7B the last two layers, 30 and 31, are not among the nine that the paper removes.
+# </details>
+
+# %% [markdown]
+# ## Next: the course
+#
+# | lesson | you learn |
+# |---|---|
+# | [01 · Hidden states](01_hidden_states.ipynb) | what flows between the layers, and how to watch it |
+# | [02 · Block Influence](02_block_influence.ipynb) | the score: derive it, compute it, know when to trust it |
+# | [03 · Pruning](03_pruning.ipynb) | remove, reload, generate, explore; how far one can go |
+# | [04 · Quantization](04_quantization.ipynb) | fewer layers and fewer bits together |
+# | [05 · Evaluation](05_evaluation.ipynb) | perplexity, multiple choice, generation; English and Chinese |
+#
+# Planned after these: 06 choosing layers in other ways, 07 depth or width, 08 Mamba and RWKV, 09 healing a pruned model,
+# 10 why generation breaks first, 11 why deep layers repeat, 12 the paper at its own scale.
+#
+# Next: [01 · Hidden states](01_hidden_states.ipynb)

@@ -1,0 +1,504 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/05_evaluation.ipynb)
+#
+# # 05 · Evaluation: perplexity, choice and generation; English and Chinese
+#
+# How much does a pruned model still know? One can ask in three ways: how surprised it is by good text (*perplexity*), which of several answers it finds likeliest (*choice*), and what it writes when left alone (*generation*). The three can disagree so much that a paper reporting only one of them can be right in every number and still mislead. In this lesson we take each measure apart by hand, then put the same three models through all of them.
+#
+# **You will be able to**
+#
+# - compute perplexity, bits per byte and a multiple-choice score from logits, and check them against the tools;
+# - read an accuracy together with its standard error and its chance level;
+# - compare two models on the same items, which is sharper than comparing two accuracies;
+# - say which ability breaks first when layers go, and why.
+#
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) · **Takes:** about 8 minutes on 2 CPU cores · **Memory:** about 3 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# One variable names the model. Then the candidates of this lesson: the dense model, and what is left after removing the three and the six layers with the lowest Block Influence. `remove_layers` shares the weights, so three models take the memory of one.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from torch.nn.functional import cross_entropy
+
+from shortgpt import (
+    built_in_text, calibration_batches, choose_layers, compare, continue_text, evaluate, load, perplexity,
+    perplexity_table, remove_layers, repetition, score_layers,
+)  # fmt: skip
+from shortgpt.plots import MARKERS, PALETTE, plot_retention
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+
+# %%
+scores = score_layers(model, calibration_batches(tokenizer, samples=8), progress=False)
+models = {"dense": model}
+for n in (3, 6):
+    plan = choose_layers(scores, n=n)
+    models[f"−{n} layers"] = remove_layers(model, plan)
+    print(f"−{n} layers: without {sorted(plan.removed)}")
+
+# %% [markdown]
+# ## Perplexity by hand
+#
+# At every position a language model gives a probability to each token of its vocabulary. The *loss* of a token is how improbable the model found the token that really came, $-\log p$: zero for certainty, large for surprise. *Perplexity* is the exponential of the mean loss of tokens $t_2 \dots t_T$:
+#
+# $$ \mathrm{PPL} = \exp\!\Big(\frac{1}{T-1}\sum_{i=2}^{T} -\log p(t_i \mid t_1 \dots t_{i-1})\Big) $$
+#
+# A perplexity of 20 means: as uncertain as if it had to pick among 20 equally likely tokens each time. Logits at position $i-1$ predict token $i$, hence the shift by one in the code.
+
+# %%
+SENTENCE = "The doctor washed her hands and opened the door of the waiting room."
+ids = tokenizer(SENTENCE, return_tensors="pt")["input_ids"]  # [1, tokens]
+
+
+@torch.inference_mode()
+def losses_by_hand(model) -> torch.Tensor:
+    logits = model(input_ids=ids).logits[0]  # [tokens, vocabulary]
+    return cross_entropy(logits[:-1], ids[0, 1:], reduction="none")  # [tokens - 1]
+
+
+by_hand = losses_by_hand(model).mean().exp().item()
+print(f"by hand {by_hand:.4f}, by the toolkit {perplexity(model, tokenizer, [SENTENCE]):.4f}")
+assert abs(by_hand - perplexity(model, tokenizer, [SENTENCE])) < 1e-3
+
+# %% [markdown]
+# One number hides what made it. *Predict:* which words of the sentence surprise the model most, and where does a model without six layers lose?
+
+# %%
+dense, pruned = losses_by_hand(model), losses_by_hand(models["−6 layers"])
+tokens = [tokenizer.decode(i).strip() or "␣" for i in ids[0, 1:]]
+places = np.arange(len(tokens))
+fig, ax = plt.subplots(figsize=(9, 3.2), layout="constrained")
+ax.bar(places - 0.2, dense, width=0.4, color=PALETTE[0], edgecolor="black", label="dense")
+ax.bar(places + 0.2, pruned, width=0.4, color=PALETTE[1], hatch="///", edgecolor="black", label="−6 layers")
+ax.set_xticks(places, tokens, rotation=30)
+ax.set(ylabel="loss (nats)", xlabel="token, given all tokens before it")
+ax.legend()
+plt.show()
+gap = pruned - dense
+print(f"Mean loss: {dense.mean():.2f} dense, {pruned.mean():.2f} pruned, so perplexity {dense.mean().exp():.1f} and {pruned.mean().exp():.1f}; "
+      f"the largest rise is at {tokens[int(gap.argmax())]!r}, and {int((gap < 0).sum())} of {len(gap)} tokens became easier.")  # fmt: skip
+
+# %% [markdown]
+# The first words of a sentence are hard for everyone, since almost anything may come. What context settles is easy for the dense model, and there a damaged model has most to lose. That some tokens get *easier* is no contradiction: pruning changes the predictions everywhere, and one sentence is a small sample.
+#
+# ## Long texts: window and stride
+#
+# A document can be longer than what a model reads at once. So it is read in *windows* that overlap: each window moves on by a *stride*, and only tokens that have no loss yet are scored. The overlap is context. This draws what `perplexity_table` does with a document of 2,300 tokens.
+
+# %%
+def draw_windows(ax, length: int, window: int, stride: int) -> float:
+    """Bars of context and scored tokens; returns how much reading a scored token costs."""
+    done = read = 0
+    for y, start in enumerate(range(0, length, stride)):
+        end = min(start + window, length)
+        ax.barh(y, done - start, left=start, color="white", edgecolor="black", label="context only" if y == 1 else None)
+        ax.barh(y, end - done, left=done, color=PALETTE[0], hatch="///", edgecolor="black", label="scored" if y == 1 else None)
+        done, read = end, read + end - start
+        if end == length:
+            break
+    return read / length
+
+
+fig, ax = plt.subplots(figsize=(8, 2.2), layout="constrained")
+cost = draw_windows(ax, length=2300, window=1024, stride=512)
+ax.set(xlabel="token of the document", ylabel="window", yticks=[0, 1, 2, 3])
+ax.invert_yaxis()
+ax.legend(loc="lower left")
+plt.show()
+print(f"Every token is scored once, later ones with at least 512 tokens of context; the model reads {cost:.1f} times the document.")
+
+# %% [markdown]
+# Does it matter? *Predict:* what happens to perplexity if windows are short, so that tokens lose the context before them?
+
+# %%
+article = built_in_text("perplexity", genre="encyclopedic").head(1)
+short = [perplexity_table(model, tokenizer, article, window=w, stride=w // 2).assign(context=f"at least {w // 2}") for w in (16, 64, 256, 1024)]
+pd.concat(short)[["window", "stride", "context", "perplexity", "tokens"]].round(2).reset_index(drop=True)
+
+# %% [markdown]
+# The same model, the same text, and a whole range of perplexities. A perplexity without its window and stride can't be compared with another, which is one reason why those of different papers rarely agree.
+#
+# ## By genre, with standard errors
+#
+# The built-in perplexity text has nine genres with two documents each; to save time we take five of them. *Predict:* is the damage of pruning the same for all?
+
+# %%
+documents = built_in_text("perplexity").query("genre in ['dialogue', 'encyclopedic', 'news', 'science', 'story']")
+genres = pd.concat([perplexity_table(m, tokenizer, documents, by="genre").assign(model=name) for name, m in models.items()])
+table = genres.pivot(index="genre", columns="model", values="perplexity")[list(models)]
+table.assign(rise=table.iloc[:, -1] / table["dense"]).round(1).sort_values("dense")
+
+# %%
+order = table["dense"].sort_values().index
+fig, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+for i, name in enumerate(models):
+    rows = genres[genres["model"] == name].set_index("genre").loc[order]
+    ax.errorbar(np.arange(len(order)) + 0.12 * (i - 1), rows["perplexity"], rows["standard_error"], fmt=MARKERS[i], capsize=3, color=PALETTE[i], label=name)
+ax.set_xticks(range(len(order)), order, rotation=20)
+ax.set(yscale="log", ylabel="perplexity (log scale)", yticks=[20, 50, 100, 200], yticklabels=[20, 50, 100, 200])
+ax.minorticks_off()
+ax.legend()
+plt.show()
+rise = table.iloc[:, -1] / table["dense"]
+print(f"Dense perplexity runs from {table['dense'].min():.0f} ({table['dense'].idxmin()}) to {table['dense'].max():.0f} ({table['dense'].idxmax()}); "
+      f"six layers fewer multiply it by {rise.min():.1f} to {rise.max():.1f}.")  # fmt: skip
+
+# %% [markdown]
+# Genres differ more from one another than the dense model from the one without three layers. So the *text* must be the same when models are compared. The standard errors here come from two documents a genre: they are rough, and they say how much another choice of documents could change a value, not how uncertain the difference of two models on the same documents is.
+#
+# ## Bits per byte: comparing what tokens can't
+#
+# Perplexity is per *token*, and tokens belong to a tokenizer. Now take Chinese. *Predict* before you run: is the perplexity of this model, which has hardly seen any Chinese, higher on Chinese text than on English?
+
+# %%
+english = documents[documents["genre"].isin(["encyclopedic", "news", "story"])].drop_duplicates("genre")
+chinese = built_in_text("perplexity", language="zh").query("genre in ['encyclopedic', 'news', 'story']")
+rows = []
+for language, texts in {"English": english, "Chinese": chinese}.items():
+    characters = texts["text"].str.len().sum()
+    for name, m in models.items():
+        r = perplexity_table(m, tokenizer, texts).iloc[0]
+        rows.append({"language": language, "model": name, "perplexity": r["perplexity"], "bits_per_byte": r["bits_per_byte"],
+                     "tokens_per_character": r["tokens"] / characters})  # fmt: skip
+languages = pd.DataFrame(rows)
+languages.round(3)
+
+# %% [markdown]
+# Per token, Chinese looks *easier*. It is an illusion of the tokenizer: it knows few Chinese characters and cuts the others into pieces of their UTF-8 bytes, and once the first byte of a character is given, the next one is easy to guess. Many easy pieces make a low average.
+#
+# *Bits per byte* divides the same total loss by something that no tokenizer can change, the bytes of the text:
+#
+# $$ \text{bits per byte} = \frac{\sum_i -\log_2 p(t_i \mid t_1 \dots t_{i-1})}{\text{bytes of the text}} $$
+#
+# It is what a text would take if it were compressed with this model. (A byte is not the same amount of language everywhere: a Chinese character takes three, an English letter one. So compare models within a language first, and languages with care.)
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(8.5, 3), layout="constrained")
+for ax, column, label in zip(axes, ("perplexity", "bits_per_byte"), ("perplexity (per token)", "bits per byte"), strict=True):
+    for i, (language, rows) in enumerate(languages.groupby("language", sort=False)):
+        ax.bar(np.arange(3) + 0.4 * i - 0.2, rows[column], width=0.4, color=PALETTE[i], hatch=("", "///")[i], edgecolor="black", label=language)
+    ax.set_xticks(range(3), list(models))
+    ax.set(ylabel=label)
+axes[0].legend()
+plt.show()
+bits = languages.pivot(index="model", columns="language", values="bits_per_byte")
+loss_rise = (bits / bits.loc["dense"]).loc["−6 layers"]
+print(f"Per token the dense model finds Chinese easier; per byte it needs {bits.loc['dense', 'Chinese'] / bits.loc['dense', 'English']:.1f} times the bits of English. "
+      f"Six layers fewer raise the bits by {loss_rise['English'] - 1:.0%} in English and {loss_rise['Chinese'] - 1:.0%} in Chinese.")  # fmt: skip
+
+# %% [markdown]
+# We come back to Chinese below, with a task.
+#
+# ## Choice by hand
+#
+# A multiple-choice benchmark never lets the model write. It computes the log-probability of each answer as a continuation of the question, and takes the likeliest:
+#
+# $$ \text{score}(c) = \sum_{i \in \text{tokens of } c} \log p(t_i \mid \text{question}, \text{earlier tokens of } c) $$
+#
+# One item of the science task, by hand. *Look at* the distance between the best and the second best.
+
+# %%
+START = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what a choice follows if there is no question
+
+
+@torch.inference_mode()
+def choice_score(model, question: str, choice: str) -> float:
+    before = tokenizer(question)["input_ids"]
+    answer = tokenizer(question + choice)["input_ids"][len(before) :]
+    before = before or [START]
+    logits = model(input_ids=torch.tensor([before + answer])).logits[0, len(before) - 1 : -1]  # [answer tokens, vocabulary]
+    return -cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
+
+
+# %%
+tasks_folder = shortgpt.calibration.data_folder() / "tasks"
+item = pd.read_json(tasks_folder / "science.jsonl", lines=True).iloc[1]
+question = f"Question: {item['question']}\nAnswer:"
+by_choice = pd.DataFrame({name: {c: choice_score(m, question, " " + c) for c in item["choices"]} for name, m in models.items()})
+
+ax = by_choice.plot.barh(figsize=(8, 3), color=PALETTE[:3], edgecolor="black", width=0.8)
+for container, hatch in zip(ax.containers, ("", "///", "..."), strict=True):
+    for bar in container:
+        bar.set_hatch(hatch)
+ax.set(xlabel="log-probability of the answer (shorter bar = likelier)", title=item["question"], xlim=(None, 0))
+ax.legend(loc="lower left")
+plt.tight_layout()
+plt.show()
+picks = ", ".join(f"{name} picks {column.idxmax()!r}" for name, column in by_choice.items())
+print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
+
+# %% [markdown]
+# Only the *order* of the bars counts. All of them may get worse, as they do in perplexity, and the item stays right. Nor is there any room to ramble: the answers are given.
+#
+# ## The harness
+#
+# lm-evaluation-harness does this for thousands of tasks, the paper's among them. `evaluate` runs it. Five tasks need no network, because their items ship with the project:
+#
+# | task | what it asks | chance |
+# |---|---|---|
+# | `last_word` | is the last word of a passage what the model would write next? | 0 % |
+# | `grammar` | which of two nearly equal sentences is likelier? | 50 % |
+# | `physical` | which of two answers makes physical sense? | 50 % |
+# | `science` | which of four answers is right? | 25 % |
+# | `chinese` | which of two continuations is good Chinese? | 50 % |
+#
+# First a check that the harness means what we computed: grammar items, by hand and by harness.
+
+# %%
+LIMIT = 60
+items = pd.read_json(tasks_folder / "grammar.jsonl", lines=True).head(LIMIT)
+
+
+def right(model) -> np.ndarray:
+    """For each grammar item, whether the model finds the right sentence likelier."""
+    return np.array([
+        np.argmax([choice_score(model, "", choice) for choice in choices]) == answer
+        for choices, answer in zip(items["choices"], items["answer"], strict=True)
+    ])  # fmt: skip
+
+
+correct = {name: right(m) for name, m in models.items()}
+print({name: f"{100 * values.mean():.2f} %" for name, values in correct.items()})
+
+# %%
+TASKS = ["last_word", "grammar", "physical", "science", "chinese"]
+results = pd.concat(
+    [evaluate(m, tokenizer, TASKS, limit=LIMIT).assign(model=name) for name, m in models.items()], ignore_index=True
+)
+for name, values in correct.items():  # by hand = by harness, on the same items
+    assert np.isclose(results.query("task == 'grammar' and model == @name")["value"].item(), 100 * values.mean())
+results.query("model == 'dense'")[["task", "metric", "value", "standard_error", "chance", "items"]].round(1)
+
+# %% [markdown]
+# An accuracy from $n$ items has a standard error of $\sqrt{a(1-a)/n}$, about five points for these numbers of items. *Predict:* for how many tasks is the fall from dense to three layers fewer larger than two standard errors?
+
+# %%
+fig, ax = plt.subplots(figsize=(8.5, 3.8), layout="constrained")
+for i, name in enumerate(models):
+    rows = results[results["model"] == name].set_index("task").loc[TASKS]
+    ax.errorbar(np.arange(5) + 0.18 * (i - 1), rows["value"], rows["standard_error"], fmt=MARKERS[i], capsize=4, color=PALETTE[i], label=name)
+ax.hlines(rows["chance"], np.arange(5) - 0.4, np.arange(5) + 0.4, color="black", linestyle=":", label="guessing")
+ax.set_xticks(range(5), TASKS)
+ax.set(ylabel="accuracy (percent, ± 1 s.e.)", ylim=(-3, 103))
+ax.legend(loc="upper right", ncols=2)
+plt.show()
+accuracy = results.pivot(index="task", columns="model", values="value").loc[TASKS, list(models)]
+print("Dense, −3 and −6 layers: " + "; ".join(f"{task} {row.iloc[0]:.0f}, {row.iloc[1]:.0f}, {row.iloc[2]:.0f}" for task, row in accuracy.iterrows()) + " percent.")
+
+# %% [markdown]
+# Most intervals of neighbouring models overlap. Does that mean that nothing can be said?
+#
+# ## The same items: a paired comparison
+#
+# The models answered the *same* items, and most items say nothing about their difference: both are right, or both are wrong. What counts is the items on which they disagree. So take the difference item by item, +1, 0 or −1, and the standard error of its mean.
+
+# %%
+rows = []
+for name in ("−3 layers", "−6 layers"):
+    change = correct[name].astype(float) - correct["dense"].astype(float)  # [items], -1, 0 or 1
+    apart = np.sqrt(correct[name].var() / LIMIT + correct["dense"].var() / LIMIT)
+    rows.append({"model": name, "lost": (change < 0).sum(), "gained": (change > 0).sum(), "change": 100 * change.mean(),
+                 "s.e. unpaired": 100 * apart, "s.e. paired": 100 * change.std(ddof=1) / np.sqrt(LIMIT)})  # fmt: skip
+pd.DataFrame(rows).set_index("model").round(1)
+
+# %% [markdown]
+# The paired standard error is the smaller one, with the same items and the same answers. Comparing two accuracies from different papers, or with a different `limit`, throws that away. Note also the column *gained*: pruned models get items right that the dense one had wrong. Much of that is luck, and it is another reason not to read single points.
+#
+# ## Retention, and why it flatters
+#
+# The paper sums up with *retention*: the pruned model's score in percent of the dense model's. A model that only guesses keeps $50/70 = 71\,\%$ of a two-choice score of 70 that way. A stricter number takes the guessing level $g$ off both:
+#
+# $$ \text{retention} = \frac{a_{pruned}}{a_{dense}} \qquad\qquad \text{above chance} = \frac{a_{pruned} - g}{a_{dense} - g} $$
+#
+# It makes sense only where the dense model is clearly above chance, so we leave out a task where it isn't (by two standard errors).
+
+# %%
+first = results[results["model"] == "dense"].set_index("task").loc[TASKS]
+clear = first.index[first["value"] - first["chance"] > 2 * first["standard_error"]]
+retention = 100 * accuracy.loc[clear].div(accuracy.loc[clear, "dense"], axis=0)[["−3 layers", "−6 layers"]]
+above = accuracy.loc[clear].sub(first.loc[clear, "chance"], axis=0)
+above = 100 * above.div(above["dense"], axis=0)[["−3 layers", "−6 layers"]]
+print("left out, because dense is not clearly above chance:", ", ".join(set(TASKS) - set(clear)) or "none")
+
+# %%
+fig, (left, right_) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+plot_retention(retention, left, xlabel="retention (percent of dense)")
+plot_retention(above, right_, xlabel="retention above chance (percent of dense)")
+left.legend(loc="upper right", fontsize=8)
+right_.get_legend().remove()
+plt.show()
+
+# %% [markdown]
+# `last_word` has no guessing level and looks the same on both sides. The choice tasks fall a good deal further on the right. Whenever a paper says that a pruned model "keeps 90 % of the performance", ask what guessing would have kept.
+#
+# For your own model, `compare` does perplexity, tasks, size and the plain retention in one call:
+
+# %%
+compare(models, tokenizer, tasks=["grammar"], texts=article["text"], limit=20).round(1)
+
+# %% [markdown]
+# ## Generation: let it write
+#
+# In generation, the model's own output becomes its input. `continue_text` writes greedily, always the likeliest token. *Predict:* which model is the first to talk nonsense, and which kind of nonsense?
+
+# %%
+PROMPTS = [
+    "The lighthouse keeper climbed the stairs every evening to",
+    "To make a good soup, you first have to",
+    "The most important thing to know about the moon is",
+    "My grandmother used to tell us that",
+]
+writing = pd.DataFrame([
+    {"model": name, "prompt": prompt, "text": continue_text(m, tokenizer, prompt, new_tokens=40)}
+    for prompt in PROMPTS for name, m in models.items()
+])  # fmt: skip
+for prompt, rows in list(writing.groupby("prompt", sort=False))[:2]:
+    print(f"{prompt} …")
+    for row in rows.itertuples():
+        print(f"  [{row.model}] {' '.join(row.text.split())}")
+
+# %% [markdown]
+# Reading is the best test and the least comparable one. Two numbers help: `repetition`, the share of three-word sequences that had occurred before, and how surprising the text is *to the dense model*, which acts as a reader. Neither measures truth.
+
+# %%
+writing["repetition"] = [repetition(text) for text in writing["text"]]
+writing["reader"] = [
+    perplexity_table(model, tokenizer, pd.DataFrame({"text": [p + t]}))["perplexity"].item() for p, t in zip(writing["prompt"], writing["text"], strict=True)
+]
+writing.groupby("model", sort=False)[["repetition", "reader"]].mean().round(2)
+
+# %% [markdown]
+# An instruct model should also answer. Its *chat template* puts the markers around a question that it was trained with.
+
+# %%
+chat = [{"role": "user", "content": "Why do we see the lightning before we hear the thunder? Answer in one sentence."}]
+prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+for name, m in models.items():
+    print(f"[{name}] {' '.join(continue_text(m, tokenizer, prompt, new_tokens=50).split())}\n")
+
+# %% [markdown]
+# ## Why generation suffers more
+#
+# Two things differ between choosing and writing. To choose, a model ranks two or four given answers. To write, it must pick one token of about 49,000, and go on from there: its first mistake is part of every later input. The paper suspects this *accumulation of errors* (section 5). We can see its size. Let both models read the same good text and count how often the pruned one would write the same next token as the dense one.
+
+# %%
+@torch.inference_mode()
+def next_tokens(model) -> torch.Tensor:
+    text_ids = tokenizer(article["text"].iloc[0], return_tensors="pt")["input_ids"]
+    return model(input_ids=text_ids).logits[0].argmax(-1)  # [tokens]
+
+
+reference = next_tokens(model)
+agreement = {name: (next_tokens(m) == reference).float().mean().item() for name, m in models.items() if name != "dense"}
+print({name: f"{share:.1%}" for name, share in agreement.items()})
+
+# %% [markdown]
+# If each token agrees with probability $p$, then $k$ tokens in a row agree with probability $p^k$, as if every step were independent (it isn't quite, and after the first difference the texts part anyway). *Predict:* after how many tokens is the chance below one half?
+
+# %%
+k = np.arange(0, 21)
+fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+for i, (name, p) in enumerate(agreement.items()):
+    ax.plot(k, 100 * p**k, marker=MARKERS[i], linestyle=("-", "--")[i], color=PALETTE[i], label=f"{name}: {p:.0%} a token")
+ax.axhline(50, color="black", linestyle=":")
+ax.set(xlabel="tokens written", ylabel="still as the dense model (percent)", xticks=range(0, 21, 2))
+ax.legend()
+plt.show()
+half = {name: np.log(0.5) / np.log(p) for name, p in agreement.items()}
+print("; ".join(f"{name} agrees on {agreement[name]:.0%} of single tokens, and is on the dense model's path for {h:.1f} tokens with even odds" for name, h in half.items()) + ".")
+
+# %% [markdown]
+# Leaving the dense model's path is not yet an error: there are many good sentences. But it shows the mechanism: a small change in each step, harmless when the context is given from outside, becomes a different text within a few words when the model feeds itself. A choice task, and perplexity too, hand the model a clean context at each step.
+#
+# ## Side by side
+#
+# Now all three measures, each in percent of the dense model. For perplexity we show dense divided by pruned. Choice is the mean above-chance retention of the choice tasks. For writing a single right token from a long context, `last_word`; for writing freely, the share of three-word sequences that are *not* repetitions.
+
+# %%
+whole = languages[languages["language"] == "English"].set_index("model")["perplexity"]
+choice_tasks = [task for task in clear if task not in ("last_word", "chinese")]
+freshness = 1 - writing.groupby("model", sort=False)["repetition"].mean()
+pruned_names = ["−3 layers", "−6 layers"]
+side = pd.DataFrame({
+    "choice, above chance": above.loc[choice_tasks].mean(),
+    "perplexity, dense / pruned": 100 * whole["dense"] / whole[pruned_names],
+    "last word, exactly": retention.loc["last_word"],
+    "free writing, not repeated": 100 * freshness[pruned_names] / freshness["dense"],
+}).T[pruned_names]  # fmt: skip
+plot_retention(side)
+plt.show()
+
+# %% [markdown]
+# Which breaks first?
+#
+# ## English against Chinese
+#
+# ShortGPT reports Chinese benchmarks too, and asks whether pruning by English text harms Chinese more. Here is all that our model can say: its `chinese` accuracy, against chance.
+
+# %%
+for row in results[results["task"] == "chinese"].itertuples():
+    print(f"{row.model}: {row.value:.0f} ± {row.standard_error:.0f} percent, {(row.value - row.chance) / row.standard_error:+.1f} standard errors from guessing")
+
+# %% [markdown]
+# ## The paper's table 2
+#
+# Finally the paper's main table, for one of its models: **Llama-2-7B, nine of 32 layers removed, other tasks, other items** than ours. Thirteen benchmarks, retention of each.
+
+# %%
+table2 = pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "table2_benchmarks.csv")
+llama = table2[table2["model"] == "Llama-2-7B"].pivot(index="benchmark", columns="method", values="score")
+kept = (100 * llama["ShortGPT"] / llama["Dense"]).sort_values(ascending=False)
+fig, ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+plot_retention(kept.to_frame("ShortGPT, Llama-2-7B (the paper)"), ax)
+plt.show()
+print(llama.loc[["XSum", "MMLU", "CMMLU"], ["Dense", "ShortGPT"]])
+
+# %% [markdown]
+# ## What we saw
+#
+# TODO
+
+# %% [markdown]
+# ## Three questions
+#
+# TODO

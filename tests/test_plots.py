@@ -1,0 +1,103 @@
+"""Figures show what they are given and say it in a sentence; the explorer is a thin layer over a lookup."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import random_batch
+
+from shortgpt import hidden_states, plots, score_layers, span_distances, widgets
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def sentence(capsys) -> str:
+    text = capsys.readouterr().out.strip()
+    assert text.endswith(".") and len(text) > 30 and "\n" not in text
+    return text
+
+
+def test_score_bars_have_the_scores_as_heights_and_hatch_the_removed(tiny, capsys):
+    table = score_layers(tiny, [random_batch()], progress=False).table
+    ax = plots.plot_scores(table, removed=[1, 4])
+    bars = [p for p in ax.patches if p.get_height() > 0]
+    heights = {round(b.get_x() + b.get_width() / 2): (b.get_height(), bool(b.get_hatch())) for b in bars}
+    for layer, score in enumerate(table["score"]):
+        assert heights[layer] == (pytest.approx(score), layer in (1, 4))
+    lowest = table.nsmallest(2, "score").sort_values("layer")["layer"]
+    assert f"layers {', '.join(map(str, lowest))}" in sentence(capsys)
+
+
+def test_norms_are_those_of_the_states(tiny, capsys):
+    states = hidden_states(tiny, random_batch())
+    ax = plots.plot_norms(states)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), states[:, :, 1:].norm(dim=-1).flatten(1).mean(1), rtol=1e-5)
+    sentence(capsys)
+
+
+def test_the_heat_map_is_symmetric_with_ones_on_the_diagonal(tiny, capsys):
+    spans = span_distances(tiny, [random_batch()])
+    values = np.asarray(plots.plot_similarity(spans).collections[0].get_array()).reshape(7, 7)
+    np.testing.assert_allclose(values, values.T)
+    np.testing.assert_allclose(np.diag(values), 1)
+    assert values[1, 3] == pytest.approx(1 - spans.query("start == 1 and end == 3")["score"].item())
+    sentence(capsys)
+
+
+def test_sweeps_have_a_marker_per_line_and_their_ends_in_the_sentence(capsys):
+    sweep = pd.DataFrame({"removed": [0, 3, 0, 3], "value": [30.0, 44.0, 30.0, 900.0], "order": ["a", "a", "b", "b"]})
+    ax = plots.plot_sweep(sweep, hue="order")
+    assert len({line.get_marker() for line in ax.lines}) == 2 and len({line.get_linestyle() for line in ax.lines}) == 2
+    text = sentence(capsys)
+    assert "44.0" in text and "900.0" in text
+
+
+def test_the_other_figures_draw_and_speak(capsys):
+    plots.plot_layers(6, {"ours": [1, 2], "last": [5]})
+    assert "1, 2 of 6" in sentence(capsys)
+    table = pd.DataFrame(
+        {
+            "memory_mb": [500, 200, 400, 180],
+            "perplexity": [30, 31, 45, 47],
+            "bits": [32, 8, 32, 8],
+            "removed": [0, 0, 3, 3],
+        }
+    )
+    assert len(plots.plot_size_quality(table).lines) == 2
+    assert "best perplexity is 30.0 at 500 MB" in sentence(capsys)
+    retention = pd.DataFrame({"minus 3": [90.0, 70.0]}, index=["grammar", "last_word"])
+    plots.plot_retention(retention)
+    assert "last_word keeps the least (70 %)" in sentence(capsys)
+
+
+TABLE = pd.DataFrame(
+    {
+        "criterion": ["BI", "BI", "last", "last"],
+        "removed": [0, 1, 0, 1],
+        "layers": [[], [3], [], [5]],
+        "perplexity": [30.0, 33.0, 30.0, 400.0],
+        "parameters": [100e6, 95e6, 100e6, 95e6],
+        "text": ["fine", "<b>ok</b>", "fine", "!!"],
+    }
+)
+
+
+def test_the_lookup_finds_the_row_or_says_what_there_is():
+    assert widgets.look_up(TABLE, criterion="last", removed=1)["perplexity"] == 400
+    with pytest.raises(KeyError, match="nothing was computed for .*'removed': 7"):
+        widgets.look_up(TABLE, criterion="BI", removed=7)
+
+
+def test_the_explorer_uses_only_what_ipywidgets_7_has():
+    box = widgets.pruning_explorer(TABLE, depth=6)
+    criterion, removed, _ = box.children
+    assert list(criterion.options) == ["BI", "last"] and (removed.min, removed.max) == (0, 1)
+    assert not removed.continuous_update
+    source = Path(widgets.__file__).read_text()
+    assert not [name for name in ("TagsInput", "Stack", "ColorsInput", "set_title") if name in source]

@@ -1,0 +1,147 @@
+"""What packaging promises: floors that Colab meets, one pinned set that fits them, files that agree with each other."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [
+    Requirement(r)
+    for r in [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+]
+# googlecolab/backend-info, August 2026 (a package that is absent there is installed by the set-up cell)
+COLAB = {
+    "python": "3.13.15",
+    "torch": "2.11.0",
+    "transformers": "5.15.0",
+    "accelerate": "1.14.0",
+    "numpy": "2.1.3",
+    "pandas": "2.2.3",
+    "matplotlib": "3.10.0",
+    "seaborn": "0.13.2",
+    "ipywidgets": "7.7.1",
+    "jupytext": "1.19.5",
+}
+
+
+def pins():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    return {name.lower(): pinned for name, pinned in (line.split("==") for line in lines)}
+
+
+def test_floors_have_no_ceilings_and_colab_meets_them():
+    for requirement in REQUIREMENTS:
+        assert all(s.operator == ">=" for s in requirement.specifier), f"{requirement} has more than a floor"
+        if requirement.name in COLAB:
+            assert requirement.specifier.contains(COLAB[requirement.name]), f"Colab has {COLAB[requirement.name]}"
+    assert Version(COLAB["python"]) >= Version(PROJECT["requires-python"].removeprefix(">="))
+
+
+def test_the_tested_set_pins_every_direct_dependency_within_its_floor():
+    pinned = pins()
+    for requirement in REQUIREMENTS:
+        if requirement.name in ("filelock", "pyyaml"):  # held by what needs them
+            continue
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
+
+
+def test_what_runs_here_is_the_tested_set():
+    from importlib.metadata import version
+
+    different = {name: (version(name), pin) for name, pin in pins().items() if version(name).split("+")[0] != pin}
+    if different and not (ROOT / ".venv").exists():
+        pytest.skip(f"not the project's own environment: {different}")
+    assert not different
+
+
+def test_environment_yml_is_valid_without_any_conda_channel():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    conda = [d for d in environment["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert "pip" in conda and environment["dependencies"].index("pip") < len(environment["dependencies"]) - 1
+    python = next(d for d in conda if d.startswith("python=")).split("=")[1]
+    assert Version(python) >= Version(PROJECT["requires-python"].removeprefix(">="))
+    (line,) = pip
+    assert set(re.search(r"\[(.*)]", line)[1].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_pip_part_of_environment_yml_resolves(tmp_path):
+    (pip,) = [
+        d["pip"] for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, dict)
+    ]
+    (tmp_path / "requirements.txt").write_text("\n".join(pip))
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--no-deps",
+        "-q",
+        "-r",
+        str(tmp_path / "requirements.txt"),
+    ]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_ci_calls_what_the_readme_calls():
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"make (\w+)", readme)):
+        assert re.search(rf"^{target}:", makefile, re.M), f"the README says `make {target}`"
+
+
+def test_readme_links_and_badges_lead_somewhere():
+    readme = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", readme):
+        assert (ROOT / link).exists(), link
+    repository = PROJECT["urls"]["Repository"]
+    base = "https://colab.research.google.com/github/" + repository.removeprefix("https://github.com/") + "/blob/main/"
+    badges = re.findall(r"\((https://colab[^)]*/notebooks/[^)]*)\)", readme)
+    assert len(badges) >= 6
+    for badge in badges:
+        assert badge.startswith(base) and (ROOT / badge.removeprefix(base)).exists(), badge
+
+
+def test_the_wheel_carries_package_and_data(tmp_path):
+    """What Colab installs must find its text and tasks without the repository."""
+    import zipfile
+
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+    run = subprocess.run(build, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("shortgpt_pruning-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        "import shortgpt, shortgpt.calibration as c; assert 'site' in str(c.data_folder()), c.data_folder();"
+        "from shortgpt.evaluation import OFFLINE_TASKS as t; print(len(c.built_in_text()), len(t))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True
+    ).stdout
+    documents, tasks = map(int, out.split())
+    assert documents >= 24 and tasks == 5
+
+
+def test_version_is_stated_once_per_file():
+    import shortgpt
+
+    assert shortgpt.__version__ == PROJECT["version"]
+
+
+def test_modules_stay_readable():
+    lengths = {p.name: len(p.read_text().splitlines()) for p in (ROOT / "shortgpt").glob("*.py")}
+    assert max(lengths.values()) <= 300, lengths
