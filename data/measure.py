@@ -100,6 +100,48 @@ def without_question(model: object, tokenizer: object) -> list[dict]:
     return rows
 
 
+def measure_results() -> dict:
+    """The results table of the project's README, and its figure."""
+    import matplotlib.pyplot as plt
+
+    from shortgpt import calibration_batches, choose_layers, load, perplexity, plots, quantize, remove_layers
+    from shortgpt import score_layers, size
+
+    model, tokenizer = load(device="cpu")
+    scores = score_layers(model, calibration_batches(tokenizer))
+    by_score = {n: remove_layers(model, choose_layers(scores, n)) for n in REMOVED}
+    models = {"dense": model}
+    models |= {f"−{n} layers, lowest Block Influence": by_score[n] for n in REMOVED[1:]}
+    models["−3 layers, the last ones"] = remove_layers(model, choose_layers(scores, 3, order="reverse"))
+    models["−3 layers, at random (seed 0)"] = remove_layers(model, choose_layers(scores, 3, order="random"))
+    models["dense, 8 bits"] = quantize(model, 8)
+    models["dense, 4 bits"] = quantize(model, 4)
+    models["−3 layers, 8 bits"] = quantize(by_score[3], 8)
+    models["−3 layers, 4 bits"] = quantize(by_score[3], 4)
+    rows = []
+    for name, candidate in models.items():
+        cost = size(candidate)
+        rows.append({"model": name, "layers": cost["layers"], "memory_mb": cost["memory_bytes"] / 1e6})
+        rows[-1]["perplexity"] = perplexity(candidate, tokenizer)
+        print(rows[-1], flush=True)
+    plots.plot_scores(scores.table, removed=choose_layers(scores, 6).removed)
+    plt.gca().set_title("SmolLM2-135M-Instruct: the six layers with the lowest Block Influence")
+    plt.savefig(FOLDER / "figures" / "block_influence.png", dpi=110)
+    return {"rows": rows, "tokens": int(scores.counts.sum())}
+
+
+def render_results(results: dict) -> str:
+    """The table of the project's README, as Markdown."""
+    dense = results["rows"][0]
+    lines = ["| model | layers | weights in memory | perplexity | against dense |", "|---|---|---|---|---|"]
+    for row in results["rows"]:
+        ratio = row["perplexity"] / dense["perplexity"]
+        lines.append(
+            f"| {row['model']} | {row['layers']} | {row['memory_mb']:.0f} MB | {row['perplexity']:,.1f} | × {ratio:,.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def render(measured: dict) -> str:
     """The README's tables, as Markdown."""
     text = pd.DataFrame(measured["text"])
@@ -141,16 +183,21 @@ def render(measured: dict) -> str:
     return "\n".join(lines)
 
 
-def update_readme() -> None:
-    """Replace what stands between the two marks."""
-    readme = FOLDER / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    measured = json.loads((FOLDER / "measured.json").read_text())
-    readme.write_text(f"{before}{BEGIN}\n{render(measured)}\n{END}{after}", encoding="utf-8")
+def update_readmes() -> None:
+    """Replace what stands between the marks."""
+    tables = {
+        FOLDER / "README.md": ("measured.json", render),
+        FOLDER.parent / "README.md": ("results.json", render_results),
+    }
+    for readme, (source, render_table) in tables.items():
+        if (FOLDER / source).exists():
+            before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+            table = render_table(json.loads((FOLDER / source).read_text()))
+            readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if "--render" not in sys.argv:
-        (FOLDER / "measured.json").write_text(json.dumps(measure(), indent=1) + "\n")
-    update_readme()
+    for flag, name, function in (("--data", "measured.json", measure), ("--results", "results.json", measure_results)):
+        if flag in sys.argv or len(sys.argv) == 1:
+            (FOLDER / name).write_text(json.dumps(function(), indent=1) + "\n")
+    update_readmes()

@@ -143,6 +143,13 @@ def test_the_readme_names_every_data_file():
     assert "CC0" in readme
 
 
+def test_the_projects_readme_states_what_was_measured():
+    measure = run_file(DATA / "measure.py")
+    text = (DATA.parent / "README.md").read_text(encoding="utf-8")
+    block = text.partition(measure.BEGIN)[2].partition(measure.END)[0].strip()
+    assert block == measure.render_results(json.loads((DATA / "results.json").read_text()))
+
+
 def test_the_readme_tables_are_what_was_measured():
     measure = run_file(DATA / "measure.py")
     text = (DATA / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,515 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/03_pruning.ipynb)
+#
+# # 03 · Pruning: remove, reload, generate, explore
+#
+# Block Influence says which layers turn the hidden states least. That is a statement about angles, and nobody ever complained
+# about an angle. In this lesson we take layers out and look at what happens: to the text, to the model object, to the file on
+# disk. At the end you turn the screw yourself, until the model breaks.
+#
+# **You will be able to**
+# - measure what each single layer is worth, and say how well Block Influence predicts it;
+# - explain what must change in a model when a layer goes, and prove that nothing else did;
+# - save a pruned model, reload it without this toolkit, and prune it further;
+# - compare removal orders, and find the point where a model stops being of use.
+#
+# **Before:** lesson [02 · Block Influence](02_block_influence.ipynb) · **Takes:** about 5 minutes on 2 CPU cores ·
+# **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. It is the same in every lesson.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# Now the model, and what we need from the toolkit. `depth` is the number of its **decoder layers**: the blocks of attention and
+# feed-forward network that each add their result to the hidden states.
+
+# %%
+import json
+import tempfile
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from torch import nn
+from tqdm.auto import tqdm
+
+from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load
+from shortgpt import perplexity, removal_order, remove_layers, save, score_layers, size
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+depth = len(decoder_layers(model))
+print(f"{type(model).__name__} with {depth} decoder layers")
+
+# %% [markdown]
+# ## 1. One layer at a time
+#
+# The plainest question one can ask of a layer is: what if it weren't there? We ask it of every layer, one after the other, and
+# measure **perplexity**, the exponential of the mean loss per token: how many equally likely tokens the model seems to hesitate
+# between. Lower is better.
+#
+# Thirty models have to be measured, so the text is short: the openings of four documents that the scores below have not seen.
+
+# %%
+documents = built_in_text("perplexity").groupby("genre").head(1)
+documents = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])]
+texts = [text[:700] for text in documents["text"]]
+dense = perplexity(model, tokenizer, texts)
+print(f"{sum(len(tokenizer(text)['input_ids']) for text in texts)} tokens; the dense model has perplexity {dense:.1f}")
+
+# %% [markdown]
+# *Dense* means: nothing removed. Predict first: which layer will hurt most, which least? The next cell takes about a minute.
+
+# %%
+alone = [perplexity(remove_layers(model, [layer]), tokenizer, texts) for layer in tqdm(range(depth))]
+batches = calibration_batches(tokenizer, samples=6)
+scores = score_layers(model, batches, progress=False)
+damage = scores.table[["layer", "score"]].assign(perplexity=alone, times_worse=[value / dense for value in alone])
+damage.sort_values("perplexity", ascending=False).head(6).round(3)
+
+# %% [markdown]
+# These are the six worst to lose. All of them, with Block Influence below (this is figure 1 of the paper, on our model):
+
+# %%
+_, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
+top.bar(damage["layer"], damage["perplexity"], color="C0", edgecolor="black", linewidth=0.6)
+top.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"dense: {dense:.0f}")
+top.set(yscale="log", ylim=dense / 2, ylabel="perplexity without it\n(log scale)")
+top.legend()
+bottom.bar(damage["layer"], damage["score"], color="C1", hatch="///", edgecolor="black", linewidth=0.6)
+bottom.set(yscale="log", xlabel="layer", ylabel="Block Influence\n(log scale)")
+plt.show()
+worst, mildest = damage.loc[damage["perplexity"].idxmax()], damage.loc[damage["perplexity"].idxmin()]
+print(f"Losing layer {worst['layer']:.0f} alone takes perplexity to {worst['perplexity']:,.0f}.")
+print(f"Losing layer {mildest['layer']:.0f} alone takes it to {mildest['perplexity']:.1f}, from {dense:.1f}.")
+
+# %% [markdown]
+# The tall bars stand in the same places above and below. Does the agreement reach into the long valley between them? A scatter
+# plot shows it better: each point is one layer.
+
+# %%
+_, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
+ax.plot(damage["score"], damage["times_worse"], "o", color="C0", markeredgecolor="black")
+for _, row in damage[(damage["score"] > 0.1) | (damage["times_worse"] > 1.5)].iterrows():
+    ax.annotate(f"{row['layer']:.0f}", (row["score"], row["times_worse"]), xytext=(6, 3), textcoords="offset points")
+ax.set(xscale="log", yscale="log", xlabel="Block Influence (log scale)", ylabel="perplexity, times the dense one (log scale)")
+ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+print("Layers with high Block Influence or high damage are labelled with their number; the others crowd at the lower left.")
+
+# %% [markdown]
+# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of ranks. 1 is
+# the same order, 0 no relation. The easy part is to tell the outsiders from the rest, so we also leave those out.
+
+
+# %%
+def rank_correlation(table):
+    return table["score"].rank().corr(table["perplexity"].rank())
+
+
+valley = damage[damage["score"] < 0.1]
+print(f"rank correlation of Block Influence and damage, all {depth} layers: {rank_correlation(damage):.2f}")
+print(f"among the {len(valley)} layers with a score below 0.1: {rank_correlation(valley):.2f}")
+cheapest, lowest = set(damage.nsmallest(6, "perplexity")["layer"]), set(damage.nsmallest(6, "score")["layer"])
+print(f"cheapest six to lose {sorted(cheapest)}, lowest six scores {sorted(lowest)}: {len(cheapest & lowest)} in common")
+
+# %% [markdown]
+# READING
+
+# %% [markdown]
+# The paper reports one more thing about the end of the stack: in Llama-2-7B the last layer is worth much more than its
+# neighbours (ShortGPT, table 1). Ours tells the same story, louder.
+
+# %%
+published = pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "table1_last_layer.csv").set_index("removed")["ppl"]
+ours = damage["perplexity"].iloc[-1]
+pd.DataFrame(
+    {"dense": [published["none"], dense], "without the last layer": [published["whole last layer"], ours]},
+    index=["Llama-2-7B (paper)", MODEL],
+).round(2)
+
+# %% [markdown]
+# ## 2. What removal changes in the model
+#
+# Taking an item out of a list sounds like one line of code. Let's write that line, and see what is wrong with it. Three layers
+# of lowest score are to go.
+
+# %%
+plan = choose_layers(scores, 3)
+by_hand = shortgpt.pruning.share_weights(model)  # a copy of the module tree, so that the original stays as it is
+by_hand.model.layers = nn.ModuleList(layer for i, layer in enumerate(by_hand.model.layers) if i not in plan.removed)
+print("removed:", sorted(plan.removed))
+print("layers in the list:", len(by_hand.model.layers))
+print("layers in the configuration:", by_hand.config.num_hidden_layers)
+print("the layers call themselves:", [layer.self_attn.layer_idx for layer in by_hand.model.layers])
+
+# %% [markdown]
+# Two things are now out of step.
+#
+# **The configuration** still promises the old number of layers. It is what `from_pretrained` builds a model from: whoever
+# reloads this one would get full depth, with fresh random numbers in the layers for which the file has no weights.
+#
+# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has computed for the
+# earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair the configuration only, and generate with
+# and without that cache.
+
+# %%
+by_hand.config.num_hidden_layers = len(by_hand.model.layers)
+inputs = tokenizer("The history of bread begins", return_tensors="pt").to(model.device)
+
+
+def generate(model, use_cache, tokens=12):
+    return model.generate(**inputs, max_new_tokens=tokens, do_sample=False, use_cache=use_cache)
+
+
+for use_cache in (False, True):
+    try:
+        print(f"use_cache={use_cache}:", repr(tokenizer.decode(generate(by_hand, use_cache)[0])))
+    except IndexError as error:
+        print(f"use_cache={use_cache}: IndexError: {error}")
+
+# %% [markdown]
+# Without the cache the model works. With the cache, which is what everybody uses, a layer that still believes in its old number
+# asks for a slot that isn't there. This failure is loud; a stale index that happens to exist would be silent. So `remove_layers`
+# does three things: a new list, new indices, a new configuration, including every list in it that has one entry per layer.
+
+# %%
+pruned = remove_layers(model, plan)
+print("the layers call themselves:", [layer.self_attn.layer_idx for layer in decoder_layers(pruned)])
+before, after = model.config.to_dict(), pruned.config.to_dict()
+for name in sorted(after):
+    if after[name] != before.get(name):
+        print(f"{name}: {before.get(name)} -> {after[name]}")
+
+# %% [markdown]
+# The last field is a note for later: which layers, in the numbering of the dense model, are gone. Here is the same as a picture.
+# Lower numbers are positions now, boxes are the dense model's layers.
+
+# %%
+from shortgpt.plots import plot_layers
+
+ax = plot_layers(depth, plan.removed)
+kept = list(plan.kept)
+ax.set_xticks(kept, range(len(kept)), fontsize=8)
+ax.set_xlabel("position in the pruned model (no number: removed)")
+plt.show()
+
+# %% [markdown]
+# ### The weights are shared
+#
+# What did the pruned model cost in memory? We add up the storage behind all tensors of a model, each piece once, and then
+# of both models together.
+
+
+# %%
+def megabytes(*models):
+    tensors = [tensor for each in models for tensor in (*each.parameters(), *each.buffers())]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values()) / 1e6
+
+
+print(f"dense {megabytes(model):.1f} MB, pruned {megabytes(pruned):.1f} MB, both together {megabytes(model, pruned):.1f} MB")
+last, last_pruned = decoder_layers(model)[-1].mlp.down_proj.weight, decoder_layers(pruned)[-1].mlp.down_proj.weight
+print("the last layers' weights lie at the same address:", last.data_ptr() == last_pruned.data_ptr())
+
+# %% [markdown]
+# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try thirty
+# models in a row. It has two consequences. Memory is freed only when the dense model goes too (or after a save and reload), and
+# training one model would train the other; `copy.deepcopy(pruned)` makes it independent.
+
+# %% [markdown]
+# ## 3. Proof: removing a layer is skipping it
+#
+# A decoder layer does not replace the hidden state, it adds to it: `x_out = x_in + f(x_in)`. Skipping a layer means that
+# `f` adds nothing. First on something to check in the head: three "layers" that add 1, add the number itself, subtract 3.
+
+# %%
+toy = [lambda x: x + 1, lambda x: x + x, lambda x: x + (-3)]
+
+
+def run(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+print("all three from 5:", run(toy, 5))
+print("middle one removed:", run([toy[0], toy[2]], 5), "| middle one replaced by 'do nothing':", run([toy[0], lambda x: x, toy[2]], 5))
+
+# %% [markdown]
+# Now the real model. A **forward hook** is a function that PyTorch calls after a module has run; if it returns something, that
+# takes the place of the module's output. Ours returns the module's input. So the dense model computes these layers, and then
+# ignores them. Its logits (the scores of all possible next tokens) must be those of the pruned model: not nearly, exactly.
+
+
+# %%
+def pass_on(layer, inputs, output):
+    return inputs[0]  # the hidden states that came in
+
+
+handles = [decoder_layers(model)[layer].register_forward_hook(pass_on) for layer in plan.removed]
+with torch.inference_mode():
+    skipped = model(**inputs).logits  # [batch, tokens, vocabulary]
+for handle in handles:
+    handle.remove()
+with torch.inference_mode():
+    without, whole = pruned(**inputs).logits, model(**inputs).logits
+torch.testing.assert_close(without, skipped, rtol=0, atol=0)
+print(f"largest difference, removed against skipped: {(without - skipped).abs().max():.1f}")
+print(f"largest difference, removed against dense: {(without - whole).abs().max():.1f}")
+
+# %% [markdown]
+# The second line guards against a proof that proves nothing: had the hooks not worked, the first would have been as large.
+# And the cache? With the right indices, generation with and without it must give the same tokens.
+
+# %%
+cached, uncached = generate(pruned, True, tokens=20), generate(pruned, False, tokens=20)
+torch.testing.assert_close(cached, uncached, rtol=0, atol=0)
+print("the same with and without cache:", repr(tokenizer.decode(cached[0])))
+
+# %% [markdown]
+# ## 4. Save, reload, talk
+#
+# A pruned model should be a model like any other. `save` writes an ordinary checkpoint, plus the plan that led to it. (We use a
+# temporary folder; for your own, give any path.)
+
+# %%
+temporary = tempfile.TemporaryDirectory()
+folder = save(pruned, Path(temporary.name) / "pruned", tokenizer=tokenizer, plan=plan)
+for file in sorted(folder.iterdir()):
+    print(f"{file.name:26}{file.stat().st_size / 1e6:8.2f} MB")
+
+# %% [markdown]
+# The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a fingerprint of
+# the text. Whoever finds the folder in a year can tell what this model is. (Only three scores are printed here.)
+
+# %%
+written = json.loads((folder / "pruning_plan.json").read_text())
+written["scores"] = dict(list(written["scores"].items())[:3])
+print(json.dumps(written, indent=1))
+
+# %% [markdown]
+# Reload it with nothing but `transformers`, and ask for the same logits.
+
+# %%
+reloaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval().to(model.device)
+with torch.inference_mode():
+    torch.testing.assert_close(reloaded(**inputs).logits, without, rtol=0, atol=0)
+print(f"{type(reloaded).__name__}, {len(decoder_layers(reloaded))} layers, the same logits to the last bit")
+
+# %% [markdown]
+# Does it talk? The model was trained to chat: the **chat template** wraps a question in the marks it knows.
+
+# %%
+question = [{"role": "user", "content": "Name three animals that live in the sea."}]
+prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+for name, each in {"dense": model, "reloaded": reloaded}.items():
+    print(f"{name}:", fill(continue_text(each, tokenizer, prompt), 110), "\n")
+
+# %% [markdown]
+# TALK
+
+# %% [markdown]
+# ### Prune the pruned model
+#
+# Later we want three layers more. But which is layer 25 of a model that lacks three already? Plans always use the numbers of the
+# dense model, and the saved configuration remembers what is gone, so the same plan fits the dense and the half-pruned model.
+
+# %%
+further = choose_layers(scores, 6)
+in_two_steps, in_one_step = remove_layers(reloaded, further), remove_layers(model, further)
+with torch.inference_mode():
+    torch.testing.assert_close(in_two_steps(**inputs).logits, in_one_step(**inputs).logits, rtol=0, atol=0)
+print("gone before:", reloaded.config.shortgpt_removed_layers, "| gone now:", in_two_steps.config.shortgpt_removed_layers)
+original = [layer for layer in range(depth) if layer not in plan.removed]
+for layer in sorted(set(further.removed) - set(plan.removed)):
+    print(f"dense layer {layer} stands at position {original.index(layer)} in the reloaded model")
+
+# %% [markdown]
+# Two steps and one step give the same model. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in
+# the model at hand. Now the folder can go:
+
+# %%
+temporary.cleanup()
+print("the folder still exists:", folder.exists())
+
+# %% [markdown]
+# ## 5. How far can one go?
+#
+# The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** measure (the second asks how
+# large a layer's addition is against what leaves it, whatever its direction). The others know only the position: **reverse**
+# takes the last layer first, **sequential** the first layer first, **random** draws.
+
+# %%
+magnitude = score_layers(model, batches, metric="relative_magnitude", progress=False)
+orders = {"Block Influence": removal_order(scores), "relative magnitude": removal_order(magnitude)}
+orders |= {name: removal_order(scores, name) for name in ("reverse", "sequential", "random")}
+plot_layers(depth, {name: order[:6] for name, order in orders.items()})
+plt.show()
+
+# %% [markdown]
+# The first six of each. Predict first: after how many layers does each order reach a perplexity of 1,000?
+#
+# Measuring takes time, so the baselines are measured at every third layer only, and no set of layers twice.
+
+# %%
+measured = {}
+
+
+def perplexity_without(layers):
+    key = tuple(sorted(layers))
+    if key not in measured:
+        measured[key] = perplexity(remove_layers(model, key), tokenizer, texts)
+    return measured[key]
+
+
+rows = []
+for name, order in orders.items():
+    for n in range(0, 13, 1 if name == "Block Influence" else 3):
+        rows.append({"criterion": name, "removed": n, "perplexity": perplexity_without(order[:n])})
+curves = pd.DataFrame(rows)
+curves[curves["removed"] % 3 == 0].pivot(index="removed", columns="criterion", values="perplexity")[list(orders)].round(1)
+
+# %%
+from shortgpt.plots import plot_sweep
+
+ax = plot_sweep(curves, y="perplexity", hue="criterion")
+ax.axhline(model.config.vocab_size, color="black", linewidth=0.8, linestyle=":")
+ax.annotate("picking blindly among all tokens", (12, model.config.vocab_size), ha="right", va="bottom", fontsize=8)
+plt.show()
+
+# %% [markdown]
+# HOWFAR
+
+# %% [markdown]
+# ### What it writes
+#
+# Perplexity is an average over a text that somebody else wrote. What the model writes by itself is another matter.
+
+# %%
+PROMPT = "The old lighthouse keeper opened the door and"
+for n in (0, 3, 6, 9):
+    smaller = remove_layers(model, orders["Block Influence"][:n])
+    print(fill(f"{n} removed: … {continue_text(smaller, tokenizer, PROMPT, new_tokens=32).strip()}", 110), "\n")
+
+# %% [markdown]
+# WRITES
+
+# %% [markdown]
+# ## 6. Explore
+#
+# Choose a criterion, move the slider, read what the model writes. Everything is computed beforehand, which takes about a minute
+# and a half: ten depths for each of four criteria.
+
+# %%
+COUNTS = range(10)
+told = {}
+rows = []
+for name in tqdm(["Block Influence", "relative magnitude", "reverse", "random"]):
+    for n in COUNTS:
+        layers = orders[name][:n]
+        smaller, key = remove_layers(model, layers), tuple(sorted(layers))
+        if key not in told:
+            told[key] = continue_text(smaller, tokenizer, PROMPT, new_tokens=20).strip()
+        row = {"criterion": name, "removed": n, "layers": layers, "perplexity": perplexity_without(layers)}
+        rows.append(row | {"parameters": size(smaller)["parameters"], "text": told[key]})
+table = pd.DataFrame(rows)
+print(f"{len(table)} rows, {len(told)} different models")
+
+# %%
+from shortgpt.widgets import look_up, pruning_explorer
+
+pruning_explorer(table, depth)
+
+# %% [markdown]
+# The slider needs a running notebook. Without one, here is the same for one setting. Change the two variables and run the cell
+# to see another.
+
+# %%
+CRITERION, REMOVED = "Block Influence", 6
+row = look_up(table, criterion=CRITERION, removed=REMOVED)
+_, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.6), height_ratios=[1, 4], layout="constrained")
+plot_layers(depth, row["layers"], ax=top)
+plot_sweep(table, y="perplexity", hue="criterion", ax=bottom)
+bottom.plot(REMOVED, row["perplexity"], marker="o", markersize=16, fillstyle="none", color="black")
+plt.show()
+print(f"{CRITERION}, {REMOVED} of {depth} layers removed: perplexity {row['perplexity']:,.1f}, {row['parameters'] / 1e6:.1f} million parameters.")
+print(f"It writes: {PROMPT} {row['text']}")
+
+# %% [markdown]
+# Try it: set the criterion to *reverse* and take one single layer. Then find the largest number of layers at which *random*
+# still writes English, and look at which layers the draw has spared.
+
+# %% [markdown]
+# ## What we saw
+#
+# SAW
+
+# %% [markdown]
+# ## Three questions
+#
+# **1.** A colleague removes layers from the `ModuleList` and fixes `num_hidden_layers`. Perplexity is as expected, but
+# `generate` fails. What did they forget, and why did perplexity not notice?
+#
+# <details><summary>Answer</summary>
+# The indices inside the layers. They are addresses in the KV cache; perplexity reads the whole text in one pass and uses no
+# cache, so nobody asked for an address.
+# </details>
+#
+# **2.** Why does removing a decoder layer give a model that still works at all, where removing one layer of an old convolutional
+# network would not?
+#
+# <details><summary>Answer</summary>
+# Because of the residual connection: a layer adds to the hidden state instead of replacing it. Without the layer the state
+# still arrives, in the same space and with the same meaning of its axes, only without that addition.
+# </details>
+#
+# **3.** You could choose layers by the single-layer damage of section 1 instead of by Block Influence. What would that cost, and
+# what could still go wrong?
+#
+# <details><summary>Answer</summary>
+# One evaluation per layer, where Block Influence needs one pass for all. And two layers that are cheap to lose one at a time
+# may be expensive to lose together: when one goes, the other may have to do its work. Lesson 06 (planned) looks at orders that
+# take this into account.
+# </details>
+
+# %% [markdown]
+# ## Next
+#
+# Fewer layers is one way to a smaller model, fewer bits per weight is another. Do they go together?
+#
+# Next: [04 · Quantization](04_quantization.ipynb) · Previous: [02 · Block Influence](02_block_influence.ipynb)
