@@ -139,8 +139,9 @@ def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: 
     after = _logits_on_probe(reloaded.eval())
     difference = (after - before).abs().max().item()
     scale = before.abs().max().item()
-    # Not a tolerance for other weights: 4-bit kernels pack their scales again on reload (measured 1e-3 of the scale)
-    if broken or not difference <= 0.01 * scale:
+    # quantization kernels may pack their scales anew on reload (measured: 1e-3 of the scale); plain weights come back equal
+    tolerance = 1e-2 if getattr(model, "hf_quantizer", None) is not None else 1e-5
+    if broken or not difference <= tolerance * scale:
         raise OSError(
             f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
             f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"

@@ -206,3 +206,25 @@ def test_the_saved_default_model_reloads_as_plain_transformers(real, tmp_path):
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, real[0](ids).logits, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("hub_says", "error", "message"),
+    [
+        (
+            "You are trying to access a gated repo. Make sure to have access",
+            PermissionError,
+            "is gated: accept its licence",
+        ),
+        ("x/y is not a local folder and is not a valid model identifier", FileNotFoundError, "no public model 'x/y'"),
+        ("We couldn't connect to the Hub to load the files", ConnectionError, "the Hub can't be reached"),
+    ],
+)
+def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(hub_says)
+
+    monkeypatch.setattr("shortgpt.models.AutoModelForCausalLM.from_pretrained", refuse)
+    with pytest.raises(error, match=message) as caught:
+        load("x/y")
+    assert "\n" not in str(caught.value)

@@ -126,10 +126,17 @@ _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
 ax.plot(damage["score"], damage["times_worse"], "o", color="C0", markeredgecolor="black")
 for _, row in damage[(damage["score"] > 0.1) | (damage["times_worse"] > 1.5)].iterrows():
     ax.annotate(f"{row['layer']:.0f}", (row["score"], row["times_worse"]), xytext=(6, 3), textcoords="offset points")
-ax.set(xscale="log", yscale="log", xlabel="Block Influence (log scale)", ylabel="perplexity, times the dense one (log scale)")
+ax.set(
+    xscale="log",
+    yscale="log",
+    xlabel="Block Influence (log scale)",
+    ylabel="perplexity, times the dense one (log scale)",
+)
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
-print("Layers with high Block Influence or high damage are labelled with their number; the others crowd at the lower left.")
+print(
+    "Layers with high Block Influence or high damage are labelled with their number; the others crowd at the lower left."
+)
 
 # %% [markdown]
 # A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of ranks. 1 is
@@ -145,7 +152,9 @@ valley = damage[damage["score"] < 0.1]
 print(f"rank correlation of Block Influence and damage, all {depth} layers: {rank_correlation(damage):.2f}")
 print(f"among the {len(valley)} layers with a score below 0.1: {rank_correlation(valley):.2f}")
 cheapest, lowest = set(damage.nsmallest(6, "perplexity")["layer"]), set(damage.nsmallest(6, "score")["layer"])
-print(f"cheapest six to lose {sorted(cheapest)}, lowest six scores {sorted(lowest)}: {len(cheapest & lowest)} in common")
+print(
+    f"cheapest six to lose {sorted(cheapest)}, lowest six scores {sorted(lowest)}: {len(cheapest & lowest)} in common"
+)
 
 # %% [markdown]
 # READING
@@ -155,7 +164,9 @@ print(f"cheapest six to lose {sorted(cheapest)}, lowest six scores {sorted(lowes
 # neighbours (ShortGPT, table 1). Ours tells the same story, louder.
 
 # %%
-published = pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "table1_last_layer.csv").set_index("removed")["ppl"]
+published = pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "table1_last_layer.csv").set_index("removed")[
+    "ppl"
+]
 ours = damage["perplexity"].iloc[-1]
 pd.DataFrame(
     {"dense": [published["none"], dense], "without the last layer": [published["whole last layer"], ours]},
@@ -204,8 +215,11 @@ for use_cache in (False, True):
 
 # %% [markdown]
 # Without the cache the model works. With the cache, which is what everybody uses, a layer that still believes in its old number
-# asks for a slot that isn't there. This failure is loud; a stale index that happens to exist would be silent. So `remove_layers`
-# does three things: a new list, new indices, a new configuration, including every list in it that has one entry per layer.
+# asks for a slot that isn't there. (Had we left the configuration wrong as well, the cache would have had slots enough and
+# nothing would have failed here: the two mistakes hide each other, until somebody saves the model and reloads it.)
+#
+# So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it that has one
+# entry per layer.
 
 # %%
 pruned = remove_layers(model, plan)
@@ -216,8 +230,8 @@ for name in sorted(after):
         print(f"{name}: {before.get(name)} -> {after[name]}")
 
 # %% [markdown]
-# The last field is a note for later: which layers, in the numbering of the dense model, are gone. Here is the same as a picture.
-# Lower numbers are positions now, boxes are the dense model's layers.
+# The last field is a note for later: which layers, in the numbering of the dense model, are gone. As a picture: the boxes are the
+# layers of the dense model, and under each survivor stands the position it has now.
 
 # %%
 from shortgpt.plots import plot_layers
@@ -242,7 +256,9 @@ def megabytes(*models):
     return sum(storages.values()) / 1e6
 
 
-print(f"dense {megabytes(model):.1f} MB, pruned {megabytes(pruned):.1f} MB, both together {megabytes(model, pruned):.1f} MB")
+print(
+    f"dense {megabytes(model):.1f} MB, pruned {megabytes(pruned):.1f} MB, both together {megabytes(model, pruned):.1f} MB"
+)
 last, last_pruned = decoder_layers(model)[-1].mlp.down_proj.weight, decoder_layers(pruned)[-1].mlp.down_proj.weight
 print("the last layers' weights lie at the same address:", last.data_ptr() == last_pruned.data_ptr())
 
@@ -267,8 +283,9 @@ def run(layers, x):
     return x
 
 
-print("all three from 5:", run(toy, 5))
-print("middle one removed:", run([toy[0], toy[2]], 5), "| middle one replaced by 'do nothing':", run([toy[0], lambda x: x, toy[2]], 5))
+print("all three, starting from 5:", run(toy, 5))
+print("the middle one removed:", run([toy[0], toy[2]], 5))
+print("the middle one skipped:", run([toy[0], lambda x: x, toy[2]], 5))
 
 # %% [markdown]
 # Now the real model. A **forward hook** is a function that PyTorch calls after a module has run; if it returns something, that
@@ -354,7 +371,9 @@ further = choose_layers(scores, 6)
 in_two_steps, in_one_step = remove_layers(reloaded, further), remove_layers(model, further)
 with torch.inference_mode():
     torch.testing.assert_close(in_two_steps(**inputs).logits, in_one_step(**inputs).logits, rtol=0, atol=0)
-print("gone before:", reloaded.config.shortgpt_removed_layers, "| gone now:", in_two_steps.config.shortgpt_removed_layers)
+print(
+    "gone before:", reloaded.config.shortgpt_removed_layers, "| gone now:", in_two_steps.config.shortgpt_removed_layers
+)
 original = [layer for layer in range(depth) if layer not in plan.removed]
 for layer in sorted(set(further.removed) - set(plan.removed)):
     print(f"dense layer {layer} stands at position {original.index(layer)} in the reloaded model")
@@ -402,7 +421,9 @@ for name, order in orders.items():
     for n in range(0, 13, 1 if name == "Block Influence" else 3):
         rows.append({"criterion": name, "removed": n, "perplexity": perplexity_without(order[:n])})
 curves = pd.DataFrame(rows)
-curves[curves["removed"] % 3 == 0].pivot(index="removed", columns="criterion", values="perplexity")[list(orders)].round(1)
+curves[curves["removed"] % 3 == 0].pivot(index="removed", columns="criterion", values="perplexity")[list(orders)].round(
+    1
+)
 
 # %%
 from shortgpt.plots import plot_sweep
@@ -467,7 +488,8 @@ plot_layers(depth, row["layers"], ax=top)
 plot_sweep(table, y="perplexity", hue="criterion", ax=bottom)
 bottom.plot(REMOVED, row["perplexity"], marker="o", markersize=16, fillstyle="none", color="black")
 plt.show()
-print(f"{CRITERION}, {REMOVED} of {depth} layers removed: perplexity {row['perplexity']:,.1f}, {row['parameters'] / 1e6:.1f} million parameters.")
+print(f"{CRITERION}, {REMOVED} of {depth} layers removed, {row['parameters'] / 1e6:.1f} million parameters:")
+print(f"perplexity {row['perplexity']:,.1f}.")
 print(f"It writes: {PROMPT} {row['text']}")
 
 # %% [markdown]

@@ -64,10 +64,27 @@ from shortgpt import (
     built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load, perplexity_table,
     quantize, remove_layers, save, score_layers, size, speed,
 )  # fmt: skip
-from shortgpt.plots import MARKERS, PALETTE, plot_size_quality
+from shortgpt.plots import PALETTE, plot_size_quality
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL)
+
+# %% [markdown]
+# Several figures below are horizontal bars, so one small function draws them, with hatches for readers who don't see the colours.
+
+
+# %%
+def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> plt.Axes:
+    ax = table.plot.barh(edgecolor="black", width=0.75, color=PALETTE, **options)
+    for container, hatch in zip(ax.containers, ("", "///", "..."), strict=False):
+        plt.setp(container, hatch=hatch)
+        if number:
+            ax.bar_label(container, fmt=number, padding=3, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlabel=label, ylabel="")
+    plt.tight_layout()
+    return ax
+
 
 # %% [markdown]
 # ## Rounding a weight
@@ -110,7 +127,9 @@ assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
 LAYER = 14
 weight = decoder_layers(model)[LAYER].mlp.up_proj.weight.detach()  # [outputs, inputs]
 row = weight[:1]  # [1, inputs]
+print(f"largest {row.abs().max():.3f}, typical (median) {row.abs().median():.3f}, 4-bit step {row.abs().max() / 7:.3f}")
 
+# %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 for ax, bits in zip(axes, (8, 4), strict=True):
     s = row.abs().max() / (2 ** (bits - 1) - 1)
@@ -128,7 +147,8 @@ print(
 
 # %% [markdown]
 # Weights crowd around zero, and the few at the edges dictate the width. Eight bits are fine enough not to mind. Four bits are not: most weights share a handful of grid points.
-#
+
+# %% [markdown]
 # ## One scale for how many weights?
 #
 # A remedy follows at once: give each short *group* of weights its own scale, so that one large weight spoils its own group only. The function is already the right one, since it treats rows separately: cut the matrix into rows of 64 first. We measure the damage as *relative error*, the length of $\hat w - w$ over the length of $w$.
@@ -147,7 +167,8 @@ for bits in (8, 4):
 
 # %% [markdown]
 # Going from 8 to 4 bits makes the step 18 times coarser (127 / 7), and the error follows. Groups win some of it back, at a price: a float32 scale for every 64 weights is half a bit a weight.
-#
+
+# %% [markdown]
 # ## NF4: levels where the weights are
 #
 # The second remedy is a grid that isn't even. If weights are roughly normal, then levels should be dense around zero and sparse outside. *NF4* ("normal float, 4 bits", from QLoRA) is such a list of 16 levels, scaled by the largest weight of each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even grid's?
@@ -191,7 +212,8 @@ print(
 
 # %% [markdown]
 # The scales can themselves be stored in 8 bits, with scales of their own. This is *double quantization*; it takes the overhead from half a bit a weight to about an eighth of a bit.
-#
+
+# %% [markdown]
 # ## A confession about this model
 #
 # Before we believe any 4-bit number we must look at where our weights come from. The default model is distributed as a small download, a *GGUF* file of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. *Predict:* how many different values does a block of 32 hold?
@@ -222,6 +244,10 @@ def round_min_max(w: torch.Tensor, bits: int = 4, block: int = 32) -> torch.Tens
     return (low + step * ((blocks - low) / step).round()).reshape(w.shape)
 
 
+# %% [markdown]
+# The fresh matrix has the same shape and spread, and no history.
+
+# %%
 fresh = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std()
 methods = {
     "8 bits, a scale per row": lambda w: round_absmax(w, 8),
@@ -230,19 +256,11 @@ methods = {
     "NF4, blocks of 64": round_nf4,
     "min-max, blocks of 32 (Q4_1)": round_min_max,
 }
-errors = pd.DataFrame({name: {"this model's weights": relative_error(weight, f(weight)), "fresh normal weights": relative_error(fresh, f(fresh))}
-                       for name, f in methods.items()}).T  # fmt: skip
-
-# %%
-ax = (100 * errors).plot.barh(figsize=(8, 3.6), color=PALETTE[:2], edgecolor="black", width=0.75)
-for container, hatch in zip(ax.containers, ("", "///"), strict=True):
-    for bar in container:
-        bar.set_hatch(hatch)
-    ax.bar_label(container, fmt="%.2f", padding=3, fontsize=8)
-ax.legend(loc="lower right", bbox_to_anchor=(1, 0.02))
-ax.invert_yaxis()
-ax.set(xlabel="relative error (percent)", xlim=(0, 22))
-plt.tight_layout()
+matrices = {"this model's weights": weight, "fresh normal weights": fresh}
+errors = pd.DataFrame(
+    {name: {label: relative_error(w, f(w)) for label, w in matrices.items()} for name, f in methods.items()}
+).T
+bars(100 * errors, "relative error (percent)", "%.2f", figsize=(8, 3.6))
 plt.show()
 own, other = errors.iloc[-1]
 print(
@@ -251,7 +269,8 @@ print(
 
 # %% [markdown]
 # So the rule for this model is: **never report a result on blocks of 32 with minimum and maximum**, it would be nearly free by construction. The two methods that `quantize` offers use other grids (a scale per row for 8 bits, NF4 in blocks of 64 for 4 bits), and there this model's weights behave like fresh ones. One caveat stays: our "float32" model is itself a rounded one. When you are online, set `MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"` to start from the original precision.
-#
+
+# %% [markdown]
 # ## The whole model: what is the size?
 #
 # `quantize` rounds the linear layers and leaves the rest alone. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: the formula that one finds everywhere, number of elements times bytes an element, and `size`, which adds up the memory that is really held.
@@ -259,11 +278,10 @@ print(
 # %%
 versions = {"32 bits": model, "8 bits": quantize(model, 8), "4 bits": quantize(model, 4)}
 embedding_mb = model.get_input_embeddings().weight.nbytes / 1e6
-rows = []
-for name, version in versions.items():
-    formula = sum(p.numel() * p.element_size() for p in version.parameters()) / 1e6
-    rows.append({"model": name, "formula MB": formula, "real MB": size(version)["memory_bytes"] / 1e6})
-sizes = pd.DataFrame(rows).set_index("model")
+sizes = pd.DataFrame({
+    "formula MB": {name: sum(p.numel() * p.element_size() for p in m.parameters()) / 1e6 for name, m in versions.items()},
+    "real MB": {name: size(m)["memory_bytes"] / 1e6 for name, m in versions.items()},
+})  # fmt: skip
 sizes["smaller by"] = sizes["real MB"].iloc[0] / sizes["real MB"]
 sizes.round(2)
 
@@ -274,27 +292,16 @@ sizes.round(2)
 
 # %%
 rest = sizes["real MB"] - embedding_mb
-fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
-ax.barh(
-    sizes.index,
-    embedding_mb,
-    color=PALETTE[1],
-    hatch="///",
-    edgecolor="black",
-    label="embeddings (also the output head)",
-)
-ax.barh(sizes.index, rest, left=embedding_mb, color=PALETTE[0], edgecolor="black", label="linear layers and norms")
-ax.bar_label(ax.containers[-1], labels=[f"{total:.0f} MB" for total in sizes["real MB"]], padding=4)
-ax.set(xlabel="weights in memory (MB)", xlim=(0, 620))
-ax.invert_yaxis()
-ax.legend(loc="lower right")
+parts = pd.DataFrame({"linear layers and norms": rest, "embeddings (also the output head)": embedding_mb})
+bars(parts, "weights in memory (MB)", number="", stacked=True, figsize=(8, 2.6)).legend(loc="lower right")
 plt.show()
 print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real MB'].iloc[0]:.0%} of the float32 model, {embedding_mb / sizes['real MB'].iloc[-1]:.0%} of the 4-bit one; "
       f"the rest shrinks by {rest.iloc[0] / rest.iloc[1]:.1f} and {rest.iloc[0] / rest.iloc[2]:.1f} times.")  # fmt: skip
 
 # %% [markdown]
 # The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two would only split them into two tables. In a model of seven billion parameters embeddings are a few percent of the weights and nobody notices; in a small model they become the largest piece.
-#
+
+# %% [markdown]
 # ## The grid: pruning times bits
 #
 # Now both savings together. First the pruning plan: score the layers by Block Influence and order them, as in lesson 03.
@@ -323,6 +330,10 @@ def measure(candidate, removed: int, bits: int) -> pd.DataFrame:
     return table[["genre", "loss", "tokens"]].assign(removed=removed, bits=bits, memory_mb=megabytes, text=text)
 
 
+# %% [markdown]
+# Size is taken before the model runs. Then the double loop; no weights are copied for the pruned models, and each quantized one is thrown away after its turn.
+
+# %%
 parts = []
 for n, plan in plans.items():
     pruned = remove_layers(model, plan)
@@ -372,6 +383,9 @@ choices = {
 }
 display(*choices.values(), widgets.interactive_output(row_of, choices))
 
+# %% [markdown]
+# Without a widget, three layers removed, in all three precisions:
+
 # %%
 for bits in (32, 8, 4):
     row_of(removed=3, bits=bits)
@@ -397,26 +411,12 @@ for n in (3, 6):
 costs = pd.DataFrame(rows)
 costs.round(4)
 
+# %% [markdown]
+# The same table as bars. Where the third bar of a group is short beside the other two, "add the losses" is a good forecast.
+
 # %%
-fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-names, left = [f"−{r.removed} layers, {r.bits} bits" for r in costs.itertuples()], np.zeros(len(costs))
-for i, part in enumerate(("pruning", "quantization", "interaction")):
-    error = costs["s.e."] if part == "interaction" else None
-    ax.barh(
-        names,
-        costs[part],
-        left=left,
-        xerr=error,
-        capsize=3,
-        color=PALETTE[i],
-        hatch=("", "///", "...")[i],
-        edgecolor="black",
-        label=part,
-    )
-    left = left + costs[part]
-ax.set(xlabel="added loss (nats a token)")
-ax.invert_yaxis()
-ax.legend()
+costs.index = [f"−{r.removed} layers, {r.bits} bits" for r in costs.itertuples()]
+bars(costs[["pruning", "quantization", "interaction"]], "added loss (nats a token)", "%.3f", figsize=(8, 3.6))
 plt.show()
 worst = costs.loc[costs["interaction"].abs().idxmax()]
 print(f"The largest interaction is {worst['interaction']:+.3f} ± {worst['s.e.']:.3f} nats, at {worst['removed']:.0f} layers and {worst['bits']:.0f} bits, "
@@ -445,21 +445,15 @@ print(f"The two orders differ by at most {gap:.4f} in perplexity.")
 paper = shortgpt.calibration.data_folder() / "paper"
 table5 = pd.read_csv(paper / "table5_order.csv").set_index("order")
 
-ax = table5.plot.barh(figsize=(8, 3), color=PALETTE[:2], edgecolor="black", width=0.75)
-for container, hatch in zip(ax.containers, ("", "///"), strict=True):
-    for bar in container:
-        bar.set_hatch(hatch)
-    ax.bar_label(container, fmt="%.1f", padding=3, fontsize=8)
-ax.axvline(25, color="black", linestyle=":", linewidth=1)
-ax.set(
-    xlabel="accuracy (percent; dotted: guessing)",
-    ylabel="",
-    xlim=(0, 58),
+ax = bars(
+    table5,
+    "accuracy (percent; dotted: guessing)",
+    figsize=(8, 3.2),
+    xlim=(0, 60),
     title="The paper's Llama-2-7B, not our model",
 )
-ax.invert_yaxis()
+ax.axvline(25, color="black", linestyle=":", linewidth=1)
 ax.legend(["MMLU (English)", "CMMLU (Chinese)"], loc="upper right")
-plt.tight_layout()
 plt.show()
 a, b = table5.loc["quantization then removal"], table5.loc["removal then quantization"]
 print(
@@ -468,7 +462,8 @@ print(
 
 # %% [markdown]
 # About a point, once, without a standard error: the paper does not make much of it, and neither should we.
-#
+
+# %% [markdown]
 # ## The paper's table, and what it hides
 #
 # Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our 4-bit models, each relative to its own unpruned 4-bit model, because perplexities of different models on different texts must not share an axis. *Look for* the shape of the two panels: do they tell the same story?
@@ -476,38 +471,32 @@ print(
 # %%
 table4 = pd.read_csv(paper / "table4_gptq.csv")
 ours = grid[grid["bits"] == 4].sort_values("removed")
-depth = len(decoder_layers(model))
+share = 100 * ours["removed"] / len(decoder_layers(model))
+curves = {
+    "Llama-2-7B, GPTQ (the paper)": (table4["removed_percent"], table4["ppl"] / table4["ppl"].iloc[0]),
+    "our model, NF4": (share, ours["perplexity"] / ours["perplexity"].iloc[0]),
+}
 
+# %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-left.plot(
-    table4["removed_percent"], table4["ppl"] / table4["ppl"][0], marker=MARKERS[0], label="Llama-2-7B, GPTQ (the paper)"
-)
-left.plot(
-    100 * ours["removed"] / depth,
-    ours["perplexity"] / ours["perplexity"].iloc[0],
-    marker=MARKERS[1],
-    linestyle="--",
-    label="our model, NF4",
-)
-left.set(
-    xlabel="layers removed (percent)",
-    ylabel="perplexity / unpruned 4-bit",
-    yscale="log",
-    yticks=[1, 2, 5],
-    yticklabels=["1", "2", "5"],
-)
+for (label, (x, y)), style in zip(curves.items(), ("o-", "s--"), strict=True):
+    left.plot(x, y, style, label=label)
+left.set(xlabel="layers removed (percent)", ylabel="perplexity (unpruned = 1)", ylim=(0, None))
 left.legend(fontsize=8)
-right.plot(table4["removed_percent"], table4["mmlu"], marker=MARKERS[0], label="Llama-2-7B, GPTQ (the paper)")
+right.plot(table4["removed_percent"], table4["mmlu"], "o-", label="Llama-2-7B, GPTQ (the paper)")
 right.axhline(25, color="black", linestyle=":", label="guessing")
 right.set(xlabel="layers removed (percent)", ylabel="MMLU (percent)", ylim=(0, 50))
 right.legend(fontsize=8, loc="lower left")
 plt.show()
-print(f"In the paper, perplexity rises {table4['ppl'].iloc[-1] / table4['ppl'][0]:.1f} times while MMLU goes from {table4['mmlu'][0]:.1f} to {table4['mmlu'].iloc[-1]:.1f}; "
-      f"ours rises {ours['perplexity'].iloc[-1] / ours['perplexity'].iloc[0]:.1f} times at {ours['removed'].iloc[-1] / depth:.0%} of the layers.")  # fmt: skip
+(_, paper_rise), (_, our_rise) = curves.values()
+first, last = table4["mmlu"].iloc[[0, -1]]
+print(f"In the paper, perplexity rises {paper_rise.iloc[-1]:.1f} times while MMLU goes from {first:.1f} to {last:.1f}.")
+print(f"Our model's perplexity rises {our_rise.iloc[-1]:.1f} times at {share.iloc[-1]:.0f} percent of the layers.")
 
 # %% [markdown]
 # The perplexity of the paper's model rises fivefold, and MMLU does not move. Read alone, MMLU says that nine layers of 32 were superfluous. Read alone, perplexity says that the model fell apart. Both are measured on the same models. A multiple-choice test asks only which of four letters is likeliest; a model can lose much of its grip on language and still rank four letters. **A pruned model needs more than one measure**, and lesson 05 is about that. (Our own model would not help to settle it: at its size MMLU is at guessing level even when dense.)
-#
+
+# %% [markdown]
 # ## Save it, reload it, let it write
 #
 # `save` writes an ordinary checkpoint, then reloads it and compares logits before it lets you have it. That is not pedantry: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model, load it into a second one and let that write.

@@ -51,7 +51,7 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown]
-# One variable names the model. Then the candidates of this lesson: the dense model, and what is left after removing the three and the six layers with the lowest Block Influence. `remove_layers` shares the weights, so three models take the memory of one.
+# One variable names the model.
 
 # %%
 import matplotlib.pyplot as plt
@@ -67,6 +67,9 @@ from shortgpt.plots import MARKERS, PALETTE, plot_retention
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL)
+
+# %% [markdown]
+# The candidates of this lesson: the dense model, and what is left after removing the three and the six layers with the lowest Block Influence (lesson 03). `remove_layers` shares the weights, so three models take the memory of one.
 
 # %%
 scores = score_layers(model, calibration_batches(tokenizer, samples=8), progress=False)
@@ -120,64 +123,74 @@ print(f"Mean loss: {dense.mean():.2f} dense, {pruned.mean():.2f} pruned, so perp
 
 # %% [markdown]
 # The first words of a sentence are hard for everyone, since almost anything may come. What context settles is easy for the dense model, and there a damaged model has most to lose. That some tokens get *easier* is no contradiction: pruning changes the predictions everywhere, and one sentence is a small sample.
-#
+
+# %% [markdown]
 # ## Long texts: window and stride
 #
 # A document can be longer than what a model reads at once. So it is read in *windows* that overlap: each window moves on by a *stride*, and only tokens that have no loss yet are scored. The overlap is context. This draws what `perplexity_table` does with a document of 2,300 tokens.
 
-# %%
-def draw_windows(ax, length: int, window: int, stride: int) -> float:
-    """Bars of context and scored tokens; returns how much reading a scored token costs."""
-    done = read = 0
-    for y, start in enumerate(range(0, length, stride)):
-        end = min(start + window, length)
-        ax.barh(y, done - start, left=start, color="white", edgecolor="black", label="context only" if y == 1 else None)
-        ax.barh(y, end - done, left=done, color=PALETTE[0], hatch="///", edgecolor="black", label="scored" if y == 1 else None)
-        done, read = end, read + end - start
-        if end == length:
-            break
-    return read / length
 
+# %%
+starts = np.arange(0, 1600, 512)  # a document of 2,300 tokens, window 1024, stride 512
+ends = np.minimum(starts + 1024, 2300)
+done = np.append(0, ends[:-1])  # tokens before this have their loss
 
 fig, ax = plt.subplots(figsize=(8, 2.2), layout="constrained")
-cost = draw_windows(ax, length=2300, window=1024, stride=512)
-ax.set(xlabel="token of the document", ylabel="window", yticks=[0, 1, 2, 3])
+ax.barh(range(4), done - starts, left=starts, color="white", edgecolor="black", label="context only")
+ax.barh(range(4), ends - done, left=done, color=PALETTE[0], hatch="///", edgecolor="black", label="scored")
+ax.set(xlabel="token of the document", ylabel="window", yticks=range(4))
 ax.invert_yaxis()
 ax.legend(loc="lower left")
 plt.show()
-print(f"Every token is scored once, later ones with at least 512 tokens of context; the model reads {cost:.1f} times the document.")
+assert (ends - done).sum() == 2300
+print(f"Each token is scored once, from the second window on with at least 512 tokens of context; {(ends - starts).sum() / 2300:.1f} times the document is read.")
 
 # %% [markdown]
 # Does it matter? *Predict:* what happens to perplexity if windows are short, so that tokens lose the context before them?
 
 # %%
 article = built_in_text("perplexity", genre="encyclopedic").head(1)
-short = [perplexity_table(model, tokenizer, article, window=w, stride=w // 2).assign(context=f"at least {w // 2}") for w in (16, 64, 256, 1024)]
+short = [
+    perplexity_table(model, tokenizer, article, window=w, stride=w // 2).assign(context=f"at least {w // 2}")
+    for w in (16, 64, 256, 1024)
+]
 pd.concat(short)[["window", "stride", "context", "perplexity", "tokens"]].round(2).reset_index(drop=True)
 
 # %% [markdown]
 # The same model, the same text, and a whole range of perplexities. A perplexity without its window and stride can't be compared with another, which is one reason why those of different papers rarely agree.
-#
+
+# %% [markdown]
 # ## By genre, with standard errors
 #
 # The built-in perplexity text has nine genres with two documents each; to save time we take five of them. *Predict:* is the damage of pruning the same for all?
 
 # %%
 documents = built_in_text("perplexity").query("genre in ['dialogue', 'encyclopedic', 'news', 'science', 'story']")
-genres = pd.concat([perplexity_table(m, tokenizer, documents, by="genre").assign(model=name) for name, m in models.items()])
+genres = pd.concat(
+    [perplexity_table(m, tokenizer, documents, by="genre").assign(model=name) for name, m in models.items()]
+)
 table = genres.pivot(index="genre", columns="model", values="perplexity")[list(models)]
 table.assign(rise=table.iloc[:, -1] / table["dense"]).round(1).sort_values("dense")
 
+# %% [markdown]
+# The last column is the factor by which six layers fewer multiply perplexity. As a figure, with bars of one standard error:
+
 # %%
-order = table["dense"].sort_values().index
-fig, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
-for i, name in enumerate(models):
-    rows = genres[genres["model"] == name].set_index("genre").loc[order]
-    ax.errorbar(np.arange(len(order)) + 0.12 * (i - 1), rows["perplexity"], rows["standard_error"], fmt=MARKERS[i], capsize=3, color=PALETTE[i], label=name)
-ax.set_xticks(range(len(order)), order, rotation=20)
+def points(rows: pd.DataFrame, x: str, y: str, order: list[str]) -> plt.Axes:
+    """A marker per model with plus and minus one standard error."""
+    _, ax = plt.subplots(figsize=(8.5, 3.6), layout="constrained")
+    for i, name in enumerate(models):
+        one = rows[rows["model"] == name].set_index(x).loc[order]
+        places = np.arange(len(order)) + 0.15 * (i - 1)
+        ax.errorbar(places, one[y], one["standard_error"], fmt=MARKERS[i], capsize=4, color=PALETTE[i], label=name)
+    ax.set_xticks(range(len(order)), order)
+    ax.legend(loc="upper right", ncols=2)
+    return ax
+
+
+ax = points(genres, "genre", "perplexity", table["dense"].sort_values().index.tolist())
 ax.set(yscale="log", ylabel="perplexity (log scale)", yticks=[20, 50, 100, 200], yticklabels=[20, 50, 100, 200])
 ax.minorticks_off()
-ax.legend()
 plt.show()
 rise = table.iloc[:, -1] / table["dense"]
 print(f"Dense perplexity runs from {table['dense'].min():.0f} ({table['dense'].idxmin()}) to {table['dense'].max():.0f} ({table['dense'].idxmax()}); "
@@ -185,7 +198,8 @@ print(f"Dense perplexity runs from {table['dense'].min():.0f} ({table['dense'].i
 
 # %% [markdown]
 # Genres differ more from one another than the dense model from the one without three layers. So the *text* must be the same when models are compared. The standard errors here come from two documents a genre: they are rough, and they say how much another choice of documents could change a value, not how uncertain the difference of two models on the same documents is.
-#
+
+# %% [markdown]
 # ## Bits per byte: comparing what tokens can't
 #
 # Perplexity is per *token*, and tokens belong to a tokenizer. Now take Chinese. *Predict* before you run: is the perplexity of this model, which has hardly seen any Chinese, higher on Chinese text than on English?
@@ -213,13 +227,11 @@ languages.round(3)
 # It is what a text would take if it were compressed with this model. (A byte is not the same amount of language everywhere: a Chinese character takes three, an English letter one. So compare models within a language first, and languages with care.)
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(8.5, 3), layout="constrained")
-for ax, column, label in zip(axes, ("perplexity", "bits_per_byte"), ("perplexity (per token)", "bits per byte"), strict=True):
-    for i, (language, rows) in enumerate(languages.groupby("language", sort=False)):
-        ax.bar(np.arange(3) + 0.4 * i - 0.2, rows[column], width=0.4, color=PALETTE[i], hatch=("", "///")[i], edgecolor="black", label=language)
-    ax.set_xticks(range(3), list(models))
-    ax.set(ylabel=label)
-axes[0].legend()
+fig, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), layout="constrained")
+for ax, column in zip(axes, ("perplexity", "bits_per_byte"), strict=True):
+    wide = languages.pivot(index="model", columns="language", values=column).loc[list(models), ["English", "Chinese"]]
+    wide.plot.bar(ax=ax, rot=0, color=PALETTE, edgecolor="black", width=0.7, xlabel="", ylabel=column.replace("_", " "))
+    plt.setp(ax.containers[1], hatch="///")
 plt.show()
 bits = languages.pivot(index="model", columns="language", values="bits_per_byte")
 loss_rise = (bits / bits.loc["dense"]).loc["−6 layers"]
@@ -228,14 +240,15 @@ print(f"Per token the dense model finds Chinese easier; per byte it needs {bits.
 
 # %% [markdown]
 # We come back to Chinese below, with a task.
-#
+
+# %% [markdown]
 # ## Choice by hand
 #
 # A multiple-choice benchmark never lets the model write. It computes the log-probability of each answer as a continuation of the question, and takes the likeliest:
 #
 # $$ \text{score}(c) = \sum_{i \in \text{tokens of } c} \log p(t_i \mid \text{question}, \text{earlier tokens of } c) $$
 #
-# One item of the science task, by hand. *Look at* the distance between the best and the second best.
+# The code needs one decision: the answer's tokens are those that come after the question's. If there is no question, the answer follows the token that starts a document.
 
 # %%
 START = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what a choice follows if there is no question
@@ -246,9 +259,14 @@ def choice_score(model, question: str, choice: str) -> float:
     before = tokenizer(question)["input_ids"]
     answer = tokenizer(question + choice)["input_ids"][len(before) :]
     before = before or [START]
-    logits = model(input_ids=torch.tensor([before + answer])).logits[0, len(before) - 1 : -1]  # [answer tokens, vocabulary]
+    logits = model(input_ids=torch.tensor([before + answer])).logits[
+        0, len(before) - 1 : -1
+    ]  # [answer tokens, vocabulary]
     return -cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
 
+
+# %% [markdown]
+# Now one item of the science task, in the form in which the benchmark puts it. *Look at* the distance between the best and the second best.
 
 # %%
 tasks_folder = shortgpt.calibration.data_folder() / "tasks"
@@ -258,8 +276,7 @@ by_choice = pd.DataFrame({name: {c: choice_score(m, question, " " + c) for c in 
 
 ax = by_choice.plot.barh(figsize=(8, 3), color=PALETTE[:3], edgecolor="black", width=0.8)
 for container, hatch in zip(ax.containers, ("", "///", "..."), strict=True):
-    for bar in container:
-        bar.set_hatch(hatch)
+    plt.setp(container, hatch=hatch)
 ax.set(xlabel="log-probability of the answer (shorter bar = likelier)", title=item["question"], xlim=(None, 0))
 ax.legend(loc="lower left")
 plt.tight_layout()
@@ -269,7 +286,8 @@ print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 
 # %% [markdown]
 # Only the *order* of the bars counts. All of them may get worse, as they do in perplexity, and the item stays right. Nor is there any room to ramble: the answers are given.
-#
+
+# %% [markdown]
 # ## The harness
 #
 # lm-evaluation-harness does this for thousands of tasks, the paper's among them. `evaluate` runs it. Five tasks need no network, because their items ship with the project:
@@ -300,34 +318,36 @@ def right(model) -> np.ndarray:
 correct = {name: right(m) for name, m in models.items()}
 print({name: f"{100 * values.mean():.2f} %" for name, values in correct.items()})
 
+# %% [markdown]
+# Then the harness, on the first items of all five tasks. If our understanding is right, its grammar accuracies are exactly ours, and the cell insists on it.
+
 # %%
 TASKS = ["last_word", "grammar", "physical", "science", "chinese"]
 results = pd.concat(
     [evaluate(m, tokenizer, TASKS, limit=LIMIT).assign(model=name) for name, m in models.items()], ignore_index=True
 )
+grammar = results[results["task"] == "grammar"].set_index("model")["value"]
 for name, values in correct.items():  # by hand = by harness, on the same items
-    assert np.isclose(results.query("task == 'grammar' and model == @name")["value"].item(), 100 * values.mean())
+    assert np.isclose(grammar[name], 100 * values.mean())
 results.query("model == 'dense'")[["task", "metric", "value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
 # An accuracy from $n$ items has a standard error of $\sqrt{a(1-a)/n}$, about five points for these numbers of items. *Predict:* for how many tasks is the fall from dense to three layers fewer larger than two standard errors?
 
 # %%
-fig, ax = plt.subplots(figsize=(8.5, 3.8), layout="constrained")
-for i, name in enumerate(models):
-    rows = results[results["model"] == name].set_index("task").loc[TASKS]
-    ax.errorbar(np.arange(5) + 0.18 * (i - 1), rows["value"], rows["standard_error"], fmt=MARKERS[i], capsize=4, color=PALETTE[i], label=name)
-ax.hlines(rows["chance"], np.arange(5) - 0.4, np.arange(5) + 0.4, color="black", linestyle=":", label="guessing")
-ax.set_xticks(range(5), TASKS)
-ax.set(ylabel="accuracy (percent, ± 1 s.e.)", ylim=(-3, 103))
-ax.legend(loc="upper right", ncols=2)
+ax = points(results, "task", "value", TASKS)
+ax.hlines(results["chance"].iloc[:5], np.arange(5) - 0.4, np.arange(5) + 0.4, color="black", linestyle=":", label="guessing")
+ax.set(ylabel="accuracy (percent, ± 1 s.e.)", ylim=(-3, 113))
+ax.legend(loc="upper right", ncols=4)
 plt.show()
 accuracy = results.pivot(index="task", columns="model", values="value").loc[TASKS, list(models)]
-print("Dense, −3 and −6 layers: " + "; ".join(f"{task} {row.iloc[0]:.0f}, {row.iloc[1]:.0f}, {row.iloc[2]:.0f}" for task, row in accuracy.iterrows()) + " percent.")
+falls = [f"{task} from {row.iloc[0]:.0f} over {row.iloc[1]:.0f} to {row.iloc[2]:.0f}" for task, row in accuracy.iterrows()]
+print(f"From dense over −3 to −6 layers, in percent: {', '.join(falls)}.")
 
 # %% [markdown]
 # Most intervals of neighbouring models overlap. Does that mean that nothing can be said?
-#
+
+# %% [markdown]
 # ## The same items: a paired comparison
 #
 # The models answered the *same* items, and most items say nothing about their difference: both are right, or both are wrong. What counts is the items on which they disagree. So take the difference item by item, +1, 0 or −1, and the standard error of its mean.
@@ -343,7 +363,8 @@ pd.DataFrame(rows).set_index("model").round(1)
 
 # %% [markdown]
 # The paired standard error is the smaller one, with the same items and the same answers. Comparing two accuracies from different papers, or with a different `limit`, throws that away. Note also the column *gained*: pruned models get items right that the dense one had wrong. Much of that is luck, and it is another reason not to read single points.
-#
+
+# %% [markdown]
 # ## Retention, and why it flatters
 #
 # The paper sums up with *retention*: the pruned model's score in percent of the dense model's. A model that only guesses keeps $50/70 = 71\,\%$ of a two-choice score of 70 that way. A stricter number takes the guessing level $g$ off both:
@@ -358,7 +379,10 @@ clear = first.index[first["value"] - first["chance"] > 2 * first["standard_error
 retention = 100 * accuracy.loc[clear].div(accuracy.loc[clear, "dense"], axis=0)[["−3 layers", "−6 layers"]]
 above = accuracy.loc[clear].sub(first.loc[clear, "chance"], axis=0)
 above = 100 * above.div(above["dense"], axis=0)[["−3 layers", "−6 layers"]]
-print("left out, because dense is not clearly above chance:", ", ".join(set(TASKS) - set(clear)) or "none")
+print("left out, because dense is not clearly above chance:", ", ".join(sorted(set(TASKS) - set(clear))) or "none")
+
+# %% [markdown]
+# Plain retention on the left, above chance on the right:
 
 # %%
 fig, (left, right_) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
@@ -403,7 +427,8 @@ for prompt, rows in list(writing.groupby("prompt", sort=False))[:2]:
 # %%
 writing["repetition"] = [repetition(text) for text in writing["text"]]
 writing["reader"] = [
-    perplexity_table(model, tokenizer, pd.DataFrame({"text": [p + t]}))["perplexity"].item() for p, t in zip(writing["prompt"], writing["text"], strict=True)
+    perplexity_table(model, tokenizer, pd.DataFrame({"text": [p + t]}))["perplexity"].item()
+    for p, t in zip(writing["prompt"], writing["text"], strict=True)
 ]
 writing.groupby("model", sort=False)[["repetition", "reader"]].mean().round(2)
 
@@ -420,6 +445,7 @@ for name, m in models.items():
 # ## Why generation suffers more
 #
 # Two things differ between choosing and writing. To choose, a model ranks two or four given answers. To write, it must pick one token of about 49,000, and go on from there: its first mistake is part of every later input. The paper suspects this *accumulation of errors* (section 5). We can see its size. Let both models read the same good text and count how often the pruned one would write the same next token as the dense one.
+
 
 # %%
 @torch.inference_mode()
@@ -438,18 +464,19 @@ print({name: f"{share:.1%}" for name, share in agreement.items()})
 # %%
 k = np.arange(0, 21)
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-for i, (name, p) in enumerate(agreement.items()):
-    ax.plot(k, 100 * p**k, marker=MARKERS[i], linestyle=("-", "--")[i], color=PALETTE[i], label=f"{name}: {p:.0%} a token")
+for (name, p), style in zip(agreement.items(), ("o-", "s--"), strict=True):
+    ax.plot(k, 100 * p**k, style, label=f"{name}: {p:.0%} a token")
 ax.axhline(50, color="black", linestyle=":")
 ax.set(xlabel="tokens written", ylabel="still as the dense model (percent)", xticks=range(0, 21, 2))
 ax.legend()
 plt.show()
-half = {name: np.log(0.5) / np.log(p) for name, p in agreement.items()}
-print("; ".join(f"{name} agrees on {agreement[name]:.0%} of single tokens, and is on the dense model's path for {h:.1f} tokens with even odds" for name, h in half.items()) + ".")
+for name, p in agreement.items():
+    print(f"{name}: {p:.0%} of single tokens agree, so the odds of a common path are even after {np.log(0.5) / np.log(p):.1f} tokens.")
 
 # %% [markdown]
 # Leaving the dense model's path is not yet an error: there are many good sentences. But it shows the mechanism: a small change in each step, harmless when the context is given from outside, becomes a different text within a few words when the model feeds itself. A choice task, and perplexity too, hand the model a clean context at each step.
-#
+
+# %% [markdown]
 # ## Side by side
 #
 # Now all three measures, each in percent of the dense model. For perplexity we show dense divided by pruned. Choice is the mean above-chance retention of the choice tasks. For writing a single right token from a long context, `last_word`; for writing freely, the share of three-word sequences that are *not* repetitions.
@@ -470,14 +497,17 @@ plt.show()
 
 # %% [markdown]
 # Which breaks first?
-#
+
+# %% [markdown]
 # ## English against Chinese
 #
 # ShortGPT reports Chinese benchmarks too, and asks whether pruning by English text harms Chinese more. Here is all that our model can say: its `chinese` accuracy, against chance.
 
 # %%
 for row in results[results["task"] == "chinese"].itertuples():
-    print(f"{row.model}: {row.value:.0f} ± {row.standard_error:.0f} percent, {(row.value - row.chance) / row.standard_error:+.1f} standard errors from guessing")
+    print(
+        f"{row.model}: {row.value:.0f} ± {row.standard_error:.0f} percent, {(row.value - row.chance) / row.standard_error:+.1f} standard errors from guessing"
+    )
 
 # %% [markdown]
 # ## The paper's table 2

@@ -1,0 +1,508 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/01_hidden_states.ipynb)
+#
+# # 01 · Hidden states: what flows between layers
+#
+# Before we may say that a layer does little, we have to see what goes into it and what comes out. This lesson follows
+# one sentence through a real language model, layer by layer, and looks at the numbers on the way. The paper needs half
+# a page for this (ShortGPT, section 2); everything that follows rests on it.
+#
+# **You will be able to**
+#
+# * say what happens to a text from characters to next-token probabilities, with the shape at every step;
+# * draw a decoder layer and explain why it *adds* to what passes through it;
+# * capture any layer's input and output with a hook, and prove that you captured the real thing;
+# * avoid a trap: the last hidden state that transformers reports is not what the last layer put out.
+#
+# **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 3 minutes on
+# 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# The model is SmolLM2-135M-Instruct: small enough for a laptop, and built like the paper's Llama-2 models. We only
+# look at it in this lesson, so gradients are switched off for good.
+
+# %%
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
+from shortgpt import block_influence, span_distances, watch_layers
+from shortgpt.plots import PALETTE, plot_norms, plot_similarity
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+_ = torch.set_grad_enabled(False)
+describe(model).T
+
+# %% [markdown]
+# ## 1. From text to vectors
+#
+# A language model never sees letters. A *tokenizer* cuts the text into *tokens*, frequent pieces of text, and gives each
+# its number in a fixed vocabulary.
+#
+# Predict first: into how many tokens does the sentence below fall, and who owns the spaces?
+
+# %%
+prompt = "The capital of France is the city of"
+batch = tokenizer(prompt, return_tensors="pt")
+ids = batch["input_ids"]  # [batch, tokens]
+pd.DataFrame({"token": [repr(tokenizer.decode([i])) for i in ids[0]], "id": ids[0]}).T
+
+# %% [markdown]
+# Common words are one token each, and the space belongs to the word that follows it. The numbers have no meaning of
+# their own: they are row numbers of a table, the *embedding*. Looking up the rows is the model's first step.
+
+# %%
+embedding = model.get_input_embeddings()
+x_0 = embedding(ids)
+
+print("ids      ", list(ids.shape), "        [batch, tokens]")
+print("embedding", list(embedding.weight.shape), "  [vocabulary, hidden]")
+print("x_0      ", list(x_0.shape), "   [batch, tokens, hidden]")
+assert torch.equal(x_0[0, 1], embedding.weight[ids[0, 1]])  # nothing but a look-up
+
+# %% [markdown]
+# From here on every token is a vector. Such a vector is called a **hidden state**, and we write $x_i$ for the hidden
+# states that *enter layer $i$*, counting layers from 0. So $x_0$ is the embedding. Every decoder layer takes hidden
+# states of this shape and returns hidden states of this shape. That is why a layer can be taken out at all: what comes
+# out of one layer fits into any other.
+
+# %% [markdown]
+# ## 2. Inside a decoder layer
+#
+# A *decoder layer* is the block that the model repeats. What is in one?
+
+# %%
+layers = decoder_layers(model)
+print(len(layers), "layers. The first one:")
+print(layers[0])
+
+# %% [markdown]
+# Two workers and two norms. **Attention** (`self_attn`) lets a token read from the tokens before it. The **feed-forward
+# network** or FFN (`mlp`) works on each token alone. The printout lists the parts but not how they are wired, and the
+# wiring is the point. So let us draw it.
+
+# %%
+def draw_layer():
+    _, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
+    ax.annotate("", (10.4, 0), (0.6, 0), arrowprops={"arrowstyle": "->", "linewidth": 4, "color": PALETTE[0]})
+    box = {"facecolor": "white", "edgecolor": "black"}
+    for start, worker in ((1.4, "attention"), (6, "FFN")):
+        ax.plot([start, start, start + 3.2, start + 3.2], [0, 1.4, 1.4, 0.2], color="black")
+        ax.text(start + 0.75, 1.4, "RMSNorm", ha="center", va="center", bbox=box | {"boxstyle": "round"})
+        ax.text(start + 2.3, 1.4, worker, ha="center", va="center", bbox=box | {"boxstyle": "round"})
+        ax.text(start + 3.2, 0, "+", ha="center", va="center", fontsize=13, bbox=box | {"boxstyle": "circle"})
+    ax.text(0.5, 0, "$x_i$", ha="right", va="center", fontsize=15)
+    ax.text(10.5, 0, "$x_{i+1}$", va="center", fontsize=15)
+    ax.text(5.3, -0.55, "residual stream", ha="center", color=PALETTE[0])
+    ax.set(xlim=(-0.3, 11.4), ylim=(-0.8, 1.9))
+    ax.axis("off")
+    plt.show()
+
+
+draw_layer()
+print("The stream runs straight through; attention and FFN each read a normalised copy and add their result to it.")
+
+# %% [markdown]
+# The thick line is the **residual stream**. Nothing on it is ever replaced: attention adds something, the FFN adds
+# something, and that is the layer. With $f_i(x)$ for all that layer $i$ adds,
+#
+# $$x_{i+1} = x_i + f_i(x_i).$$
+#
+# A layer whose $f_i$ is zero is a piece of wire. Keep that thought: removing a layer means replacing its $f_i$ by zero.
+#
+# The norms sit on the branches, *before* each worker, which is called **pre-norm**. RMSNorm divides a vector by the
+# root of its mean square and multiplies each entry by a learned gain $g$:
+#
+# $$\mathrm{RMSNorm}(x) = g \cdot \frac{x}{\sqrt{\mathrm{mean}(x^2) + \varepsilon}}$$
+
+# %%
+def rms_norm(x, gain=1.0, eps=1e-5):
+    return gain * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+print(rms_norm(torch.tensor([3.0, 4.0])), rms_norm(torch.tensor([300.0, 400.0])))
+norm = layers[0].input_layernorm
+torch.testing.assert_close(rms_norm(x_0, norm.weight, norm.variance_epsilon), norm(x_0))
+
+# %% [markdown]
+# By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. The vector that is a
+# hundred times longer gives the same result. So attention and FFN do not see how *long* a hidden state is; they see its
+# *direction*. The last line checks that the model's own norm is the function above. Lesson 02 builds on this.
+
+# %% [markdown]
+# ## 3. A hook: look at one layer while it works
+#
+# PyTorch can call a function of ours each time a module has run: a *forward hook*. It gets the module, its inputs and
+# its output. We put one on layer 4, run the model once, and take the hook off again.
+
+# %%
+seen = {}
+
+
+def keep(module, args, output):
+    seen["x_in"], seen["x_out"] = args[0], output
+
+
+handle = layers[4].register_forward_hook(keep)
+model(ids)
+handle.remove()
+print({name: list(state.shape) for name, state in seen.items()})
+
+# %% [markdown]
+# Same shape in and out. Now to the claim of the drawing: is the output really the input plus two additions? Two more
+# hooks, on the workers inside layer 4, record what each of them contributes.
+
+# %%
+handles = [
+    layers[4].self_attn.register_forward_hook(lambda module, args, output: seen.update(attention=output[0])),
+    layers[4].mlp.register_forward_hook(lambda module, args, output: seen.update(ffn=output)),
+]
+model(ids)
+for handle in handles:
+    handle.remove()
+
+torch.testing.assert_close(seen["x_in"] + seen["attention"] + seen["ffn"], seen["x_out"])
+print("x_out = x_in + attention + ffn holds")
+
+# %% [markdown]
+# The check is silent when it holds and stops the lesson when it does not. So the drawing is no metaphor: the layer is
+# an addition, to the last digit that float32 can hold.
+#
+# **Try it:** change the 4 to another layer in both cells and run them again.
+
+# %% [markdown]
+# ## 4. All layers at once
+#
+# Writing hooks by hand has two pitfalls. One that is forgotten stays on the model and fires forever; and some model
+# families return a tuple, or pass the state under a name. `watch_layers` takes care of both: it calls your function with
+# the layer's number, input and output, and leaves no hook behind, even after an error.
+
+# %%
+def report(layer, x_in, x_out):
+    if layer % 7 == 0:
+        print(f"layer {layer:2d}: in {list(x_in.shape)}, mean length {x_in.norm(dim=-1).mean():7.1f} "
+              f"-> {x_out.norm(dim=-1).mean():7.1f}")  # fmt: skip
+
+
+with watch_layers(model, report):
+    model(ids)
+
+# %% [markdown]
+# `hidden_states` collects everything into one tensor. With $L$ layers there are $L + 1$ states: entry $i$ enters layer
+# $i$, and the last one leaves the last layer. Counting fence posts rather than fence panels prevents most mistakes here.
+
+# %%
+states = hidden_states(model, batch)
+print(list(states.shape), "[layers + 1, batch, tokens, hidden]")
+assert torch.equal(states[0], x_0)
+
+# %% [markdown]
+# The first entry is the embedding, as it should be. What about the last? After the last layer the model does two more
+# things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry,
+# its *logit*. A softmax over the logits gives the probability of each possible next token.
+#
+# If our last state is the true one, these two steps must give the model's own logits, exactly.
+
+# %%
+logits = model.lm_head(model.model.norm(states[-1]))  # [batch, tokens, vocabulary]
+torch.testing.assert_close(logits, model(ids).logits, rtol=0, atol=0)
+
+top = logits[0, -1].softmax(-1).topk(5)
+pd.DataFrame({"next token": [repr(tokenizer.decode([i])) for i in top.indices], "probability": top.values}).round(3)
+
+# %% [markdown]
+# No tolerance was needed: every number is equal. What we captured is what the model computes, and the sentence gets a
+# sensible ending.
+
+# %% [markdown]
+# ## 5. A trap: the last hidden state of transformers
+#
+# transformers can return hidden states by itself, with `output_hidden_states=True`. Then why hooks? Compare the two, entry
+# by entry. Predict first: which entries will differ?
+
+# %%
+theirs = model(ids, output_hidden_states=True).hidden_states
+different = [i for i in range(len(theirs)) if not torch.equal(theirs[i], states[i])]
+print(f"{len(theirs)} entries each; entries that differ: {different}")
+assert torch.equal(theirs[-1], model.model.norm(states[-1]))  # theirs is ours, after the final norm
+
+# %% [markdown]
+# Only the last entry differs, and the check says why: transformers reports it *after* the final norm. For most uses that
+# is welcome. For ours it is not, because the final norm belongs to no layer. How much does it disturb? We need the cosine
+# between what enters a layer and what leaves it: 1 means the same direction, 0 a right angle. From now on we read a
+# little more text: the first 256 tokens of four documents.
+
+# %%
+documents = built_in_text().drop_duplicates("genre").head(4)
+print(*documents["title"], sep="; ")
+batch = calibration_batches(tokenizer, documents["text"], length=256, pack=False)[0]
+states = hidden_states(model, batch)  # [31, 4, 256, 576]
+theirs = torch.stack(model(**batch, output_hidden_states=True).hidden_states)
+
+
+def mean_cosine(states):
+    return 1 - block_influence(states[:-1], states[1:]).mean((1, 2))  # [layers]
+
+# %%
+ours_cosine, theirs_cosine = mean_cosine(states), mean_cosine(theirs)
+_, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+ax.plot(theirs_cosine, "s--", color=PALETTE[1], markersize=8, fillstyle="none", label="output_hidden_states")
+ax.plot(ours_cosine, "o-", color=PALETTE[0], markersize=4, label="hooks")
+ax.set(xlabel="layer", ylabel="cosine of input and output", ylim=(-0.1, 1.05))
+ax.legend(loc="lower center")
+plt.show()
+print(
+    f"The two agree for every layer but the last, whose input and output have cosine {ours_cosine[-1]:.2f} by hooks "
+    f"and {theirs_cosine[-1]:.2f} by output_hidden_states."
+)
+
+# %% [markdown]
+# The last layer looks as if it turned everything round, when in truth most of the turn is the final norm's doing: its
+# gain differs from entry to entry. Code that scores layers from `output_hidden_states` inherits this error, the paper's
+# published code among it. On this model the last layer scores high either way, so no plan changes; on a model with a
+# redundant last layer it would. Hooks have no such case.
+
+# %% [markdown]
+# ## 6. Along the depth
+#
+# Every layer adds to the stream. Do the hidden states grow, then? Predict the shape of the curve: flat, straight, or
+# steeper than straight?
+
+# %%
+plot_norms(states)
+plt.show()
+
+# %% [markdown]
+# They grow all the way, over two orders of magnitude (the axis is logarithmic). The first layer alone makes the tokens
+# many times longer: the embedding is a small push, and what follows outweighs it. Growth has a
+# consequence. If each layer adds something of similar size, later layers add *relatively* less and less.
+#
+# The figure left out the first token of each document. Here it is, beside the others.
+
+# %%
+lengths = states.norm(dim=-1)  # [layers + 1, documents, tokens]
+first, others = lengths[:, :, 0].mean(1), lengths[:, :, 1:].mean((1, 2))
+_, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+ax.plot(first, "s--", color=PALETTE[1], markersize=5, label="first token")
+ax.plot(others, "o-", color=PALETTE[0], markersize=4, label="all other tokens")
+ax.set(yscale="log", xlabel="layers passed", ylabel="mean length of the hidden state")
+ax.legend()
+plt.show()
+jump = int((first[1:] / first[:-1])[1:].argmax()) + 1
+print(
+    f"The first token's state reaches a length of {first.max():,.0f}, {(first / others).max():.0f} times that of the others; "
+    f"layer {jump} makes it grow from {first[jump]:,.0f} to {first[jump + 1]:,.0f} at once."
+)
+
+# %% [markdown]
+# This is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must sum to one, so a head that has
+# nothing to look for parks its weight on the first token, and the model has learned to give that token an extreme state
+# that serves as a parking place. One token in hundreds, yet it dominates every plain average: a mean over *states* would
+# show little else. Remember it when lesson 02 asks in which order to average.
+
+# %% [markdown]
+# ## 7. Neighbours point the same way
+#
+# Section 5 compared each state with the next. Now compare *any* two depths. In the map below, row 3, column 20 is the
+# mean cosine between what enters layer 3 and what enters layer 20. Where would you expect a dark line?
+
+# %%
+spans = span_distances(model, [batch])
+plot_similarity(spans)
+plt.show()
+
+# %% [markdown]
+# Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark, since
+# hardly anything of the embedding's direction is left after one layer. In the middle lies a large bright square: states
+# that are many layers apart still point in similar directions. And there are edges, where one layer turns the states
+# noticeably. Blocks and edges are what depth pruning looks for.
+
+# %% [markdown]
+# ## 8. How much does a layer add?
+#
+# Almost parallel could mean that layers add almost nothing. Measure it: the length of what layer $i$ adds relative to the
+# stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first. If neighbours have a cosine of
+# about 0.97, what is your guess?
+
+# %%
+x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
+added = ((x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1)).mean((1, 2))  # [layers]
+_, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+ax.bar(range(len(added)), added, color=PALETTE[0], edgecolor="black", linewidth=0.6)
+ax.set(xlabel="layer", ylabel="|f(x)| / |x + f(x)|")
+plt.show()
+print(
+    f"The median layer adds {added.median():.2f} of the stream's length, and no layer less than {added.min():.2f}; "
+    f"layer 0 adds {added[0]:.2f}."
+)
+
+# %% [markdown]
+# That is far from nothing. How can a layer add a quarter of the stream's length and leave its direction almost alone?
+# Geometry answers: it depends on where the addition points. For one layer, here are the three vectors $x$, $f(x)$ and
+# their sum, at their true lengths (means over tokens) and their true angle.
+
+# %%
+layer = 14
+x, f = x_in[layer], x_out[layer] - x_in[layer]
+along = ((x * f).sum(-1) / x.norm(dim=-1) / x.norm(dim=-1)).mean()  # part of f along x, in units of |x|
+across = ((f.norm(dim=-1) / x.norm(dim=-1)).square().mean() - along**2).sqrt()
+
+_, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+arrow = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0}
+ax.annotate("", (1, 0), (0, 0), arrowprops=arrow | {"linewidth": 3, "color": PALETTE[0]})
+ax.annotate("", (1 + along, across), (1, 0), arrowprops=arrow | {"linewidth": 3, "color": PALETTE[1]})
+ax.annotate("", (1 + along, across), (0, 0), arrowprops=arrow | {"linewidth": 1.5, "linestyle": "--"})
+for at, text in (((0.5, -0.05), "x"), ((1.03, across / 2), "f(x)"), ((0.45, 0.17), "x + f(x)")):
+    ax.text(*at, text)
+ax.set(xlim=(-0.05, 1.2), ylim=(-0.1, across + 0.06), aspect="equal")
+ax.axis("off")
+plt.show()
+angle = torch.rad2deg(torch.atan2(across, 1 + along))
+print(f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream, which turns it by {angle:.0f} degrees.")
+
+# %% [markdown]
+# The addition stands nearly at a right angle to the stream. A step of a quarter, taken sideways, turns a long vector by
+# a small angle, and the cosine of a small angle is close to one: the cosine falls with the *square* of the step. So a
+# high cosine says that little changes from one layer to the next *compared with what is already there*. It does not say
+# that the layer is idle.
+
+# %% [markdown]
+# ## 9. Reading the model's mind half way
+#
+# Hidden states at every depth have the same shape, so nothing stops us from pretending that the model ended early: apply
+# the final norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens** (nostalgebraist,
+# 2020). When does the answer "Paris" appear: early, in the middle, or late?
+
+# %%
+def logit_lens(prompt):
+    """Every depth's most probable next token, and its probability: two tables ``[layers + 1, tokens]``."""
+    batch = tokenizer(prompt, return_tensors="pt")
+    states = hidden_states(model, batch)[:, 0]  # [layers + 1, tokens, hidden]
+    top = model.lm_head(model.model.norm(states)).softmax(-1).max(-1)
+    tokens = [repr(tokenizer.decode([i]))[1:-1] for i in batch["input_ids"][0]]
+    words = [[repr(tokenizer.decode([i]))[1:-1] for i in row] for row in top.indices]
+    return pd.DataFrame(words, columns=tokens), pd.DataFrame(top.values.numpy(), columns=tokens)
+
+
+# %%
+def draw_lens(prompt):
+    words, probabilities = lenses[prompt]
+    rows = sorted({*range(0, len(words), 4), *range(len(words) - 7, len(words))})
+    _, ax = plt.subplots(figsize=(1.05 * words.shape[1] + 1.6, 4.6), layout="constrained")
+    sns.heatmap(
+        probabilities.loc[rows], annot=words.loc[rows].to_numpy(), fmt="", ax=ax, cmap="Blues", vmin=0, vmax=1.4,
+        linewidths=0.5, cbar=False, annot_kws={"fontsize": 9},
+    )  # fmt: skip
+    ax.set(xlabel="token read", ylabel="layers passed")
+    plt.show()
+    answer = words.iloc[-1, -1]
+    since = len(words) - int((words.iloc[::-1, -1] == answer).astype(int).cummin().sum())
+    print(f"The prediction after the last token is {answer!r}; it is the lens's first choice from depth {since} on.")
+
+
+prompts = [prompt, "The president of the United States lives in the White", "Two plus two equals"]
+lenses = {text: logit_lens(text) for text in prompts}
+draw_lens(prompts[0])
+
+# %% [markdown]
+# Read the last column from top to bottom. Depth 0 predicts the token that was just read: this model uses one table for
+# embedding and `lm_head`, so an untouched state decodes to itself. Then come many depths of empty words, and the answer
+# appears in the last few layers. A darker cell is a surer prediction.
+#
+# Two cautions. Middle states were never trained to be read by the final head, so the lens shows when an answer becomes
+# *readable*, not when it was found. And it is one sentence.
+#
+# The menu below shows other prompts (in a running notebook). In a saved one, change the number in the cell after it. The
+# model's arithmetic, by the way, is worth a look.
+
+# %%
+import ipywidgets as widgets
+
+menu = widgets.Dropdown(options=prompts, description="prompt", layout=widgets.Layout(width="70%"))
+display(menu, widgets.interactive_output(draw_lens, {"prompt": menu}))
+
+# %%
+draw_lens(prompts[2])
+
+# %% [markdown]
+# ## What we saw
+#
+# * A hidden state is one vector per token. Each decoder layer adds to it, $x_{i+1} = x_i + f_i(x_i)$, and we checked
+#   that sum on the real model, worker by worker.
+# * States captured with hooks are the model's own: final norm and `lm_head` turn the last one into exactly the model's
+#   logits. transformers' last entry is already normed, which makes the last layer look very different.
+# * Hidden states grow along the depth, and the first token is an outlier (an attention sink).
+# * Each layer adds a considerable vector, but nearly at a right angle to a long stream. So neighbouring states are almost
+#   parallel, and in the middle of the model even distant ones are similar.
+# * The answer to a prompt becomes readable only in the last layers.
+#
+# ## Three questions
+#
+# **1.** Why can a decoder layer be taken out of the model without changing a single shape elsewhere?
+#
+# <details><summary>Answer</summary>
+# Its input and output have the same shape, and all it does is add to the stream. Without it, the stream simply runs on:
+# the next layer receives x instead of x + f(x).
+# </details>
+#
+# **2.** You compute the cosine between entries 29 and 30 of <code>output_hidden_states</code> in a model of 30 layers and
+# get a value near 0. What has happened?
+#
+# <details><summary>Answer</summary>
+# Entry 30 is taken after the final norm, so the value mixes the last layer with the norm's gains. Capture the last
+# layer's output with a hook.
+# </details>
+#
+# **3.** Layer A adds a vector a quarter as long as the stream, along it. Layer B adds one of the same length, across it.
+# Which of the two changes the direction, and which would a pre-norm layer behind it notice?
+#
+# <details><summary>Answer</summary>
+# Only B changes the direction. The next layer's RMSNorm removes the length, so it notices B and cannot see A at all
+# (although A makes every later addition relatively smaller).
+# </details>
+#
+# ## Next
+#
+# Neighbouring states are almost parallel. So what do these layers do, and which of them could go? The next step turns the
+# cosine into a score for each layer, and asks how far that score can be trusted.
+#
+# **Next:** [02 · Block Influence: derive, compute, trust](02_block_influence.ipynb) · **Previous:**
+# [00 · Start here](00_start_here.ipynb)

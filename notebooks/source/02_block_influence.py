@@ -1,0 +1,592 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/02_block_influence.ipynb)
+#
+# # 02 · Block Influence: derive, compute, trust
+#
+# Lesson 01 ended with a puzzle: from one layer to the next, the hidden states hardly turn. ShortGPT makes a score of
+# that, **Block Influence** (section 3.1, equation 1), and removes the layers that score lowest. The formula is one line.
+# Getting it right on a real model, and knowing how far to trust it, takes a lesson.
+#
+# **You will be able to**
+#
+# * derive Block Influence from the cosine, and say why every part of the formula is where it is;
+# * compute it for one layer by hand and for all layers with the toolkit, with standard errors;
+# * test a score: against float64, against padding and batch splits, and against half precision;
+# * say how much text a stable choice of layers needs, and which text not to use.
+#
+# **Before:** [lesson 01](01_hidden_states.ipynb) (hidden state, residual stream, hook) · **Takes:** about 4 minutes on
+# 2 CPU cores · **Memory:** about 3 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# The imports, the model, and one switch: nothing is trained here, so no gradients are kept.
+
+# %%
+import copy
+import functools
+import inspect
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from torch.nn.functional import cosine_similarity
+
+from shortgpt import block_influence, built_in_text, calibration_batches, choose_layers, decoder_layers
+from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers
+from shortgpt.calibration import data_folder
+from shortgpt.influence import LayerScores, relative_magnitude
+from shortgpt.plots import PALETTE, plot_layers, plot_scores
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+_ = torch.set_grad_enabled(False)
+
+# %% [markdown]
+# ## 1. The cosine, by hand
+#
+# The cosine of the angle between two vectors is their dot product divided by both lengths:
+#
+# $$\cos(a, b) = \frac{a^\top b}{\lVert a \rVert\,\lVert b \rVert}$$
+#
+# Take $a = (3, 4)$, of length 5. Predict the cosine with each of these: $(6, 8)$, $(4, 3)$, $(-4, 3)$, $(-3, -4)$. Only
+# one of them needs arithmetic.
+
+# %%
+a = torch.tensor([3.0, 4.0])
+others = torch.tensor([[6.0, 8.0], [4.0, 3.0], [-4.0, 3.0], [-3.0, -4.0]])
+cosines = [float(a @ b / (a.norm() * b.norm())) for b in others]
+pd.DataFrame({"b": [tuple(b.tolist()) for b in others], "cosine": cosines, "1 - cosine": [1 - c for c in cosines]}).round(4)
+
+# %% [markdown]
+# Same direction: 1, however long. Right angle: 0. Opposite: −1. And $(4, 3)$ has the dot product 24 with $a$, both
+# lengths are 5, so 24/25. The last column turns the scale round: 0 for "did not turn", growing with the turn, at most 2.
+# Here are the four pairs as arrows.
+
+# %%
+def draw_pair(ax, x_in, x_out):
+    for vector, style in ((x_in, {"color": PALETTE[0]}), (x_out, {"color": PALETTE[1], "linestyle": "--"})):
+        arrow = {"arrowstyle": "->", "linewidth": 2, "shrinkA": 0, "shrinkB": 0} | style
+        ax.annotate("", tuple(vector.tolist()), (0, 0), arrowprops=arrow)
+    ax.set(xlim=(-5.5, 7), ylim=(-5.5, 9), aspect="equal", title=f"1 − cos = {block_influence(x_in, x_out):.2f}")
+
+
+_, axes = plt.subplots(1, 4, figsize=(10, 3), layout="constrained", sharey=True)
+for ax, b in zip(axes, others, strict=True):
+    draw_pair(ax, a, b)
+plt.show()
+print("One minus cosine of (3, 4) (solid) and four other vectors (dashed): longer 0, a small turn 0.04, right angle 1, "
+      "opposite 2.")  # fmt: skip
+
+# %% [markdown]
+# The second picture deserves a look. Its two arrows differ by about 16 degrees, plainly visible, and $1 - \cos$ is just
+# 0.04. Values of this size are what the middle layers of real models have. Small turns give *very* small scores, since
+# $1 - \cos\theta \approx \theta^2 / 2$.
+#
+# Move the slider to get a feeling for the scale (in a running notebook; otherwise change the 16 in the cell below).
+
+# %%
+def show_turn(degrees):
+    _, ax = plt.subplots(figsize=(3.2, 2.6), layout="constrained")
+    angle = torch.deg2rad(torch.tensor(float(degrees)))
+    x_in, x_out = torch.tensor([5.0, 0.0]), 5 * torch.stack([angle.cos(), angle.sin()])
+    draw_pair(ax, x_in, x_out)
+    plt.show()
+    print(f"A turn of {degrees} degrees scores {block_influence(x_in, x_out):.4f} (solid: before, dashed: after).")
+
+
+slider = widgets.IntSlider(16, 0, 180, description="degrees", continuous_update=False)
+display(slider, widgets.interactive_output(show_turn, {"degrees": slider}))
+
+# %%
+show_turn(16)
+
+# %% [markdown]
+# ## 2. From the cosine to Block Influence
+#
+# Let $X_{i,t}$ be the hidden state of token $t$ that enters layer $i$, and $X_{i+1,t}$ the one that leaves it. Then
+#
+# $$\mathrm{BI}_i = 1 - \mathbb{E}_{X,t}\left[\frac{X_{i,t}^\top X_{i+1,t}}{\lVert X_{i,t}\rVert_2\,\lVert X_{i+1,t}\rVert_2}\right] \qquad \text{(ShortGPT, equation 1)}$$
+#
+# Three design choices hide in it. *One minus*, so that a low score means a layer that changes little. *An expectation*
+# over tokens and texts, because a layer may be idle on one token and busy on the next. And the expectation stands
+# *outside* the cosine: first compare, then average. Does the order matter? Take two tokens; the layer turns one to the
+# left and the other to the right. Predict both results.
+
+# %%
+x_in = torch.tensor([[5.0, 0.0], [5.0, 0.0]])
+x_out = torch.tensor([[4.0, 3.0], [4.0, -3.0]])
+compare_first = block_influence(x_in, x_out).mean()
+average_first = block_influence(x_in.mean(0), x_out.mean(0))
+
+_, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained", sharey=True)
+for ax, before, after in zip(axes, [*x_in, x_in.mean(0)], [*x_out, x_out.mean(0)], strict=True):
+    draw_pair(ax, before, after)
+plt.show()
+print(f"Compare first, then average: {compare_first:.2f}. Average first (right panel), then compare: {average_first:.2f}.")
+
+# %% [markdown]
+# Averaging first cancels the two turns, and a layer that moved every token looks idle. On a real model something worse
+# joins in. We capture the states of four documents and compute both orders for every layer.
+
+# %%
+texts = built_in_text().drop_duplicates("genre")["text"].head(4)
+batch = calibration_batches(tokenizer, texts, length=256, pack=False)[0]
+states = hidden_states(model, batch)  # [layers + 1, documents, tokens, hidden]
+
+right = block_influence(states[:-1], states[1:]).mean((1, 2))  # compare, then average
+means = states.mean((1, 2))  # [layers + 1, hidden]
+wrong = block_influence(means[:-1], means[1:])  # average, then compare
+
+# %%
+_, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
+ax.plot(right, "o-", color=PALETTE[0], label="compare, then average (equation 1)")
+ax.plot(wrong.clamp(min=1e-6), "s--", color=PALETTE[1], fillstyle="none", label="average, then compare")
+ax.set(yscale="log", xlabel="layer", ylabel="1 − cosine (log scale)")
+ax.legend()
+plt.show()
+print(f"In the wrong order {(wrong < 0.001).sum()} of {len(wrong)} layers score below 0.001; in the right order the lowest "
+      f"score is {right.min():.3f}.")  # fmt: skip
+
+# %% [markdown]
+# In the wrong order most of the deep layers seem perfectly idle. The reason is lesson 01's attention sink: the first
+# token's state is many times longer than all others, so the mean state *is* that token, and that token hardly turns in
+# those layers. A cosine per token gives every token one vote, whatever its length.
+
+# %% [markdown]
+# ## 3. Why length does not matter, and when it does
+#
+# The cosine ignores lengths. In a pre-norm model that is reasonable: each attention and FFN reads the stream through
+# RMSNorm, which removes the length anyway. Only the direction is read.
+#
+# But it is a choice. A layer that merely *stretches* its input scores 0, although it makes all later additions relatively
+# smaller. A score that takes length into account is the **relative magnitude** $|f(x)| / |x + f(x)|$ (Samragh et al.,
+# arXiv 2311.18329), lesson 01's "how much does a layer add". Would it choose other layers? First the tiny case.
+
+# %%
+pairs = {"stretch by 2": (a, 2 * a), "turn, same length": (a, torch.tensor([4.0, 3.0])), "nothing": (a, a)}
+pd.DataFrame(
+    {name: [float(block_influence(*pair)), float(relative_magnitude(*pair))] for name, pair in pairs.items()},
+    index=["block influence", "relative magnitude"],
+).round(3)
+
+# %% [markdown]
+# For the stretch the two disagree completely. Do the layers of a real model stretch? If $f(x)$ stands at a right
+# angle to $x$, then $m = |f(x)|/|x+f(x)|$ fixes the score: $\cos = \sqrt{1-m^2}$. That is the dashed curve. A
+# layer below the curve adds *along* the stream (it stretches); one above it adds partly *against* it.
+
+# %%
+magnitude = relative_magnitude(states[:-1], states[1:])[:, :, 1:].mean((1, 2))  # without the first token
+score = block_influence(states[:-1], states[1:])[:, :, 1:].mean((1, 2))
+curve = np.linspace(0.15, 0.98, 100)
+_, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+ax.plot(curve, 1 - np.sqrt(1 - curve**2), "--", color="black", linewidth=1, label="addition at a right angle")
+ax.scatter(magnitude, score, color=PALETTE[0])
+for layer in range(len(score)):
+    ax.annotate(str(layer), (magnitude[layer], score[layer]), xytext=(3, 3), textcoords="offset points", fontsize=8)
+ax.set(xscale="log", yscale="log", xlabel="relative magnitude", ylabel="Block Influence")
+ax.legend()
+plt.show()
+both = set(score.argsort()[:9].tolist()) & set(magnitude.argsort()[:9].tolist())
+print(f"Block Influence and relative magnitude rise together; {len(both)} of their 9 lowest layers are the same.")
+
+# %% [markdown]
+# The points follow the curve: these layers add mostly sideways, so length and turn carry nearly the same information and
+# both scores choose similar layers. That is a fact about this model, not a theorem; lesson 06 compares what the choices
+# cost.
+
+# %% [markdown]
+# ## 4. The toolkit's function
+#
+# Here is equation 1 for one pair of states, without the expectation, exactly as the toolkit computes it:
+#
+# $$1 - \frac{X_{i,t}^\top X_{i+1,t}}{\lVert X_{i,t}\rVert_2\,\lVert X_{i+1,t}\rVert_2}$$
+
+# %%
+print(inspect.getsource(block_influence))
+
+# %% [markdown]
+# One line. The `.float()` in it is not decoration; section 7 shows what happens without. The expectation is in
+# `score_layers`: it streams texts through the model, sums per document, and forgets each pair of states at once. It also
+# leaves out padding. To be sure what it does, compute one layer by hand, with a hook of our own, and compare.
+
+# %%
+layer, seen = 14, {}
+handle = decoder_layers(model)[layer].register_forward_hook(
+    lambda module, args, output: seen.update(x_in=args[0], x_out=output)
+)
+model(**batch)
+handle.remove()
+
+x_in, x_out = seen["x_in"], seen["x_out"]  # [documents, tokens, hidden]
+cosine = (x_in * x_out).sum(-1) / (x_in.norm(dim=-1) * x_out.norm(dim=-1))  # [documents, tokens]
+by_hand = 1 - float(cosine.mean())
+by_toolkit = score_layers(model, [batch], progress=False).values[layer]
+print(f"layer {layer}: by hand {by_hand:.8f}, by toolkit {by_toolkit:.8f}")
+assert abs(by_hand - by_toolkit) < 1e-6
+
+# %% [markdown]
+# They agree to a millionth, and will for any layer you write in place of 14.
+
+# %% [markdown]
+# ## 5. All layers
+#
+# Now the real measurement. The built-in calibration text has 27 English documents in nine genres. Each document is one
+# *sample*; we score genre by genre and merge, so that the genres can be compared later without reading anything twice.
+#
+# Predict first: which layers of a 30-layer model will score highest? Which lowest?
+
+# %%
+def score_text(texts):
+    batches = calibration_batches(tokenizer, texts, length=512, batch_size=3, pack=False)
+    return score_layers(model, batches, progress=False)
+
+
+documents = built_in_text("calibration")
+by_genre = {genre: score_text(rows["text"]) for genre, rows in documents.groupby("genre")}
+scores = functools.reduce(LayerScores.merge, by_genre.values())
+scores.table.nsmallest(6, "score").round(4)
+
+# %%
+plan = choose_layers(scores, 6)
+plot_scores(scores.table, removed=plan.removed)
+plt.show()
+
+# %% [markdown]
+# Read it with the axis in mind: it is logarithmic. The first layer stands alone, since it turns embeddings into
+# something else altogether; the second and the last follow, and one layer late in the model. Most layers lie in a narrow band a few
+# hundredths high. The hatched ones are the six lowest. For Llama-2-7B the paper shows the same picture with other
+# numbers: about 0.05 in the middle, above 0.4 for the first layer (ShortGPT, figure 3).
+#
+# But *where* the low layers are differs. Here are the paper's choices (ShortGPT, table 9) and ours at the same share of
+# layers, aligned by relative depth.
+
+# %%
+table9 = pd.read_csv(data_folder() / "paper" / "table9_removed_layers.csv")
+chosen = {(row.model, row.layers): [int(i) for i in row.removed_order.split()] for row in table9.itertuples()}
+depth = len(decoder_layers(model))
+chosen["this model", depth] = list(choose_layers(scores, ratio=0.28).removed)
+_, axes = plt.subplots(len(chosen), 1, figsize=(9, 4.6), layout="constrained")
+for ax, ((name, layers), removed) in zip(axes, chosen.items(), strict=True):
+    plot_layers(layers, {name: removed}, ax=ax)
+    ax.set(xlabel="layer" if name == "this model" else "")
+plt.show()
+
+# %% [markdown]
+# In the paper's four models the low layers form one block in the last third of the depth, and the very last layer always
+# stays. In SmolLM2-135M most of them sit in the middle, with two more further up and one near the start. So "remove deep
+# layers" is not the rule. The rule is "measure", and it gives different answers for different models.
+
+# %% [markdown]
+# ## 6. Trust, part one: is the number right?
+#
+# A score can be wrong in boring ways: rounding, padding, batch size. Each of them can be tested. First rounding: the
+# same model and the same arithmetic in float64, on a small batch.
+
+# %%
+small = calibration_batches(tokenizer, texts, length=64, samples=2, pack=False)[0]
+exact_model = copy.deepcopy(model).double()
+exact = hidden_states(exact_model, small)  # float64
+reference = 1 - cosine_similarity(exact[:-1], exact[1:], dim=-1).mean((1, 2)).numpy()
+error = np.abs(score_layers(model, [small], progress=False).values - reference)
+print(f"largest difference from float64: {error.max():.1e}; smallest score: {reference.min():.4f}")
+assert error.max() < 1e-6
+del exact_model
+
+# %% [markdown]
+# Rounding is far below anything that matters. Second: texts of different lengths. To share a batch, the short ones are
+# filled up with pad tokens, left or right, and pads must not count. We score four texts one at a time, then padded on
+# either side, then in two batches.
+
+# %%
+def score_padded(side, batch_size):
+    tokenizer.padding_side = side
+    uneven = [text[:characters] for text, characters in zip(texts, (200, 500, 900, 1300), strict=True)]
+    batches = calibration_batches(tokenizer, uneven, batch_size=batch_size, pack=False)
+    return batches, score_layers(model, batches, progress=False).values
+
+
+_, alone = score_padded("right", 1)
+for side, batch_size in (("right", 4), ("left", 4), ("left", 2)):
+    batches, values = score_padded(side, batch_size)
+    print(f"padded {side:5}, batches of {batch_size}: largest difference {np.abs(values - alone).max():.1e}")
+    assert np.abs(values - alone).max() < 1e-6
+
+# %% [markdown]
+# No difference beyond rounding. That is not luck: average over all positions, as if pads were text, and see.
+
+# %%
+for side in ("right", "left"):
+    batches, _ = score_padded(side, 4)
+    padded = hidden_states(model, batches[0])
+    unmasked = block_influence(padded[:-1], padded[1:]).mean((1, 2)).numpy()
+    real = int(batches[0]["attention_mask"].sum())
+    share = 1 - real / batches[0]["attention_mask"].numel()
+    worst = np.abs(unmasked / alone - 1).max()
+    print(f"pads counted, {side:5} ({share:.0%} pads): a score is off by up to {worst:.0%}")
+tokenizer.padding_side = "right"
+
+# %% [markdown]
+# Third, the last layer: lesson 01 showed that `output_hidden_states` reports it after the final norm. The toolkit uses
+# hooks, so the last bar in the figure above is the layer's own.
+#
+# ## 7. Half precision
+#
+# Models usually run in 16 bits, and then a subtle trap opens. float16 ends at 65,504. Hidden states fit. But the
+# *product of two lengths* does not have to: 256 times 256 is the limit. Predict, with lesson 01's growing states in
+# mind: which layers will be hit? We take our captured states, round them to float16, and compute the same formula there.
+
+# %%
+def block_influence_float16(x_in, x_out):
+    x_in, x_out = x_in.half(), x_out.half()
+    return 1 - (x_in * x_out).sum(-1) / (x_in.norm(dim=-1) * x_out.norm(dim=-1))
+
+
+half = block_influence_float16(states[:-1], states[1:])  # [layers, documents, tokens]
+lost = half.isnan().float().mean((1, 2))
+_, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+ax.bar(range(len(lost)), 100 * lost, color=PALETTE[1], hatch="///", edgecolor="black", linewidth=0.6)
+ax.set(xlabel="layer", ylabel="percent NaN", ylim=(0, 105))
+plt.show()
+print(f"In float16 arithmetic {lost.mean():.0%} of all token-layer pairs become NaN, and in {(lost > 0.99).sum()} layers "
+      f"practically all.")  # fmt: skip
+
+# %% [markdown]
+# The deeper the layer, the longer the states, the more is lost. NaN ("not a number") at least is loud, unless someone
+# silences it. The paper's published code replaces NaN by 0.5. With that, what would be chosen?
+
+# %%
+silenced = half.float().nan_to_num(nan=0.5).mean((1, 2))
+for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
+    lowest = sorted(values.argsort()[:6].tolist())
+    print(f"{name:20} lowest six: {lowest}")
+
+# %% [markdown]
+# Every layer behind the overflow gets a score near 0.5, so none of them can be chosen any more, whatever it does. No error
+# appeared and the list looks plausible. Hence the `.float()` in `block_influence`, and hence `score_layers` stops with an
+# error when a state itself is not finite, instead of replacing it. (bfloat16 has float32's range and does not overflow.)
+
+# %% [markdown]
+# ## 8. Trust, part two: how sure is the choice?
+#
+# The scores are means over 27 documents. Other documents would give slightly other means. The *standard error* says how
+# much; it is computed over documents, since tokens of one text are not independent. Layer 14 scores lower than
+# layer 17. By chance? Compare the two on the same documents, and see whether the difference is large against its error.
+
+# %%
+for first, second in ((14, 17), (14, 24)):
+    difference, error = scores.difference(first, second)
+    print(f"layer {first} minus layer {second}: {difference:+.4f} +- {error:.4f}, {abs(difference) / error:.1f} standard errors")
+
+# %% [markdown]
+# Below about two standard errors, "less important" is not a finding. But a choice of six is more than one comparison. A
+# *bootstrap* asks directly: draw 27 documents with replacement, choose the six lowest, repeat a thousand times, and count
+# how often each layer is among them. Layers near 0 or 1 are settled. Which ones are not?
+
+# %%
+frequency = scores.selection_frequency(6)
+candidates = frequency[frequency > 0].sort_values(ascending=False)
+_, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+settled = [value > 0.95 for value in candidates]
+for i, value in enumerate(candidates):
+    ax.bar(i, value, color=PALETTE[1 if settled[i] else 0], hatch="///" if settled[i] else "", edgecolor="black")
+    ax.text(i, value + 0.02, f"{value:.2f}", ha="center")
+ax.set_xticks(range(len(candidates)), [f"layer {layer}" for layer in candidates.index])
+ax.set(ylabel="share of resamples", ylim=(0, 1.15))
+plt.show()
+print(f"{sum(settled)} layers are chosen in more than 95 percent of the resamples (hatched); {len(candidates) - sum(settled)} "
+      f"others share the remaining places.")  # fmt: skip
+
+# %% [markdown]
+# So the honest answer to "which six?" is: these few for sure, and then a choice among near equals. A plan that takes one
+# of the near equals is no worse for it by this measure.
+#
+# How much text does one need for that? The scores keep one sum per document, so we can pretend to have read less, without
+# reading again: draw two *separate* sets of $n$ documents, choose layers from each, and see how many choices they share.
+
+# %%
+def agreement(documents, choose, draws=300):
+    """Mean share of the `choose` lowest layers on which two disjoint sets of documents agree."""
+    generator, shared = np.random.default_rng(0), []
+    for _ in range(draws):
+        order = generator.permutation(len(scores.counts))
+        halves = order[:documents], order[documents : 2 * documents]
+        values = [scores.sums[half].sum(0) / scores.counts[half].sum() for half in halves]
+        first, second = (set(np.argsort(value)[:choose]) for value in values)
+        shared.append(len(first & second) / choose)
+    return np.mean(shared)
+
+
+sizes = [1, 2, 3, 4, 6, 8, 10, 13]
+stability = pd.DataFrame({choose: [agreement(n, choose) for n in sizes] for choose in (3, 6, 9)}, index=sizes)
+
+# %%
+_, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+tokens = np.array(sizes) * scores.counts.mean()
+for choose, style in zip(stability, ("o-", "s--", "^:"), strict=True):
+    ax.plot(tokens, stability[choose], style, label=f"lowest {choose}")
+ax.set(xlabel="tokens read for each choice", ylabel="share of layers in common", ylim=(0, 1.05))
+ax.legend()
+plt.show()
+print(f"Two choices from {tokens[0]:,.0f} tokens each share {stability[6].iloc[0]:.0%} of their six layers; from "
+      f"{tokens[-1]:,.0f} tokens each, {stability[6].iloc[-1]:.0%}.")  # fmt: skip
+
+# %% [markdown]
+# A few hundred tokens already give most of the choice, and some thousands settle what can be settled. What
+# remains comes from the near equals, and more text of the same kind helps little. Compare that with the cost of training data: the paper's method
+# needs one forward pass over a few pages.
+
+# %% [markdown]
+# ## 9. Which text?
+#
+# More of the same text is one thing, *other* text another. Our nine genres are scored already. Three more: Chinese,
+# Python's own documentation (`pydoc_data.topics`, part of every Python), and, as a warning, random tokens. SmolLM2 hardly knows
+# Chinese, so that row shows a text foreign to the model more than it shows a language.
+#
+# Predict which of the three will be the odd one out.
+
+# %%
+from pydoc_data.topics import topics
+
+python_docs = [text for _, text in sorted(topics.items(), key=lambda item: -len(item[1]))[:6]]
+generator = torch.Generator().manual_seed(0)
+random_ids = torch.randint(len(tokenizer), (3, 512), generator=generator)
+by_text = dict(by_genre)
+by_text["Chinese"] = score_text(built_in_text(language="zh")["text"])
+by_text["Python docs"] = score_text(python_docs)
+noise = [{"input_ids": random_ids, "attention_mask": torch.ones_like(random_ids)}]
+by_text["random tokens"] = score_layers(model, noise, progress=False)
+
+# %%
+ranks = pd.DataFrame({name: pd.Series(part.values).rank() for name, part in by_text.items()}).T.astype(int)
+_, ax = plt.subplots(figsize=(11, 4), layout="constrained")
+sns.heatmap(ranks, annot=True, fmt="d", cmap="viridis", cbar_kws={"label": "rank (1 = lowest)"}, annot_kws={"fontsize": 7}, ax=ax)
+ax.axhline(len(by_genre), color="white", linewidth=3)
+ax.set(xlabel="layer")
+plt.show()
+always = ranks.columns[(ranks.loc[list(by_genre)] <= 9).all()]
+print(f"Layers {', '.join(map(str, always))} are among the nine lowest in every English genre.")
+
+# %% [markdown]
+# Down a column, equal colours mean that the texts agree about a layer. Two numbers summarise each row: the correlation of
+# its ranks with those of the English documents (without the genre itself), and how many of the lowest six and nine
+# layers both have in common.
+
+# %%
+def lowest(values, n):
+    return set(np.argsort(values)[:n])
+
+
+rows = {}
+for name, part in by_text.items():
+    rest = functools.reduce(LayerScores.merge, [p for genre, p in by_genre.items() if genre != name]).values
+    correlation = pd.Series(part.values).rank().corr(pd.Series(rest).rank())
+    common = {f"of lowest {n}": len(lowest(part.values, n) & lowest(rest, n)) for n in (6, 9)}
+    rows[name] = {"tokens": int(part.counts.sum()), "rank correlation": round(correlation, 3)} | common
+pd.DataFrame(rows).T.astype({"tokens": int, "of lowest 6": int, "of lowest 9": int})
+
+# %% [markdown]
+# All English genres agree about the rough picture: high, low and middle. The order *within* the low group depends on the
+# text. Chinese and random tokens move whole layers, and that is the practical advice: calibrate on text like the text
+# you will use the model for, and never on noise, which sends the model where no text goes. It also means that a table
+# of scores without its calibration text is half a result; the toolkit stores a fingerprint of the text in every plan.
+
+# %% [markdown]
+# ## 10. What Block Influence does not tell
+#
+# Everything so far was about whether BI is measured well. Whether it measures the right thing is another question. What we
+# want to know is the *damage* when a layer goes. BI looks at the layer's own step only; it can't see whether later layers
+# depend on that step, or are able to make up for it. A preview of lesson 03: remove one layer at a time and measure **perplexity**,
+# the model's surprise at text it has not seen (lower is better, lesson 05 has the details).
+
+# %%
+by_rank = np.argsort(scores.values)
+tried = by_rank[[0, 1, 3, 6, 10, 15, 20, 25, 27]]
+text = [built_in_text("perplexity", genre="encyclopedic")["text"][0]]
+dense = perplexity(model, tokenizer, text)
+damage = [perplexity(remove_layers(model, [int(layer)]), tokenizer, text) / dense for layer in tried]
+
+# %%
+_, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
+ax.scatter(scores.values[tried], damage, color=PALETTE[0])
+for layer, ratio in zip(tried, damage, strict=True):
+    ax.annotate(f"layer {layer}", (scores.values[layer], ratio), xytext=(5, 3), textcoords="offset points", fontsize=8)
+ax.set(xscale="log", yscale="log", xlabel="Block Influence", ylabel="perplexity without the layer / with")
+plt.show()
+print(f"Without layer {tried[0]} (lowest score) perplexity is {damage[0]:.2f} times that of the whole model; without layer "
+      f"{tried[-1]} it is {damage[-1]:.2f} times.")  # fmt: skip
+
+# %% [markdown]
+# @@DAMAGE@@
+#
+# ## What we saw
+#
+# @@SAW@@
+#
+# ## Three questions
+#
+# **1.** A colleague averages the hidden states of all tokens first and takes one cosine per layer, "because it is faster". Which two
+# things go wrong?
+#
+# <details><summary>Answer</summary>
+# Opposite turns of different tokens cancel, so a busy layer looks idle. And the longest state, the attention sink,
+# dominates the mean, so the score is that of one token.
+# </details>
+#
+# **2.** Two layers score 0.0259 and 0.0262, each with a standard error of 0.0003. Is the first one less important?
+#
+# <details><summary>Answer</summary>
+# That can't be said from these numbers: the difference is about as large as its error. Compare them on the same documents
+# (<code>difference</code>), or see how often each is chosen (<code>selection_frequency</code>). And even a sure
+# difference in BI is no sure difference in damage.
+# </details>
+#
+# **3.** You score a float16 model with code that computes norms in float16. It runs without an error and never chooses a deep layer.
+# What do you check?
+#
+# <details><summary>Answer</summary>
+# Whether the product of two norms exceeds 65,504, that is, norms above 256: then the score is NaN, and some code
+# replaces NaN by a constant. Convert the states to float32 before the arithmetic.
+# </details>
+#
+# ## Next
+#
+# We have a score for each layer, and know how far to trust it. Time to remove layers and see what the model still can do.
+#
+# **Next:** [03 · Pruning](03_pruning.ipynb) · **Previous:** [01 · Hidden states](01_hidden_states.ipynb)
