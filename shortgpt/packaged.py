@@ -131,6 +131,7 @@ def read_gguf(
         raise ValueError(f"{path.name} has SHA-256 {actual}, but {asked}: pass the checksum that its publisher states")
     options: dict = {"gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
+    tokenizer.clean_up_tokenization_spaces = False  # not for byte-pair tokenizers: it eats spaces before punctuation
     with contextlib.suppress(ImportError):  # transformers < 5.20 always de-quantizes and has no such class
         from transformers import GgufConfig
 

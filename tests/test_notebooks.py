@@ -220,9 +220,8 @@ def test_every_figure_has_a_sentence(path):
     """No reader shows alternative text for an output, so each figure is printed as a sentence, too."""
     for number, cell in enumerate(cells(path, "code"), 1):
         figures = sum(any(kind.startswith("image/") for kind in output.get("data", {})) for output in cell.outputs)
-        printed = [output.text.strip() for output in cell.outputs if output.get("name") == "stdout"]
-        text = "\n".join(text for text in printed if text.endswith("."))
-        sentences = [s for s in re.split(r"(?<=\.)\s+", text) if s.endswith(".") and len(s) >= 30]
+        text = "\n".join(output.text.strip() for output in cell.outputs if output.get("name") == "stdout")
+        sentences = [part for part in re.split(r"(?<=\.)\s+", text) if part.endswith(".") and len(part) >= 30]
         assert len(sentences) >= figures, f"code cell {number}: {figures} figures, {len(sentences)} printed sentences"
 
 

@@ -67,7 +67,7 @@ import pandas as pd
 
 from shortgpt import choose_layers, compare, describe, load, remove_layers, save, score_layers
 from shortgpt import built_in_text, calibration_batches, continue_text, perplexity, removal_sweep, size
-from shortgpt.plots import plot_scores, plot_sweep
+from shortgpt.plots import PALETTE, plot_scores, plot_sweep
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL)
@@ -119,9 +119,9 @@ plt.show()
 
 # %% [markdown]
 # The scale is logarithmic, so the first layer stands far above the rest: it turns the raw word vectors into something else
-# altogether. The last layer comes second. In between lies a long valley, and the hatched bars at its bottom are our six.
-# Most are in the middle of the stack. In the paper's Llama-2-7B they are layers 21 to 29 of 32, close to the end (ShortGPT,
-# table 9): another model, another valley. Which layers are redundant is something to measure, not something to know.
+# altogether. The last layer comes second. In between lies a long valley, and the hatched bars at its lowest places are our
+# six: one early, three in the middle, two late. In the paper's Llama-2-7B the nine layers removed are 21 to 29 of 32, all close
+# to the end (ShortGPT, table 9): another model, another valley. Which layers are redundant has to be measured.
 
 # %% [markdown]
 # ## 3. Remove them
@@ -178,8 +178,10 @@ results.assign(perplexity=results["perplexity"].map("{:,.1f}".format)).round({"m
 # %%
 bars = results["perplexity"][::-1]
 _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-colours = ["white" if name == "dense" else "C1" if name == "Block Influence" else "C0" for name in bars.index]
-drawn = ax.barh(bars.index, bars, color=colours, edgecolor="black", hatch=["///" if c == "C1" else "" for c in colours])
+colours = ["white" if name == "dense" else PALETTE[1 if name == "Block Influence" else 0] for name in bars.index]
+drawn = ax.barh(
+    bars.index, bars, color=colours, edgecolor="black", hatch=["///" if c == PALETTE[1] else "" for c in colours]
+)
 ax.bar_label(drawn, labels=[f"{value:,.0f}" for value in bars], padding=3)
 ax.set(xscale="log", xlabel="perplexity (log scale; lower is better)", xlim=(10, bars.max() * 20))
 ax.spines[["top", "right"]].set_visible(False)
@@ -212,7 +214,8 @@ print(
 # %%
 order = list(choose_layers(scores, 8).removed)  # the lowest score first
 sweep = removal_sweep(model, order, lambda m: perplexity(m, tokenizer, texts), counts=[0, 2, 4, 6, 8])
-plot_sweep(sweep)
+ax = plot_sweep(sweep, log=False, ylabel="perplexity")
+ax.set_ylim(0)
 plt.show()
 
 # %% [markdown]
@@ -245,10 +248,9 @@ print("in", OUTPUT.as_posix(), "there are now:", ", ".join(sorted(path.name for 
 left = 100 * results.iloc[1] / results.iloc[0]
 left = left.rename({"memory_mb": "bytes in memory"})[::-1]
 _, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
-drawn = ax.barh(
-    left.index, left, color="C1", edgecolor="black", hatch=["xx" if n == "perplexity" else "///" for n in left.index]
-)
-ax.bar_label(drawn, fmt="%.0f %%", padding=3)
+drawn = ax.barh(left.index, left, color=PALETTE[1], edgecolor="black", hatch="///")
+white = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+ax.bar_label(drawn, fmt="%.0f %%", label_type="center", bbox=white)
 ax.axvline(100, color="black", linewidth=1)
 ax.set(xlabel="percent of the dense model (line: 100 %)", xlim=(0, left.max() * 1.15))
 ax.spines[["top", "right"]].set_visible(False)

@@ -92,7 +92,7 @@ dense = perplexity(model, tokenizer, texts)
 print(f"{sum(len(tokenizer(text)['input_ids']) for text in texts)} tokens; the dense model has perplexity {dense:.1f}")
 
 # %% [markdown]
-# *Dense* means: nothing removed. Predict first: which layer will hurt most, which least? The next cell takes about a minute.
+# *Dense* means: nothing removed. Predict first: which layer will hurt most, which least? The next cell takes more than a minute.
 
 # %%
 alone = [perplexity(remove_layers(model, [layer]), tokenizer, texts) for layer in tqdm(range(depth))]
@@ -134,9 +134,10 @@ ax.set(
 )
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
-print(
-    "Layers with high Block Influence or high damage are labelled with their number; the others crowd at the lower left."
-)
+place = damage[["score", "perplexity"]].rank(ascending=False).astype(int)
+surprise = (place["score"] - place["perplexity"]).idxmax()
+by_score, by_damage = place.loc[surprise]
+print(f"The largest surprise is layer {surprise}: number {by_score} of {depth} by score, number {by_damage} by damage.")
 
 # %% [markdown]
 # A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of ranks. 1 is
@@ -151,10 +152,16 @@ def rank_correlation(table):
 valley = damage[damage["score"] < 0.1]
 print(f"rank correlation of Block Influence and damage, all {depth} layers: {rank_correlation(damage):.2f}")
 print(f"among the {len(valley)} layers with a score below 0.1: {rank_correlation(valley):.2f}")
-cheapest, lowest = set(damage.nsmallest(6, "perplexity")["layer"]), set(damage.nsmallest(6, "score")["layer"])
-print(
-    f"cheapest six to lose {sorted(cheapest)}, lowest six scores {sorted(lowest)}: {len(cheapest & lowest)} in common"
-)
+
+# %% [markdown]
+# So which six would one remove? Predict first: is it better to take the six that are cheapest to lose one at a time, or the six
+# with the lowest scores?
+
+# %%
+choices = {"cheapest alone": damage.nsmallest(6, "perplexity"), "lowest Block Influence": damage.nsmallest(6, "score")}
+for name, chosen in choices.items():
+    layers = chosen["layer"].tolist()
+    print(f"{name}: {sorted(layers)}, perplexity {perplexity(remove_layers(model, layers), tokenizer, texts):.1f}")
 
 # %% [markdown]
 # READING

@@ -81,6 +81,7 @@ def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> pl
         if number:
             ax.bar_label(container, fmt=number, padding=3, fontsize=8)
     ax.invert_yaxis()
+    ax.margins(x=0.1)
     ax.set(xlabel=label, ylabel="")
     plt.tight_layout()
     return ax
@@ -113,7 +114,7 @@ def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
 # %%
 w = torch.tensor([[0.70, -0.32, 0.23, 0.04]])
 w_hat = round_absmax(w, bits=4)
-print("weights  ", w[0].tolist())
+print("weights  ", [round(x, 4) for x in w[0].tolist()])
 print("rounded  ", [round(x, 4) for x in w_hat[0].tolist()])
 print("errors   ", [round(x, 4) for x in (w_hat - w)[0].tolist()])
 assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
@@ -121,7 +122,7 @@ assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
 # %% [markdown]
 # No weight moves by more than half a step. That is small for 0.70 and everything for 0.04, which became zero: **the step is set by the largest weight of the row, and the small weights pay for it.**
 #
-# Now a row of the real model: one output channel of an MLP matrix in the middle of the network. *Predict:* if its largest weight is five times its typical weight, how many of the 15 grid points does a typical weight get to choose from?
+# Now a row of the real model: one output channel of an MLP matrix in the middle of the network. *Predict* from the three printed numbers: on how many of the 15 points of the 4-bit grid will nearly all of its weights land?
 
 # %%
 LAYER = 14
@@ -263,8 +264,9 @@ errors = pd.DataFrame(
 bars(100 * errors, "relative error (percent)", "%.2f", figsize=(8, 3.6))
 plt.show()
 own, other = errors.iloc[-1]
+assert (errors.iloc[:-1, 0] / errors.iloc[:-1, 1] - 1).abs().max() < 0.1
 print(
-    f"On the download's own grid this model's weights move by {own:.2%}, fresh weights by {other:.2%}; on the other four grids the two agree closely."
+    f"On the download's own grid this model's weights move by {own:.2%}, fresh weights by {other:.2%}; on the other four grids the two differ by less than a tenth."
 )
 
 # %% [markdown]
@@ -361,7 +363,9 @@ display(grid.pivot(index="removed", columns="bits", values="memory_mb")[[32, 8, 
 # The same nine models as points in a plane: left is small, down is good. A model is worth having if no other is both smaller and better.
 
 # %%
-plot_size_quality(grid)
+ax = plot_size_quality(grid)
+ax.set_yticks([30, 50, 100], ["30", "50", "100"])
+ax.minorticks_off()
 plt.show()
 
 # %% [markdown]
@@ -374,7 +378,7 @@ plt.show()
 def row_of(removed: int, bits: int) -> None:
     row = grid[(grid["removed"] == removed) & (grid["bits"] == bits)].iloc[0]
     print(f"{removed} layers removed, {bits} bits: {row['memory_mb']:.0f} MB, perplexity {row['perplexity']:.1f}")
-    print(f"  {PROMPT} …{row['text']!r}")
+    print(f"  {PROMPT} … {' '.join(row['text'].split())}")
 
 
 choices = {
@@ -400,7 +404,7 @@ for bits in (32, 8, 4):
 # All models read the same documents, so we compute it per document and look at how much the documents differ: a paired comparison. *Predict its sign:* does a pruned model, which has fewer layers to repair an error, suffer more from rounding, or less?
 
 # %%
-loss = documents.set_index(["removed", "bits", "genre"])["loss"]
+loss = documents.set_index(["removed", "bits", "genre"])["loss"].sort_index()
 rows = []
 for n in (3, 6):
     for bits in (8, 4):
@@ -416,11 +420,14 @@ costs.round(4)
 
 # %%
 costs.index = [f"−{r.removed} layers, {r.bits} bits" for r in costs.itertuples()]
-bars(costs[["pruning", "quantization", "interaction"]], "added loss (nats a token)", "%.3f", figsize=(8, 3.6))
+bars(costs[["pruning", "quantization", "interaction"]].round(3) + 0.0, "added loss (nats a token)", "%.3f", figsize=(8, 3.6))
 plt.show()
 worst = costs.loc[costs["interaction"].abs().idxmax()]
 print(f"The largest interaction is {worst['interaction']:+.3f} ± {worst['s.e.']:.3f} nats, at {worst['removed']:.0f} layers and {worst['bits']:.0f} bits, "
       f"next to {worst['pruning']:.2f} for pruning and {worst['quantization']:.2f} for quantization.")  # fmt: skip
+
+# %% [markdown]
+# The first two bars tell nearly the whole story: **in the loss, the two damages add up**, which means that in perplexity they multiply. The interaction is small beside them. It is positive, so if anything a pruned model is a little more sensitive to rounding; but look at the standard errors, and remember that four documents stand behind them.
 
 # %% [markdown]
 # ## Which first?
@@ -444,21 +451,14 @@ print(f"The two orders differ by at most {gap:.4f} in perplexity.")
 # %%
 paper = shortgpt.calibration.data_folder() / "paper"
 table5 = pd.read_csv(paper / "table5_order.csv").set_index("order")
+table5.columns = ["MMLU (English)", "CMMLU (Chinese)"]
 
-ax = bars(
-    table5,
-    "accuracy (percent; dotted: guessing)",
-    figsize=(8, 3.2),
-    xlim=(0, 60),
-    title="The paper's Llama-2-7B, not our model",
-)
+ax = bars(table5, "accuracy (percent; dotted: guessing)", figsize=(8, 3.2), title="The paper's Llama-2-7B, not our model")
 ax.axvline(25, color="black", linestyle=":", linewidth=1)
-ax.legend(["MMLU (English)", "CMMLU (Chinese)"], loc="upper right")
+ax.set_xlim(0, 70)
 plt.show()
-a, b = table5.loc["quantization then removal"], table5.loc["removal then quantization"]
-print(
-    f"In the paper, quantizing first is ahead by {a.mmlu - b.mmlu:.1f} points on MMLU and {a.cmmlu - b.cmmlu:.1f} on CMMLU, from one run each."
-)
+gap = table5.loc["quantization then removal"] - table5.loc["removal then quantization"]
+print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on MMLU and {gap.iloc[1]:.1f} on CMMLU, from one run each.")
 
 # %% [markdown]
 # About a point, once, without a standard error: the paper does not make much of it, and neither should we.
@@ -516,7 +516,7 @@ with torch.inference_mode():
 print(
     f"{cost['layers']} layers, {cost['memory_bytes'] / 1e6:.0f} MB in memory, {cost['disk_bytes'] / 1e6:.0f} MB on disk, the same logits after reloading"
 )
-print(f"{PROMPT} …{continue_text(reloaded, tokenizer, PROMPT, new_tokens=24)!r}")
+print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()}")
 
 # %% [markdown]
 # ## Is it faster?
