@@ -24,7 +24,7 @@ def plot_norms(states: Tensor, ax: Axes | None = None) -> Axes:
 
     The first token of a text is left out: it carries an outsized state (an attention sink) that says little.
     """
-    norms = states[:, :, 1:].float().norm(dim=-1).flatten(1)  # [layers + 1, tokens]
+    norms = states[:, :, 1:].float().norm(dim=-1).flatten(1).cpu()  # [layers + 1, tokens]
     mean = norms.mean(1).numpy()
     low, high = np.quantile(norms.numpy(), [0.1, 0.9], axis=1)
     ax = ax or _new_axes()

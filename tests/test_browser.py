@@ -57,7 +57,8 @@ FINISHED = """errors => {
 }"""
 FIGURE = """handle => {
     const images = [...handle.closest('.jp-Cell').querySelectorAll('.jp-OutputArea img')];
-    return images.length ? images.map(image => image.src).join() : null;
+    const drawn = images.length && images.every(image => image.complete && image.naturalWidth);
+    return drawn ? images.map(image => image.src).join() : null;
 }"""
 
 
@@ -179,8 +180,7 @@ def move_slider(page) -> tuple[str, str]:
     """Move the first slider one step by keyboard; return the figures of its cell before and after."""
     handle = page.locator(".jp-OutputArea .noUi-handle").first
     handle.scroll_into_view_if_needed()
-    before = handle.evaluate(FIGURE)
-    assert before, "no figure in the cell of the first slider"
+    before = wait_until(lambda: handle.evaluate(FIGURE), REDRAW_SECONDS, "a figure beside the first slider")
     value = handle.get_attribute("aria-valuenow")
     for key in ("ArrowRight", "ArrowLeft"):  # left if it already stands at its right end
         handle.focus()
@@ -194,7 +194,9 @@ def move_slider(page) -> tuple[str, str]:
         after = handle.evaluate(FIGURE)
         return after if after != before else None
 
-    return before, wait_until(changed, REDRAW_SECONDS, "the figure beside the slider changes")
+    after = wait_until(changed, REDRAW_SECONDS, "the figure beside the slider changes")
+    page.wait_for_timeout(500)  # to paint it
+    return before, after
 
 
 def photograph(page, folder: Path) -> list[Path]:

@@ -67,7 +67,7 @@ from shortgpt import block_influence, span_distances, watch_layers
 from shortgpt.plots import PALETTE, plot_norms, plot_similarity
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
-model, tokenizer = load(MODEL)
+model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 _ = torch.set_grad_enabled(False)
 describe(model).T
 
@@ -226,6 +226,9 @@ with watch_layers(model, report):
     model(ids)
 
 # %% [markdown]
+# Look at the lengths. Somewhere between layers 7 and 14 the mean goes into the thousands, and near the end it falls
+# again. Section 6 finds out who is responsible.
+#
 # `hidden_states` collects everything into one tensor. With $L$ layers there are $L + 1$ states: entry $i$ enters layer
 # $i$, and the last one leaves the last layer. Counting fence posts rather than fence panels prevents most mistakes here.
 
@@ -312,8 +315,9 @@ plt.show()
 
 # %% [markdown]
 # They grow all the way, over two orders of magnitude (the axis is logarithmic). The first layer alone makes the tokens
-# many times longer: the embedding is a small push, and what follows outweighs it. Growth has a
-# consequence. If each layer adds something of similar size, later layers add *relatively* less and less.
+# many times longer: the embedding is a small push, and what follows outweighs it. A question comes up. If every layer
+# added a vector of similar length, later layers would matter less and less beside such a long stream. Section 8 measures
+# whether that is so.
 #
 # The figure left out the first token of each document. Here it is, beside the others.
 
@@ -360,7 +364,7 @@ plt.show()
 #
 # Almost parallel could mean that layers add almost nothing. Measure it: the length of what layer $i$ adds relative to the
 # stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first. If neighbours have a cosine of
-# about 0.97, what is your guess?
+# about 0.96, what is your guess? And will it fall with depth?
 
 # %%
 x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
@@ -375,7 +379,8 @@ print(
 )
 
 # %% [markdown]
-# That is far from nothing. How can a layer add a quarter of the stream's length and leave its direction almost alone?
+# That is far from nothing. Nor does it fall with depth: the stream gets longer, and what the layers add gets longer with
+# it. How can a layer add a quarter of the stream's length and leave its direction almost alone?
 # Geometry answers: it depends on where the addition points. For one layer, here are the three vectors $x$, $f(x)$ and
 # their sum, at their true lengths (means over tokens) and their true angle.
 
@@ -412,13 +417,17 @@ print(f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream
 # 2020). When does the answer "Paris" appear: early, in the middle, or late?
 
 # %%
+def readable(token_id):
+    return repr(tokenizer.decode([token_id]))[1:-1].strip() or "␣"
+
+
 def logit_lens(prompt):
     """Every depth's most probable next token, and its probability: two tables ``[layers + 1, tokens]``."""
     batch = tokenizer(prompt, return_tensors="pt")
     states = hidden_states(model, batch)[:, 0]  # [layers + 1, tokens, hidden]
     top = model.lm_head(model.model.norm(states)).softmax(-1).max(-1)
-    tokens = [repr(tokenizer.decode([i]))[1:-1] for i in batch["input_ids"][0]]
-    words = [[repr(tokenizer.decode([i]))[1:-1] for i in row] for row in top.indices]
+    tokens = [readable(i) for i in batch["input_ids"][0]]
+    words = [[readable(i) for i in row] for row in top.indices]
     return pd.DataFrame(words, columns=tokens), pd.DataFrame(top.values.numpy(), columns=tokens)
 
 
@@ -443,15 +452,16 @@ lenses = {text: logit_lens(text) for text in prompts}
 draw_lens(prompts[0])
 
 # %% [markdown]
-# Read the last column from top to bottom. Depth 0 predicts the token that was just read: this model uses one table for
-# embedding and `lm_head`, so an untouched state decodes to itself. Then come many depths of empty words, and the answer
-# appears in the last few layers. A darker cell is a surer prediction.
+# Read the last column from top to bottom; a darker cell is a surer prediction, and ␣ is a token of spaces only. Depth 0
+# mostly predicts the token that was just read: this model uses one table for embedding and `lm_head`, so an untouched
+# state decodes to itself, unless the final norm's gains spoil it. Then come many depths of commas and small words, and
+# the answer appears in the last few layers.
 #
 # Two cautions. Middle states were never trained to be read by the final head, so the lens shows when an answer becomes
 # *readable*, not when it was found. And it is one sentence.
 #
-# The menu below shows other prompts (in a running notebook). In a saved one, change the number in the cell after it. The
-# model's arithmetic, by the way, is worth a look.
+# The menu below shows other prompts (in a running notebook). In a saved one, change the number in the cell after it. There
+# we look at the model's arithmetic: what will it make of "Two plus two equals"?
 
 # %%
 import ipywidgets as widgets
@@ -463,6 +473,10 @@ display(menu, widgets.interactive_output(draw_lens, {"prompt": menu}))
 draw_lens(prompts[2])
 
 # %% [markdown]
+# A small model, a small scandal: for a few depths the lens reads "four", and the last layer turns that into "five". The
+# pale cell says that it is not sure of it. A layer that changes much does not always change things for the better.
+
+# %% [markdown]
 # ## What we saw
 #
 # * A hidden state is one vector per token. Each decoder layer adds to it, $x_{i+1} = x_i + f_i(x_i)$, and we checked
@@ -472,7 +486,7 @@ draw_lens(prompts[2])
 # * Hidden states grow along the depth, and the first token is an outlier (an attention sink).
 # * Each layer adds a considerable vector, but nearly at a right angle to a long stream. So neighbouring states are almost
 #   parallel, and in the middle of the model even distant ones are similar.
-# * The answer to a prompt becomes readable only in the last layers.
+# * For the prompts we tried, the answer becomes readable only in the last few layers.
 #
 # ## Three questions
 #

@@ -75,7 +75,7 @@ from shortgpt.influence import LayerScores, relative_magnitude
 from shortgpt.plots import PALETTE, plot_layers, plot_scores
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
-model, tokenizer = load(MODEL)
+model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 _ = torch.set_grad_enabled(False)
 
 # %% [markdown]
@@ -104,10 +104,11 @@ def draw_pair(ax, x_in, x_out):
     for vector, style in ((x_in, {"color": PALETTE[0]}), (x_out, {"color": PALETTE[1], "linestyle": "--"})):
         arrow = {"arrowstyle": "->", "linewidth": 2, "shrinkA": 0, "shrinkB": 0} | style
         ax.annotate("", tuple(vector.tolist()), (0, 0), arrowprops=arrow)
-    ax.set(xlim=(-5.5, 7), ylim=(-5.5, 9), aspect="equal", title=f"1 − cos = {block_influence(x_in, x_out):.2f}")
+    ax.set(xlim=(-5, 7), ylim=(-5, 9), aspect="equal", title=f"1 − cos = {block_influence(x_in, x_out):.2f}")
+    ax.set(xticks=[-4, 0, 4], yticks=[-4, 0, 4, 8])
 
 
-_, axes = plt.subplots(1, 4, figsize=(10, 3), layout="constrained", sharey=True)
+_, axes = plt.subplots(1, 4, figsize=(10, 3.6), layout="constrained", sharey=True)
 for ax, b in zip(axes, others, strict=True):
     draw_pair(ax, a, b)
 plt.show()
@@ -127,6 +128,7 @@ def show_turn(degrees):
     angle = torch.deg2rad(torch.tensor(float(degrees)))
     x_in, x_out = torch.tensor([5.0, 0.0]), 5 * torch.stack([angle.cos(), angle.sin()])
     draw_pair(ax, x_in, x_out)
+    ax.set(xlim=(-6, 6), ylim=(-1, 6))
     plt.show()
     print(f"A turn of {degrees} degrees scores {block_influence(x_in, x_out):.4f} (solid: before, dashed: after).")
 
@@ -158,6 +160,7 @@ average_first = block_influence(x_in.mean(0), x_out.mean(0))
 _, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained", sharey=True)
 for ax, before, after in zip(axes, [*x_in, x_in.mean(0)], [*x_out, x_out.mean(0)], strict=True):
     draw_pair(ax, before, after)
+    ax.set(xlim=(-1, 6), ylim=(-4, 4))
 plt.show()
 print(f"Compare first, then average: {compare_first:.2f}. Average first (right panel), then compare: {average_first:.2f}.")
 
@@ -177,17 +180,21 @@ wrong = block_influence(means[:-1], means[1:])  # average, then compare
 # %%
 _, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
 ax.plot(right, "o-", color=PALETTE[0], label="compare, then average (equation 1)")
-ax.plot(wrong.clamp(min=1e-6), "s--", color=PALETTE[1], fillstyle="none", label="average, then compare")
+ax.plot(wrong, "s--", color=PALETTE[1], fillstyle="none", label="average, then compare")
 ax.set(yscale="log", xlabel="layer", ylabel="1 − cosine (log scale)")
 ax.legend()
 plt.show()
-print(f"In the wrong order {(wrong < 0.001).sum()} of {len(wrong)} layers score below 0.001; in the right order the lowest "
-      f"score is {right.min():.3f}.")  # fmt: skip
+odd = int((wrong / right).argmax())
+print(
+    f"The wrong order gives a median layer {(right / wrong).median():.0f} times too low a score, yet layer {odd} "
+    f"{wrong[odd] / right[odd]:.1f} times too high a one."
+)
 
 # %% [markdown]
-# In the wrong order most of the deep layers seem perfectly idle. The reason is lesson 01's attention sink: the first
-# token's state is many times longer than all others, so the mean state *is* that token, and that token hardly turns in
-# those layers. A cosine per token gives every token one vote, whatever its length.
+# In the wrong order nearly every layer looks idler than it is, because different tokens turn in different directions. One
+# layer looks far busier. It is the one in which lesson 01 saw the attention sink leap to its extreme length: a single
+# token long enough to swing the whole mean. Equation 1 gives every token one vote, whatever its length, and that layer is an
+# ordinary one.
 
 # %% [markdown]
 # ## 3. Why length does not matter, and when it does
@@ -214,14 +221,17 @@ pd.DataFrame(
 # %%
 magnitude = relative_magnitude(states[:-1], states[1:])[:, :, 1:].mean((1, 2))  # without the first token
 score = block_influence(states[:-1], states[1:])[:, :, 1:].mean((1, 2))
-curve = np.linspace(0.15, 0.98, 100)
-_, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-ax.plot(curve, 1 - np.sqrt(1 - curve**2), "--", color="black", linewidth=1, label="addition at a right angle")
-ax.scatter(magnitude, score, color=PALETTE[0])
-for layer in range(len(score)):
-    ax.annotate(str(layer), (magnitude[layer], score[layer]), xytext=(3, 3), textcoords="offset points", fontsize=8)
-ax.set(xscale="log", yscale="log", xlabel="relative magnitude", ylabel="Block Influence")
-ax.legend()
+curve = np.linspace(0.2, 0.99, 100)
+_, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+for ax, shown in zip(axes, (score >= 0.1, score < 0.1), strict=True):
+    ax.plot(curve, 1 - np.sqrt(1 - curve**2), "--", color="black", linewidth=1, label="addition at a right angle")
+    ax.scatter(magnitude, score, color=PALETTE[0], s=16)
+    for layer in shown.nonzero().flatten().tolist():
+        ax.annotate(layer, (magnitude[layer], score[layer]), xytext=(4, -3), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="relative magnitude", ylabel="Block Influence")
+axes[0].legend()
+low = magnitude[score < 0.1]
+axes[1].set(xlim=(low.min() - 0.01, low.max() + 0.01), ylim=(0.02, 0.06), title="the low scores, enlarged")
 plt.show()
 both = set(score.argsort()[:9].tolist()) & set(magnitude.argsort()[:9].tolist())
 print(f"Block Influence and relative magnitude rise together; {len(both)} of their 9 lowest layers are the same.")

@@ -67,7 +67,7 @@ from shortgpt import (
 from shortgpt.plots import PALETTE, plot_size_quality
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
-model, tokenizer = load(MODEL)
+model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
 # Several figures below are horizontal bars, so one small function draws them, with hatches for readers who don't see the colours.

@@ -66,7 +66,7 @@ from shortgpt import (
 from shortgpt.plots import MARKERS, PALETTE, plot_retention
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
-model, tokenizer = load(MODEL)
+model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
 # The candidates of this lesson: the dense model, and what is left after removing the three and the six layers with the lowest Block Influence (lesson 03). `remove_layers` shares the weights, so three models take the memory of one.
@@ -122,7 +122,7 @@ print(f"Mean loss: {dense.mean():.2f} dense, {pruned.mean():.2f} pruned, so perp
       f"the largest rise is at {tokens[int(gap.argmax())]!r}, and {int((gap < 0).sum())} of {len(gap)} tokens became easier.")  # fmt: skip
 
 # %% [markdown]
-# The first words of a sentence are hard for everyone, since almost anything may come. What context settles is easy for the dense model, and there a damaged model has most to lose. That some tokens get *easier* is no contradiction: pruning changes the predictions everywhere, and one sentence is a small sample.
+# The first words are hard for both, since almost anything may start a sentence. Words that the context all but dictates ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses in between, at words that become likely only if one has kept track of the scene. That some tokens get *easier* is no contradiction: pruning shifts the predictions everywhere, and one sentence is a small sample.
 
 # %% [markdown]
 # ## Long texts: window and stride
@@ -152,7 +152,7 @@ print(f"Each token (but the first of all) is scored once, from the second window
 article = built_in_text("perplexity", genre="encyclopedic").head(1)
 short = [
     perplexity_table(model, tokenizer, article, window=w, stride=w // 2).assign(context=f"at least {w // 2}")
-    for w in (16, 64, 256, 1024)
+    for w in (32, 128, 1024)
 ]
 pd.concat(short)[["window", "stride", "context", "perplexity", "tokens"]].round(2).reset_index(drop=True)
 
@@ -232,6 +232,7 @@ for ax, column in zip(axes, ("perplexity", "bits_per_byte"), strict=True):
     wide = languages.pivot(index="model", columns="language", values=column).loc[list(models), ["English", "Chinese"]]
     wide.plot.bar(ax=ax, rot=0, color=PALETTE, edgecolor="black", width=0.7, xlabel="", ylabel=column.replace("_", " "))
     plt.setp(ax.containers[1], hatch="///")
+    ax.legend()
 plt.show()
 bits = languages.pivot(index="model", columns="language", values="bits_per_byte")
 loss_rise = (bits / bits.loc["dense"]).loc["−6 layers"]
@@ -239,7 +240,7 @@ print(f"Per token the dense model finds Chinese easier; per byte it needs {bits.
       f"Six layers fewer raise the bits by {loss_rise['English'] - 1:.0%} in English and {loss_rise['Chinese'] - 1:.0%} in Chinese.")  # fmt: skip
 
 # %% [markdown]
-# We come back to Chinese below, with a task.
+# In bits, the pruned models lose more of their little Chinese than of their English. One reason is at hand: the layers were chosen by reading English text. We come back to this below, with a task.
 
 # %% [markdown]
 # ## Choice by hand
@@ -278,7 +279,8 @@ ax = by_choice.plot.barh(figsize=(8, 3), color=PALETTE[:3], edgecolor="black", w
 for container, hatch in zip(ax.containers, ("", "///", "..."), strict=True):
     plt.setp(container, hatch=hatch)
 ax.set(xlabel="log-probability of the answer (shorter bar = likelier)", title=item["question"], xlim=(None, 0))
-ax.legend(loc="lower left")
+ax.invert_yaxis()
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.tight_layout()
 plt.show()
 picks = ", ".join(f"{name} picks {column.idxmax()!r}" for name, column in by_choice.items())
@@ -303,7 +305,7 @@ print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 # First a check that the harness means what we computed: grammar items, by hand and by harness.
 
 # %%
-LIMIT = 60
+LIMIT = 100
 items = pd.read_json(tasks_folder / "grammar.jsonl", lines=True).head(LIMIT)
 
 
@@ -385,11 +387,13 @@ print("left out, because dense is not clearly above chance:", ", ".join(sorted(s
 # Plain retention on the left, above chance on the right:
 
 # %%
-fig, (left, right_) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
-plot_retention(retention, left, xlabel="retention (percent of dense)")
+fig, (left, right_) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+print("Plain:", end=" ")
+plot_retention(retention, left, xlabel="retention (percent of dense)").get_legend().remove()
+print("Above chance:", end=" ")
 plot_retention(above, right_, xlabel="retention above chance (percent of dense)")
-left.legend(loc="upper right", fontsize=8)
-right_.get_legend().remove()
+right_.set_yticklabels([])
+right_.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
 # %% [markdown]
@@ -411,6 +415,8 @@ PROMPTS = [
     "To make a good soup, you first have to",
     "The most important thing to know about the moon is",
     "My grandmother used to tell us that",
+    "When the train finally arrived, the passengers",
+    "Bees are useful because",
 ]
 writing = pd.DataFrame([
     {"model": name, "prompt": prompt, "text": continue_text(m, tokenizer, prompt, new_tokens=40)}
@@ -430,7 +436,10 @@ writing["reader"] = [
     perplexity_table(model, tokenizer, pd.DataFrame({"text": [p + t]}))["perplexity"].item()
     for p, t in zip(writing["prompt"], writing["text"], strict=True)
 ]
-writing.groupby("model", sort=False)[["repetition", "reader"]].mean().round(2)
+writing.groupby("model", sort=False)[["repetition", "reader"]].agg(["mean", "sem"]).round(2)
+
+# %% [markdown]
+# The dense model finds its own writing easiest, of course. Note how the two numbers work against each other: a loop is easy to predict, so a text that repeats itself may look *less* surprising than one that goes astray. Each of them alone could be fooled.
 
 # %% [markdown]
 # An instruct model should also answer. Its *chat template* puts the markers around a question that it was trained with.
@@ -479,29 +488,39 @@ for name, p in agreement.items():
 # %% [markdown]
 # ## Side by side
 #
-# Now all three measures, each in percent of the dense model. For perplexity we show dense divided by pruned. Choice is the mean above-chance retention of the choice tasks. For writing a single right token from a long context, `last_word`; for writing freely, the share of three-word sequences that are *not* repetitions.
+# Now all measures for all three models, each in its own unit, because percent of perplexity and percent of accuracy are not the same percent. Choice is the mean accuracy over `grammar`, `physical` and `science`, with the mean guessing level dotted. Generation appears twice: as the exact last word, which is one step of writing in a context given by someone else, and as the repetition in free writing.
 
 # %%
-whole = languages[languages["language"] == "English"].set_index("model")["perplexity"]
-choice_tasks = [task for task in clear if task not in ("last_word", "chinese")]
-freshness = 1 - writing.groupby("model", sort=False)["repetition"].mean()
-pruned_names = ["−3 layers", "−6 layers"]
-side = pd.DataFrame({
-    "choice, above chance": above.loc[choice_tasks].mean(),
-    "perplexity, dense / pruned": 100 * whole["dense"] / whole[pruned_names],
-    "last word, exactly": retention.loc["last_word"],
-    "free writing, not repeated": 100 * freshness[pruned_names] / freshness["dense"],
-}).T[pruned_names]  # fmt: skip
-plot_retention(side)
+chosen = results[results["task"].isin(["grammar", "physical", "science"])].groupby("model", sort=False)
+last = results[results["task"] == "last_word"].set_index("model")
+loops = 100 * writing.groupby("model", sort=False)["repetition"].agg(["mean", "sem"])
+panels = {
+    "perplexity": (languages[languages["language"] == "English"].set_index("model")["perplexity"], None),
+    "choice (% right)": (chosen["value"].mean(), chosen["standard_error"].apply(np.linalg.norm) / 3),
+    "last word (% right)": (last["value"], last["standard_error"]),
+    "writing (% repeated)": (loops["mean"], loops["sem"]),
+}
+
+# %%
+fig, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
+for ax, (title, (values, errors)) in zip(axes, panels.items(), strict=True):
+    ax.bar(values.index, values, yerr=errors, capsize=4, color=PALETTE[:3], hatch=("", "///", "..."), edgecolor="black")
+    ax.set_title(title, fontsize=10)
+guess = chosen["chance"].mean().iloc[0]
+axes[1].axhline(guess, color="black", linestyle=":")
 plt.show()
+(ppl, _), (choice, _), (word, _), (loop, _) = panels.values()
+for name in ("−3 layers", "−6 layers"):
+    print(f"{name}: perplexity times {ppl[name] / ppl['dense']:.1f}; choice keeps {(choice[name] - guess) / (choice['dense'] - guess):.0%} of what it has above chance, "
+          f"the last word {word[name] / word['dense']:.0%}; repetition goes from {loop['dense']:.0f} to {loop[name]:.0f} percent.")  # fmt: skip
 
 # %% [markdown]
-# Which breaks first? Read the light bars. With three layers fewer, the model still ranks given answers almost as before, while its perplexity has clearly risen, and when it writes it already walks in circles. The exact last word stands between: it is one step of generation, in a context that was written by someone else. With six layers fewer the order is the same, only further down. The percentages of different measures are not one unit; the *order in which they give way* is the finding, and it is why a pruned model should never be judged by multiple choice alone.
+# BREAKS
 
 # %% [markdown]
 # ## English against Chinese
 #
-# ShortGPT prunes bilingual models and reports Chinese benchmarks beside the English ones. Does removal harm one language more? First our model, which hardly knows Chinese: its `chinese` accuracy against guessing.
+# ShortGPT prunes bilingual models and reports Chinese benchmarks beside the English ones. Does removal harm one language more? For our model the bits per byte above said yes, Chinese, though it hardly knows any. A task should confirm it: the `chinese` accuracy against guessing.
 
 # %%
 for row in results[results["task"] == "chinese"].itertuples():
