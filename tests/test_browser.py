@@ -61,6 +61,15 @@ FIGURE = """handle => {
     return drawn ? images.map(image => image.src).join() : null;
 }"""
 
+BLANK = """images => images.filter(image => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth || 1, image.naturalHeight || 1];
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    const pixels = new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+    return pixels.every(pixel => pixel === pixels[0]);
+}).length"""
+
 
 def find_browser() -> str | None:
     """Return the path of an installed Chromium, if any."""
@@ -176,6 +185,11 @@ def errors(page) -> list[str]:
     return [text for text in without_bars if text.strip()]
 
 
+def blank_figures(page) -> int:
+    """Count the figures without any drawing. (Two threads that draw one pyplot figure leave such a picture behind.)"""
+    return page.eval_on_selector_all(".jp-OutputArea img", BLANK)
+
+
 def move_slider(page) -> tuple[str, str]:
     """Move the first slider one step by keyboard; return the figures of its cell before and after."""
     handle = page.locator(".jp-OutputArea .noUi-handle").first
@@ -238,6 +252,7 @@ def test_slider_redraws_its_figure_in_jupyterlab(tmp_path):
         page.screenshot(path=screenshots / "slider_after.png")
         assert before != after
         assert errors(page) == []
+        assert blank_figures(page) == 0, "a figure is empty after the slider has moved: see slider_after.png"
 
 
 def main() -> int:
@@ -253,7 +268,7 @@ def main() -> int:
             run_all(page)
             print(f"all cells ran in {time.perf_counter() - start:.0f} s")
         print(*photograph(page, options.folder), sep="\n")
-        found = errors(page)
+        found = errors(page) + ["blank figure"] * blank_figures(page)
     print(*found, sep="\n", file=sys.stderr)
     return 1 if found else 0
 

@@ -149,10 +149,10 @@ def test_links_inside_the_repository_resolve(path):
 @every_lesson
 def test_next_and_previous_links(path):
     """The last cell leads to the next lesson; a link called next or previous is what it says."""
-    names = [lesson.name for lesson in LESSONS]
+    names = sorted({f"{lesson.stem}.ipynb" for lesson in (*SOURCES, *LESSONS)})
     here = names.index(path.name)
     last = prose(cells(path)[-1])
-    if path != LESSONS[-1]:
+    if path.name != names[-1]:
         assert names[here + 1] in link_targets(last), f"the last cell does not link to {names[here + 1]}"
     label = r"\b(next|previous)\b[^.\n()]{0,60}?\]\(([^)\s]+\.ipynb)"
     for text in (prose(cells(path)[0]), last):

@@ -74,8 +74,8 @@ describe(model).T
 # %% [markdown]
 # ## 1. From text to vectors
 #
-# A language model never sees letters. A *tokenizer* cuts the text into *tokens*, frequent pieces of text, and gives each
-# its number in a fixed vocabulary.
+# A language model never sees letters. A *tokenizer* cuts the text into *tokens*, frequent pieces of text, and gives
+# each its number in a fixed vocabulary.
 #
 # Predict first: into how many tokens does the sentence below fall, and who owns the spaces?
 
@@ -212,8 +212,8 @@ print("x_out = x_in + attention + ffn holds")
 # ## 4. All layers at once
 #
 # Writing hooks by hand has two pitfalls. One that is forgotten stays on the model and fires forever; and some model
-# families return a tuple, or pass the state under a name. `watch_layers` takes care of both: it calls your function with
-# the layer's number, input and output, and leaves no hook behind, even after an error.
+# families return a tuple, or pass the state under a name. `watch_layers` takes care of both: it calls your function
+# with the layer's number, input and output, and leaves no hook behind, even after an error.
 
 # %%
 def report(layer, x_in, x_out):
@@ -258,8 +258,8 @@ pd.DataFrame({"next token": [repr(tokenizer.decode([i])) for i in top.indices], 
 # %% [markdown]
 # ## 5. A trap: the last hidden state of transformers
 #
-# transformers can return hidden states by itself, with `output_hidden_states=True`. Then why hooks? Compare the two, entry
-# by entry. Predict first: which entries will differ?
+# transformers can return hidden states by itself, with `output_hidden_states=True`. Then why hooks? Compare the two,
+# entry by entry. Predict first: which entries will differ?
 
 # %%
 theirs = model(ids, output_hidden_states=True).hidden_states
@@ -268,10 +268,10 @@ print(f"{len(theirs)} entries each; entries that differ: {different}")
 assert torch.equal(theirs[-1], model.model.norm(states[-1]))  # theirs is ours, after the final norm
 
 # %% [markdown]
-# Only the last entry differs, and the check says why: transformers reports it *after* the final norm. For most uses that
-# is welcome. For ours it is not, because the final norm belongs to no layer. How much does it disturb? We need the cosine
-# between what enters a layer and what leaves it: 1 means the same direction, 0 a right angle. From now on we read a
-# little more text: the first 256 tokens of four documents.
+# Only the last entry differs, and the check says why: transformers reports it *after* the final norm. For most uses
+# that is welcome. For ours it is not, because the final norm belongs to no layer. How much does it disturb? We need
+# the cosine between what enters a layer and what leaves it: 1 means the same direction, 0 a right angle. From now on
+# we read a little more text: the first 256 tokens of four documents.
 
 # %%
 documents = built_in_text().drop_duplicates("genre").head(4)
@@ -314,10 +314,10 @@ plot_norms(states)
 plt.show()
 
 # %% [markdown]
-# They grow all the way, over two orders of magnitude (the axis is logarithmic). The first layer alone makes the tokens
-# many times longer: the embedding is a small push, and what follows outweighs it. A question comes up. If every layer
-# added a vector of similar length, later layers would matter less and less beside such a long stream. Section 8 measures
-# whether that is so.
+# They grow all the way, over two orders of magnitude (the axis is logarithmic). The first layer alone makes the
+# tokens many times longer: the embedding is a small push, and what follows outweighs it. A question comes up. If
+# every layer added a vector of similar length, later layers would matter less and less beside such a long stream.
+# Section 8 measures whether that is so.
 #
 # The figure left out the first token of each document. Here it is, beside the others.
 
@@ -338,9 +338,9 @@ print(
 
 # %% [markdown]
 # This is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must sum to one, so a head that has
-# nothing to look for parks its weight on the first token, and the model has learned to give that token an extreme state
-# that serves as a parking place. One token in hundreds, yet it dominates every plain average: a mean over *states* would
-# show little else. Remember it when lesson 02 asks in which order to average.
+# nothing to look for parks its weight on the first token, and the model has learned to give that token an extreme
+# state that serves as a parking place. One token in hundreds, yet it dominates every plain average: a mean over
+# *states* would show little else. Remember it when lesson 02 asks in which order to average.
 
 # %% [markdown]
 # ## 7. Neighbours point the same way
@@ -362,9 +362,9 @@ plt.show()
 # %% [markdown]
 # ## 8. How much does a layer add?
 #
-# Almost parallel could mean that layers add almost nothing. Measure it: the length of what layer $i$ adds relative to the
-# stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first. If neighbours have a cosine of
-# about 0.96, what is your guess? And will it fall with depth?
+# Almost parallel could mean that layers add almost nothing. Measure it: the length of what layer $i$ adds relative to
+# the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first. If neighbours have a
+# cosine of about 0.96, what is your guess? And will it fall with depth?
 
 # %%
 x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
@@ -379,10 +379,10 @@ print(
 )
 
 # %% [markdown]
-# That is far from nothing. Nor does it fall with depth: the stream gets longer, and what the layers add gets longer with
-# it. How can a layer add a quarter of the stream's length and leave its direction almost alone?
-# Geometry answers: it depends on where the addition points. For one layer, here are the three vectors $x$, $f(x)$ and
-# their sum, at their true lengths (means over tokens) and their true angle.
+# That is far from nothing. Nor does it fall with depth: the stream gets longer, and what the layers add gets longer
+# with it. How can a layer add a quarter of the stream's length and leave its direction almost alone? Geometry
+# answers: it depends on where the addition points. For one layer, here are the three vectors $x$, $f(x)$ and their
+# sum, at their true lengths (means over tokens) and their true angle.
 
 # %%
 layer = 14
@@ -412,9 +412,9 @@ print(f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream
 # %% [markdown]
 # ## 9. Reading the model's mind half way
 #
-# Hidden states at every depth have the same shape, so nothing stops us from pretending that the model ended early: apply
-# the final norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens** (nostalgebraist,
-# 2020). When does the answer "Paris" appear: early, in the middle, or late?
+# Hidden states at every depth have the same shape, so nothing stops us from pretending that the model ended early:
+# apply the final norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens**
+# (nostalgebraist, 2020). When does the answer "Paris" appear: early, in the middle, or late?
 
 # %%
 def readable(token_id):
@@ -460,8 +460,8 @@ draw_lens(prompts[0])
 # Two cautions. Middle states were never trained to be read by the final head, so the lens shows when an answer becomes
 # *readable*, not when it was found. And it is one sentence.
 #
-# The menu below shows other prompts (in a running notebook). In a saved one, change the number in the cell after it. There
-# we look at the model's arithmetic: what will it make of "Two plus two equals"?
+# The menu below shows other prompts (in a running notebook). In a saved one, change the number in the cell after it.
+# There we look at the model's arithmetic: what will it make of "Two plus two equals"?
 
 # %%
 import ipywidgets as widgets
@@ -515,8 +515,8 @@ draw_lens(prompts[2])
 #
 # ## Next
 #
-# Neighbouring states are almost parallel. So what do these layers do, and which of them could go? The next step turns the
-# cosine into a score for each layer, and asks how far that score can be trusted.
+# Neighbouring states are almost parallel. So what do these layers do, and which of them could go? The next step turns
+# the cosine into a score for each layer, and asks how far that score can be trusted.
 #
 # **Next:** [02 · Block Influence: derive, compute, trust](02_block_influence.ipynb) · **Previous:**
 # [00 · Start here](00_start_here.ipynb)

@@ -18,15 +18,15 @@
 # # 02 · Block Influence: derive, compute, trust
 #
 # Lesson 01 ended with a puzzle: from one layer to the next, the hidden states hardly turn. ShortGPT makes a score of
-# that, **Block Influence** (section 3.1, equation 1), and removes the layers that score lowest. The formula is one line.
-# Getting it right on a real model, and knowing how far to trust it, takes a lesson.
+# that, **Block Influence** (section 3.1, equation 1), and removes the layers that score lowest. The formula is one
+# line. Getting it right on a real model, and knowing how far to trust it, takes a lesson.
 #
 # **You will be able to**
 #
 # * derive Block Influence from the cosine, and say why every part of the formula is where it is;
 # * compute it for one layer by hand and for all layers with the toolkit, with standard errors;
 # * test a score: against float64, against padding and batch splits, and against half precision;
-# * say how much text a stable choice of layers needs, and which text not to use.
+# * say how much text a stable choice of layers needs, and why the kind of text matters.
 #
 # **Before:** [lesson 01](01_hidden_states.ipynb) (hidden state, residual stream, hook) · **Takes:** about 4 minutes on
 # 2 CPU cores · **Memory:** about 3 GB · **Download:** 93 MB once (shared by all lessons)
@@ -96,8 +96,8 @@ pd.DataFrame({"b": [tuple(b.tolist()) for b in others], "cosine": cosines, "1 - 
 
 # %% [markdown]
 # Same direction: 1, however long. Right angle: 0. Opposite: −1. And $(4, 3)$ has the dot product 24 with $a$, both
-# lengths are 5, so 24/25. The last column turns the scale round: 0 for "did not turn", growing with the turn, at most 2.
-# Here are the four pairs as arrows.
+# lengths are 5, so 24/25. The last column turns the scale round: 0 for "did not turn", growing with the turn, at most
+# 2. Here are the four pairs as arrows.
 
 # %%
 def draw_pair(ax, x_in, x_out):
@@ -191,10 +191,11 @@ print(
 )
 
 # %% [markdown]
-# In the wrong order nearly every layer looks idler than it is, because different tokens turn in different directions. One
-# layer looks far busier. It is the one in which lesson 01 saw the attention sink leap to its extreme length: a single
-# token long enough to swing the whole mean. Equation 1 gives every token one vote, whatever its length, and that layer is an
-# ordinary one.
+# In the wrong order nearly every layer looks idler than it is, because different tokens turn in different directions.
+# One layer looks far busier. It is the one in which lesson 01 saw the attention sink leap to its extreme length: a
+# single token long enough to swing the whole mean. Equation 1 gives every token one vote, whatever its length, and
+# that layer gets an ordinary score. (Whether it is an ordinary layer is another matter. Keep its number for section
+# 10.)
 
 # %% [markdown]
 # ## 3. Why length does not matter, and when it does
@@ -202,9 +203,10 @@ print(
 # The cosine ignores lengths. In a pre-norm model that is reasonable: each attention and FFN reads the stream through
 # RMSNorm, which removes the length anyway. Only the direction is read.
 #
-# But it is a choice. A layer that merely *stretches* its input scores 0, although it makes all later additions relatively
-# smaller. A score that takes length into account is the **relative magnitude** $|f(x)| / |x + f(x)|$ (Samragh et al.,
-# arXiv 2311.18329), lesson 01's "how much does a layer add". Would it choose other layers? First the tiny case.
+# But it is a choice. A layer that merely *stretches* its input scores 0, although it makes all later additions
+# relatively smaller. A score that takes length into account is the **relative magnitude** $|f(x)| / |x + f(x)|$
+# (Samragh et al., arXiv 2311.18329), lesson 01's "how much does a layer add". Would it choose other layers? First the
+# tiny case.
 
 # %%
 pairs = {"stretch by 2": (a, 2 * a), "turn, same length": (a, torch.tensor([4.0, 3.0])), "nothing": (a, a)}
@@ -237,9 +239,9 @@ both = set(score.argsort()[:9].tolist()) & set(magnitude.argsort()[:9].tolist())
 print(f"Block Influence and relative magnitude rise together; {len(both)} of their 9 lowest layers are the same.")
 
 # %% [markdown]
-# The points follow the curve: these layers add mostly sideways, so length and turn carry nearly the same information and
-# both scores choose similar layers. That is a fact about this model, not a theorem; lesson 06 compares what the choices
-# cost.
+# The points follow the curve: these layers add mostly sideways, so length and turn carry nearly the same information
+# and both scores choose similar layers. That is a fact about this model, not a theorem; lesson 06 compares what the
+# choices cost.
 
 # %% [markdown]
 # ## 4. The toolkit's function
@@ -253,8 +255,8 @@ print(inspect.getsource(block_influence))
 
 # %% [markdown]
 # One line. The `.float()` in it is not decoration; section 7 shows what happens without. The expectation is in
-# `score_layers`: it streams texts through the model, sums per document, and forgets each pair of states at once. It also
-# leaves out padding. To be sure what it does, compute one layer by hand, with a hook of our own, and compare.
+# `score_layers`: it streams texts through the model, sums per document, and forgets each pair of states at once. It
+# also leaves out padding. To be sure what it does, compute one layer by hand, with a hook of our own, and compare.
 
 # %%
 layer, seen = 14, {}
@@ -300,9 +302,9 @@ plt.show()
 
 # %% [markdown]
 # Read it with the axis in mind: it is logarithmic. The first layer stands alone, since it turns embeddings into
-# something else altogether; the second and the last follow, and one layer late in the model. Most layers lie in a narrow band a few
-# hundredths high. The hatched ones are the six lowest. For Llama-2-7B the paper shows the same picture with other
-# numbers: about 0.05 in the middle, above 0.4 for the first layer (ShortGPT, figure 3).
+# something else altogether; the second and the last follow, and one layer late in the model. Most layers lie in a
+# narrow band a few hundredths high. The hatched ones are the six lowest. For Llama-2-7B the paper shows the same
+# picture with other numbers: about 0.05 in the middle, above 0.4 for the first layer (ShortGPT, figure 3).
 #
 # But *where* the low layers are differs. Here are the paper's choices (ShortGPT, table 9) and ours at the same share of
 # layers, aligned by relative depth.
@@ -319,9 +321,9 @@ for ax, ((name, layers), removed) in zip(axes, chosen.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the paper's four models the low layers form one block in the last third of the depth, and the very last layer always
-# stays. In SmolLM2-135M most of them sit in the middle, with two more further up and one near the start. So "remove deep
-# layers" is not the rule. The rule is "measure", and it gives different answers for different models.
+# In the paper's four models the low layers form one block in the last third of the depth, and the very last layer
+# always stays. In SmolLM2-135M most of them sit in the middle, with two more further up and one near the start. So
+# "remove deep layers" is not the rule. The rule is "measure", and it gives different answers for different models.
 
 # %% [markdown]
 # ## 6. Trust, part one: is the number right?
@@ -345,29 +347,27 @@ del exact_model
 # either side, then in two batches.
 
 # %%
-def score_padded(side, batch_size):
+def pad(side, batch_size):
     tokenizer.padding_side = side
-    uneven = [text[:characters] for text, characters in zip(texts, (200, 500, 900, 1300), strict=True)]
-    batches = calibration_batches(tokenizer, uneven, batch_size=batch_size, pack=False)
-    return batches, score_layers(model, batches, progress=False).values
+    uneven = [text[:characters] for text, characters in zip(texts, (100, 250, 450, 650), strict=True)]
+    return calibration_batches(tokenizer, uneven, batch_size=batch_size, pack=False)
 
 
-_, alone = score_padded("right", 1)
+alone = score_layers(model, pad("right", 1), progress=False).values
 for side, batch_size in (("right", 4), ("left", 4), ("left", 2)):
-    batches, values = score_padded(side, batch_size)
-    print(f"padded {side:5}, batches of {batch_size}: largest difference {np.abs(values - alone).max():.1e}")
-    assert np.abs(values - alone).max() < 1e-6
+    difference = np.abs(score_layers(model, pad(side, batch_size), progress=False).values - alone).max()
+    print(f"padded {side:5}, batches of {batch_size}: largest difference {difference:.1e}")
+    assert difference < 1e-6
 
 # %% [markdown]
 # No difference beyond rounding. That is not luck: average over all positions, as if pads were text, and see.
 
 # %%
 for side in ("right", "left"):
-    batches, _ = score_padded(side, 4)
-    padded = hidden_states(model, batches[0])
-    unmasked = block_influence(padded[:-1], padded[1:]).mean((1, 2)).numpy()
-    real = int(batches[0]["attention_mask"].sum())
-    share = 1 - real / batches[0]["attention_mask"].numel()
+    padded = pad(side, 4)[0]
+    padded_states = hidden_states(model, padded)
+    unmasked = block_influence(padded_states[:-1], padded_states[1:]).mean((1, 2)).numpy()
+    share = 1 - padded["attention_mask"].float().mean()
     worst = np.abs(unmasked / alone - 1).max()
     print(f"pads counted, {side:5} ({share:.0%} pads): a score is off by up to {worst:.0%}")
 tokenizer.padding_side = "right"
@@ -380,7 +380,8 @@ tokenizer.padding_side = "right"
 #
 # Models usually run in 16 bits, and then a subtle trap opens. float16 ends at 65,504. Hidden states fit. But the
 # *product of two lengths* does not have to: 256 times 256 is the limit. Predict, with lesson 01's growing states in
-# mind: which layers will be hit? We take our captured states, round them to float16, and compute the same formula there.
+# mind: which layers will be hit? We take our captured states, round them to float16, and compute the same formula
+# there.
 
 # %%
 def block_influence_float16(x_in, x_out):
@@ -408,26 +409,32 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
     print(f"{name:20} lowest six: {lowest}")
 
 # %% [markdown]
-# Every layer behind the overflow gets a score near 0.5, so none of them can be chosen any more, whatever it does. No error
-# appeared and the list looks plausible. Hence the `.float()` in `block_influence`, and hence `score_layers` stops with an
-# error when a state itself is not finite, instead of replacing it. (bfloat16 has float32's range and does not overflow.)
+# Every layer behind the overflow gets a score near 0.5, so none of them can be chosen any more, whatever it does. No
+# error appeared and the list looks plausible. Hence the `.float()` in `block_influence`, and hence `score_layers`
+# stops with an error when a state itself is not finite, instead of replacing it. (bfloat16 has float32's range and
+# does not overflow.)
 
 # %% [markdown]
 # ## 8. Trust, part two: how sure is the choice?
 #
 # The scores are means over 27 documents. Other documents would give slightly other means. The *standard error* says how
-# much; it is computed over documents, since tokens of one text are not independent. Layer 14 scores lower than
-# layer 17. By chance? Compare the two on the same documents, and see whether the difference is large against its error.
+# much; it is computed over documents, since tokens of one text are not independent. To compare two layers, take their
+# difference on the *same* documents: what a text does to both cancels. Predict which of these three differences are
+# certain: layers 14 and 24, 14 and 17, 3 and 12.
 
 # %%
-for first, second in ((14, 17), (14, 24)):
+for first, second in ((14, 24), (14, 17), (3, 12)):
     difference, error = scores.difference(first, second)
     print(f"layer {first} minus layer {second}: {difference:+.4f} +- {error:.4f}, {abs(difference) / error:.1f} standard errors")
 
 # %% [markdown]
-# Below about two standard errors, "less important" is not a finding. But a choice of six is more than one comparison. A
-# *bootstrap* asks directly: draw 27 documents with replacement, choose the six lowest, repeat a thousand times, and count
-# how often each layer is among them. Layers near 0 or 1 are settled. Which ones are not?
+# The first is plain. The second is tiny, yet several times its error, thanks to the pairing. The third is smaller than
+# its error: which of the two layers scores lower depends on the documents. Below about two standard errors, "less
+# important" is not a finding.
+#
+# A choice of six is many comparisons at once. A *bootstrap* asks directly: draw 27 documents with replacement, choose
+# the six lowest, repeat a thousand times, and count how often each layer is among them. Layers near 0 or 1 are
+# settled.
 
 # %%
 frequency = scores.selection_frequency(6)
@@ -444,11 +451,12 @@ print(f"{sum(settled)} layers are chosen in more than 95 percent of the resample
       f"others share the remaining places.")  # fmt: skip
 
 # %% [markdown]
-# So the honest answer to "which six?" is: these few for sure, and then a choice among near equals. A plan that takes one
-# of the near equals is no worse for it by this measure.
+# So the honest answer to "which six?" is: these few for sure, and for the last place a choice among near equals. By
+# this measure a plan that takes the other one is no worse.
 #
-# How much text does one need for that? The scores keep one sum per document, so we can pretend to have read less, without
-# reading again: draw two *separate* sets of $n$ documents, choose layers from each, and see how many choices they share.
+# How much text does one need for that? The scores keep one sum per document, so we can pretend to have read less,
+# without reading again: draw two *separate* sets of $n$ documents, choose layers from each, and see how many choices
+# they share. Predict: will the lowest three, six or nine be the hardest to agree on?
 
 # %%
 def agreement(documents, choose, draws=300):
@@ -474,20 +482,25 @@ for choose, style in zip(stability, ("o-", "s--", "^:"), strict=True):
 ax.set(xlabel="tokens read for each choice", ylabel="share of layers in common", ylim=(0, 1.05))
 ax.legend()
 plt.show()
-print(f"Two choices from {tokens[0]:,.0f} tokens each share {stability[6].iloc[0]:.0%} of their six layers; from "
-      f"{tokens[-1]:,.0f} tokens each, {stability[6].iloc[-1]:.0%}.")  # fmt: skip
+ordered = np.sort(scores.values)
+for choose in stability:
+    gap = ordered[choose] - ordered[choose - 1]
+    print(f"Lowest {choose}: {stability[choose].iloc[0]:.0%} in common from {tokens[0]:,.0f} tokens each, "
+          f"{stability[choose].iloc[-1]:.0%} from {tokens[-1]:,.0f}; the next layer scores {gap:.4f} more.")  # fmt: skip
 
 # %% [markdown]
-# A few hundred tokens already give most of the choice, and some thousands settle what can be settled. What
-# remains comes from the near equals, and more text of the same kind helps little. Compare that with the cost of training data: the paper's method
-# needs one forward pass over a few pages.
+# One page of text already gives most of each choice, and some thousand tokens settle what can be settled. But more
+# text does not help everywhere. Whether a choice becomes certain depends on the gap at which it cuts: layers three
+# and four, or nine and ten, lie clearly apart; six and seven are our near equals. So a good number of layers to
+# remove is one that cuts at a gap. And the whole measurement is cheap: one forward pass over a few pages, no
+# training.
 
 # %% [markdown]
 # ## 9. Which text?
 #
 # More of the same text is one thing, *other* text another. Our nine genres are scored already. Three more: Chinese,
-# Python's own documentation (`pydoc_data.topics`, part of every Python), and, as a warning, random tokens. SmolLM2 hardly knows
-# Chinese, so that row shows a text foreign to the model more than it shows a language.
+# Python's own documentation (`pydoc_data.topics`, part of every Python), and random tokens, which are no text at all.
+# SmolLM2 hardly knows Chinese, so take that row as "text foreign to the model".
 #
 # Predict which of the three will be the odd one out.
 
@@ -514,9 +527,9 @@ always = ranks.columns[(ranks.loc[list(by_genre)] <= 9).all()]
 print(f"Layers {', '.join(map(str, always))} are among the nine lowest in every English genre.")
 
 # %% [markdown]
-# Down a column, equal colours mean that the texts agree about a layer. Two numbers summarise each row: the correlation of
-# its ranks with those of the English documents (without the genre itself), and how many of the lowest six and nine
-# layers both have in common.
+# Down a column, equal colours mean that the texts agree about a layer. Two numbers summarise each row: the
+# correlation of its ranks with those of the English documents (without the genre itself), and how many of the lowest
+# six and nine layers both have in common.
 
 # %%
 def lowest(values, n):
@@ -532,42 +545,72 @@ for name, part in by_text.items():
 pd.DataFrame(rows).T.astype({"tokens": int, "of lowest 6": int, "of lowest 9": int})
 
 # %% [markdown]
-# All English genres agree about the rough picture: high, low and middle. The order *within* the low group depends on the
-# text. Chinese and random tokens move whole layers, and that is the practical advice: calibrate on text like the text
-# you will use the model for, and never on noise, which sends the model where no text goes. It also means that a table
-# of scores without its calibration text is half a result; the toolkit stores a fingerprint of the text in every plan.
+# All English genres agree about the rough picture, and the Python documentation joins them; the order within the low
+# group depends on the text. The odd one out is not the noise but the foreign text: layers 25 and 26, nearly the
+# idlest on English, rank in the middle or above on Chinese. A plan made from English alone would remove them, and
+# whoever needs Chinese might pay for it (lesson 05 tests both languages).
+#
+# Random tokens do better than one might fear. Much of a layer's score is a property of the layer, whatever it reads.
+# That is a reason to distrust a good-looking result, not to calibrate on noise: its order is further from the real
+# one than that of any genre, though three documents were enough for each of those. The practical rule: calibrate on
+# text like the text that the model is for, and say which. The toolkit stores a fingerprint of the calibration text in
+# every plan.
 
 # %% [markdown]
 # ## 10. What Block Influence does not tell
 #
-# Everything so far was about whether BI is measured well. Whether it measures the right thing is another question. What we
-# want to know is the *damage* when a layer goes. BI looks at the layer's own step only; it can't see whether later layers
-# depend on that step, or are able to make up for it. A preview of lesson 03: remove one layer at a time and measure **perplexity**,
-# the model's surprise at text it has not seen (lower is better, lesson 05 has the details).
+# Everything so far was about whether BI is measured well. Whether it measures the right thing is another question.
+# What we want to know is the *damage* when a layer goes. BI looks at the layer's own step only; it can't see whether
+# later layers depend on that step, or are able to make up for it. A preview of lesson 03: remove one layer at a time
+# and measure **perplexity**, the model's surprise at text it has not seen (lower is better, lesson 05 has the
+# details).
 
 # %%
 by_rank = np.argsort(scores.values)
-tried = by_rank[[0, 1, 3, 6, 10, 15, 20, 25, 27]]
+tried = [int(layer) for layer in by_rank[[0, 1, 3, 6, 10, 20, 25, 27]]] + [odd]
 text = [built_in_text("perplexity", genre="encyclopedic")["text"][0]]
 dense = perplexity(model, tokenizer, text)
-damage = [perplexity(remove_layers(model, [int(layer)]), tokenizer, text) / dense for layer in tried]
+damage = [perplexity(remove_layers(model, [layer]), tokenizer, text) / dense for layer in tried]
 
 # %%
 _, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
-ax.scatter(scores.values[tried], damage, color=PALETTE[0])
-for layer, ratio in zip(tried, damage, strict=True):
-    ax.annotate(f"layer {layer}", (scores.values[layer], ratio), xytext=(5, 3), textcoords="offset points", fontsize=8)
+ax.scatter(scores.values[tried[:-1]], damage[:-1], color=PALETTE[0])
+ax.scatter(scores.values[odd], damage[-1], marker="s", s=60, color=PALETTE[1], label=f"layer {odd}, from section 2")
+for i, (layer, ratio) in enumerate(zip(tried, damage, strict=True)):
+    place = (5, 4) if i % 2 else (5, -11)
+    ax.annotate(str(layer), (scores.values[layer], ratio), xytext=place, textcoords="offset points", fontsize=9)
 ax.set(xscale="log", yscale="log", xlabel="Block Influence", ylabel="perplexity without the layer / with")
+ax.legend()
 plt.show()
-print(f"Without layer {tried[0]} (lowest score) perplexity is {damage[0]:.2f} times that of the whole model; without layer "
-      f"{tried[-1]} it is {damage[-1]:.2f} times.")  # fmt: skip
+print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest score), {damage[-2]:.0f}-fold without layer "
+      f"{tried[-2]} (among the highest), and {damage[-1]:.1f}-fold without layer {odd}, which scores only "
+      f"{scores.values[odd]:.3f}.")  # fmt: skip
 
 # %% [markdown]
-# @@DAMAGE@@
+# The ends of the picture support the score. The lowest layers cost little (and among themselves one document can't rank
+# them); a layer with a very high score costs a great deal.
 #
+# The square does not fit. By its score this layer is average, but removing it hurts more than removing layers that
+# score higher. It is the layer that creates the attention sink. It changes *one* token in hundreds, which is one vote
+# in equation 1, yet all later layers rely on that token. The wrong formula of section 2 noticed it, for a wrong
+# reason; the right formula, by design, does not.
+#
+# So Block Influence is a *proxy*: cheap, stable, good at naming candidates that can go, and blind to what later layers
+# need. Lesson 03 measures every layer.
+
+# %% [markdown]
 # ## What we saw
 #
-# @@SAW@@
+# * Block Influence is one minus the cosine of a layer's input and output, taken per token and then averaged. Averaging the
+#   states first hides turns that cancel, and lets one long token speak for all.
+# * The toolkit's score equals one computed by hand, agrees with float64 far beyond any digit that matters, and does not
+#   depend on padding or batch size. The same formula in float16 loses the deep layers to overflow and changes the
+#   choice.
+# * On SmolLM2-135M the lowest layers lie in the middle, with a few elsewhere; in the paper's models they form one block in
+#   the last third.
+# * A few thousand tokens settle what can be settled. Near equals stay near equals; foreign text (here Chinese) changes
+#   the choice.
+# * A low score made for a cheap removal in all cases we tried, but an average score hid a layer that the model needs.
 #
 # ## Three questions
 #
@@ -582,9 +625,9 @@ print(f"Without layer {tried[0]} (lowest score) perplexity is {damage[0]:.2f} ti
 # **2.** Two layers score 0.0259 and 0.0262, each with a standard error of 0.0003. Is the first one less important?
 #
 # <details><summary>Answer</summary>
-# That can't be said from these numbers: the difference is about as large as its error. Compare them on the same documents
-# (<code>difference</code>), or see how often each is chosen (<code>selection_frequency</code>). And even a sure
-# difference in BI is no sure difference in damage.
+# That can't be said from these numbers: the difference is about as large as its error. Compare them on the same
+# documents (<code>difference</code>), or see how often each is chosen (<code>selection_frequency</code>). And even a
+# sure difference in BI is no sure difference in damage.
 # </details>
 #
 # **3.** You score a float16 model with code that computes norms in float16. It runs without an error and never chooses a deep layer.
@@ -597,6 +640,7 @@ print(f"Without layer {tried[0]} (lowest score) perplexity is {damage[0]:.2f} ti
 #
 # ## Next
 #
-# We have a score for each layer, and know how far to trust it. Time to remove layers and see what the model still can do.
+# We have a score for each layer, and know how far to trust it. Time to remove layers and see what the model still can
+# do.
 #
 # **Next:** [03 · Pruning](03_pruning.ipynb) · **Previous:** [01 · Hidden states](01_hidden_states.ipynb)
