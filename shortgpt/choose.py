@@ -30,7 +30,7 @@ class PruningPlan:
         criterion: what chose them, for instance ``"block_influence"`` or ``"reverse"``.
         scores: score of each layer that could be chosen, keyed by its original index (empty for criteria without one).
         calibration: ``tokens, samples, sha256`` of the text that was read.
-        model: name of the model, for the reader; it is not checked.
+        model: name of the model, ``@commit`` included if it came from the Hub; for the reader, it is not checked.
         versions: of shortgpt, torch and transformers.
     """
 
@@ -119,6 +119,7 @@ def choose_layers(
         criterion=scores.metric if order == "score" else order,
         scores={original[i]: float(value) for i, value in enumerate(scores.values)} if order == "score" else {},
         calibration={"tokens": int(scores.counts.sum()), "samples": len(scores.counts), "sha256": scores.sha256},
+        model=scores.model,
     )
 
 

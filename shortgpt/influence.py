@@ -65,6 +65,7 @@ class LayerScores:
         metric: a key of `METRICS`.
         removed: original indices of layers that had been removed before scoring (empty for a dense model).
         sha256: fingerprint of the calibration tokens, whatever their batches or padding.
+        model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
     """
 
     sums: np.ndarray
@@ -72,6 +73,7 @@ class LayerScores:
     metric: str = "block_influence"
     removed: tuple[int, ...] = ()
     sha256: str = ""
+    model: str = ""
 
     @property
     def values(self) -> np.ndarray:
@@ -108,7 +110,7 @@ class LayerScores:
             raise ValueError("only scores of one metric and one model can be merged")
         sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
         both = hashlib.sha256((self.sha256 + other.sha256).encode()).hexdigest()
-        return LayerScores(sums, counts, self.metric, self.removed, both)
+        return LayerScores(sums, counts, self.metric, self.removed, both, self.model)
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
         """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
@@ -190,7 +192,9 @@ def score_layers(
     if not counts or not sum(c.sum() for c in counts):
         raise ValueError("the calibration batches hold no token: give calibration_batches() some text")
     all_sums, all_counts = np.concatenate(sums), np.concatenate(counts)
-    return LayerScores(all_sums, all_counts, metric, removed_so_far(model), digest.hexdigest())
+    commit = getattr(model.config, "_commit_hash", None)
+    name = model.config.name_or_path + (f"@{commit}" if commit else "")
+    return LayerScores(all_sums, all_counts, metric, removed_so_far(model), digest.hexdigest(), name)
 
 
 def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> pd.DataFrame:

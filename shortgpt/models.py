@@ -63,6 +63,7 @@ def load(
             dtype = torch.float32 if device == "cpu" or is_default else "auto"
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
+    model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if "device_map" not in options and not getattr(model, "hf_device_map", None):
         model = model.to(device)
     if model.dtype == torch.bfloat16 and model.device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0):

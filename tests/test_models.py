@@ -37,6 +37,7 @@ def test_the_packaged_model_is_an_ordinary_float32_model(real):
     row = describe(model).iloc[0]
     assert (row["layers"], row["hidden_size"], row["dtype"]) == (30, 576, "float32")
     assert row["parameters"] == 134_515_008 and not hasattr(model.config, "quantization_config")
+    assert model.config.name_or_path == DEFAULT_MODEL
     assert not model.training and model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert tokenizer.decode(tokenizer("depth pruning")["input_ids"]) == "depth pruning" and tokenizer.chat_template
 
@@ -163,6 +164,7 @@ def test_local_folders_load_and_bad_ones_are_named(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "model")
     model, loaded = load(tmp_path / "model", device="cpu")
     assert model.config.vocab_size == VOCABULARY and model.dtype == torch.float32 and len(loaded) == len(tokenizer)
+    assert model.config.name_or_path == str(tmp_path / "model")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no model: it has no config.json"):
         load(tmp_path / "empty")

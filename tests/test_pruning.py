@@ -202,7 +202,9 @@ def test_save_notices_a_checkpoint_that_reloads_as_another_model(tiny, tmp_path,
 
 
 def test_plans_round_trip_and_reject_what_is_no_plan(tiny, batch, tmp_path):
+    tiny.config._name_or_path, tiny.config._commit_hash = "owner/tiny", "abc123"
     plan = choose_layers(score_layers(tiny, [batch], progress=False), 2)
+    assert plan.model == "owner/tiny@abc123"
     path = plan.to_json(tmp_path / "plan.json")
     assert PruningPlan.from_json(path) == plan and json.loads(path.read_text())["schema"] == 1
     assert plan.kept == tuple(sorted(set(range(LAYERS)) - set(plan.removed)))
