@@ -104,8 +104,17 @@ def measure_results() -> dict:
     """The results table of the project's README, and its figure."""
     import matplotlib.pyplot as plt
 
-    from shortgpt import calibration_batches, choose_layers, load, perplexity, plots, quantize, remove_layers
-    from shortgpt import score_layers, size
+    from shortgpt import (
+        calibration_batches,
+        choose_layers,
+        load,
+        perplexity,
+        plots,
+        quantize,
+        remove_layers,
+        score_layers,
+        size,
+    )
 
     model, tokenizer = load(device="cpu")
     scores = score_layers(model, calibration_batches(tokenizer))

@@ -117,7 +117,7 @@ def plot_sweep(
             f"{label + ': ' if hue else ''}{quantity} goes from {rows[y].iloc[0]:,.1f} at {rows[x].iloc[0]:g} "
             f"to {rows[y].iloc[-1]:,.1f} at {rows[x].iloc[-1]:g} {xlabel}"
             for label, rows in groups
-        ).capitalize()
+        )
         + "."
     )
     return ax
@@ -220,7 +220,7 @@ def plot_layers(depth: int, removed: Sequence[int] | Mapping[str, Sequence[int]]
         "; ".join(
             f"{name + ': ' if name else ''}removed layers {', '.join(map(str, sorted(gone))) or 'none'} of {depth}"
             for name, gone in rows.items()
-        ).capitalize()
+        )
         + "."
     )
     return ax
@@ -233,4 +233,4 @@ def _new_axes(width: float = 7, height: float = 4) -> Axes:
 
 
 def _say(sentence: str) -> None:
-    print(sentence)
+    print(sentence[:1].upper() + sentence[1:])

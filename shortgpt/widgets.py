@@ -9,9 +9,9 @@ from __future__ import annotations
 from html import escape
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
+from matplotlib.figure import Figure
 
 from shortgpt.plots import plot_layers, plot_sweep
 
@@ -48,11 +48,13 @@ def pruning_explorer(table: pd.DataFrame, depth: int) -> widgets.Widget:
         row = look_up(table, criterion=criterion, removed=removed)
         print(f"{criterion}, {removed} of {depth} layers removed: perplexity {row['perplexity']:,.1f}")
         print(f"{row['parameters'] / 1e6:.1f} million parameters")
-        _, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.2), height_ratios=[1, 4], layout="constrained")
+        # not through pyplot: JupyterLab runs callbacks in another thread, and pyplot's figures are one thread's
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        top, bottom = figure.subplots(2, 1, height_ratios=[1, 4])
         plot_layers(depth, row["layers"], ax=top)
         plot_sweep(table, y="perplexity", hue="criterion", ax=bottom)
         bottom.plot(removed, row["perplexity"], marker="o", markersize=16, fillstyle="none", color="black")
-        plt.show()
+        display(figure)
         display(widgets.HTML(f"<b>It writes:</b> {escape(row['text'])}"))
 
     output = widgets.interactive_output(show, {"criterion": criterion, "removed": removed})

@@ -239,7 +239,7 @@ ids = tokenizer(PROMPTS[0], return_tensors="pt").input_ids.to(model.device)
 with torch.inference_mode():
     torch.testing.assert_close(reloaded(ids).logits, pruned(ids).logits, rtol=0, atol=0)
 print(f"reloaded with the same outputs, to the last bit; {size(reloaded, folder)['disk_bytes'] / 1e6:.0f} MB on disk")
-print("in", OUTPUT.as_posix(), "there are now:", ", ".join(sorted(path.name for path in OUTPUT.iterdir())))
+print(f"{OUTPUT.as_posix()} now holds {folder.name} and results.csv")
 
 # %% [markdown]
 # Last, the whole lesson in one picture: what is left of the dense model, in percent.

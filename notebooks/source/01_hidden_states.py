@@ -61,6 +61,7 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
 from shortgpt import block_influence, span_distances, watch_layers
@@ -435,13 +436,14 @@ def logit_lens(prompt):
 def draw_lens(prompt):
     words, probabilities = lenses[prompt]
     rows = sorted({*range(0, len(words), 4), *range(len(words) - 7, len(words))})
-    _, ax = plt.subplots(figsize=(1.05 * words.shape[1] + 1.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(1.05 * words.shape[1] + 1.6, 4.6), layout="constrained")  # a menu calls this: no pyplot
+    ax = figure.subplots()
     sns.heatmap(
         probabilities.loc[rows], annot=words.loc[rows].to_numpy(), fmt="", ax=ax, cmap="Blues", vmin=0, vmax=1.4,
         linewidths=0.5, cbar=False, annot_kws={"fontsize": 9},
     )  # fmt: skip
     ax.set(xlabel="token read", ylabel="layers passed")
-    plt.show()
+    display(figure)
     answer = words.iloc[-1, -1]
     since = len(words) - int((words.iloc[::-1, -1] == answer).astype(int).cummin().sum())
     print(f"The prediction after the last token is {answer!r}; it is the lens's first choice from depth {since} on.")

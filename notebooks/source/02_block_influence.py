@@ -66,6 +66,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 from torch.nn.functional import cosine_similarity
 
 from shortgpt import block_influence, built_in_text, calibration_batches, choose_layers, decoder_layers
@@ -124,12 +125,13 @@ print("One minus cosine of (3, 4) (solid) and four other vectors (dashed): longe
 
 # %%
 def show_turn(degrees):
-    _, ax = plt.subplots(figsize=(3.2, 2.6), layout="constrained")
+    figure = Figure(figsize=(3.2, 2.6), layout="constrained")  # a slider calls this: no pyplot
+    ax = figure.subplots()
     angle = torch.deg2rad(torch.tensor(float(degrees)))
     x_in, x_out = torch.tensor([5.0, 0.0]), 5 * torch.stack([angle.cos(), angle.sin()])
     draw_pair(ax, x_in, x_out)
     ax.set(xlim=(-6, 6), ylim=(-1, 6))
-    plt.show()
+    display(figure)
     print(f"A turn of {degrees} degrees scores {block_influence(x_in, x_out):.4f} (solid: before, dashed: after).")
 
 
