@@ -26,7 +26,7 @@
 # - compute whether the losses of pruning and quantization add up;
 # - save a pruned, quantized model and check that what reloads is what you saved.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 6 minutes on 2 CPU cores · **Memory:** about 3 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 6 minutes on 2 CPU cores · **Memory:** about 3.5 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
@@ -427,7 +427,7 @@ print(f"The largest interaction is {worst['interaction']:+.3f} ± {worst['s.e.']
       f"next to {worst['pruning']:.2f} for pruning and {worst['quantization']:.2f} for quantization.")  # fmt: skip
 
 # %% [markdown]
-# The first two bars tell nearly the whole story: **in the loss, the two damages add up**, which means that in perplexity they multiply. The interaction is small beside them. It is positive, so if anything a pruned model is a little more sensitive to rounding; but look at the standard errors, and remember that four documents stand behind them.
+# The first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. The interaction is small beside them. It is positive, so if anything a pruned model is a little more sensitive to rounding; but look at the standard errors, and remember that four documents stand behind them.
 
 # %% [markdown]
 # ## Which first?
@@ -446,7 +446,7 @@ gap = (orders.iloc[:, 2] - orders.iloc[:, 3]).abs().max()
 print(f"The two orders differ by at most {gap:.4f} in perplexity.")
 
 # %% [markdown]
-# Here the order does not matter, and it cannot: both methods look at one matrix at a time, and a layer that stays has the same matrix either way. The paper found a difference. It used *GPTQ*, which looks at calibration text while it rounds and lets later columns make up for earlier errors, so what it does depends on the layers around. Here are the paper's own numbers (table 5): Llama-2-7B, another model, another method, 27 % of the model removed.
+# Here the order does not matter, and it cannot: both methods look at one matrix at a time, and a layer that stays has the same matrix either way. The paper found a difference. It used *GPTQ*, which looks at calibration text while it rounds and lets later columns make up for earlier errors, so what it does can depend on the layers around. Here are the paper's own numbers (table 5): Llama-2-7B, another model, another method, 27 % of the model removed.
 
 # %%
 paper = shortgpt.calibration.data_folder() / "paper"
@@ -532,7 +532,7 @@ rates = {
 pd.DataFrame(rates).T.round(0).astype(int).rename_axis(columns="tokens per second")
 
 # %% [markdown]
-# The honest summary of such a table is short: **quantization saves memory for certain, and time perhaps; removing layers saves both, in proportion.** On a GPU, and with kernels made for it, 4 bits can also be much faster, because writing one token at a time is limited by how fast weights can be read.
+# The honest summary of such a table is short: **quantization saves memory for certain, and time perhaps; removing layers saves both, roughly in proportion.** On a GPU, and with kernels made for it, 4 bits can also be much faster, because writing one token at a time is limited by how fast weights can be read.
 #
 # *Try it:* change `bits` in the save cell to 4, and `plans[3]` to `plans[6]`, and compare what it writes.
 
