@@ -193,11 +193,11 @@ print(
 )
 
 # %% [markdown]
-# In the wrong order nearly every layer looks idler than it is, because different tokens turn in different directions.
-# One layer looks far busier. It is the one in which lesson 01 saw the attention sink leap to its extreme length: a
-# single token long enough to swing the whole mean. Equation 1 gives every token one vote, whatever its length, and
-# that layer gets an ordinary score. (Whether it is an ordinary layer is another matter. Keep its number for section
-# 10.)
+# In the wrong order nearly every layer looks idler than it is: turns of different tokens cancel in the mean, and the
+# long first token, which hardly turns in most layers, weighs heavily. One layer looks far busier. It is the one in
+# which lesson 01 saw the first token leap to its extreme length, long enough to swing the whole mean. Equation 1 gives
+# every token one vote, whatever its length, and that layer gets an ordinary score. (Whether it is an ordinary layer is
+# another matter. Keep its number for section 10.)
 
 # %% [markdown]
 # ## 3. Why length does not matter, and when it does
@@ -219,8 +219,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # For the stretch the two disagree completely. Do the layers of a real model stretch? If $f(x)$ stands at a right
-# angle to $x$, then $m = |f(x)|/|x+f(x)|$ fixes the score: $\cos = \sqrt{1-m^2}$. That is the dashed curve. A
-# layer below the curve adds *along* the stream (it stretches); one above it adds partly *against* it.
+# angle to $x$, then $m = |f(x)|/|x+f(x)|$ fixes the score: $\cos = \sqrt{1-m^2}$. That is the dashed curve, and for
+# $m < 1$ no single token can lie above it: whatever a layer adds *along* the stream, or against it, turns nothing. So
+# the further a layer lies below the curve, the more of its addition only changes lengths.
 
 # %%
 magnitude = relative_magnitude(states[:-1], states[1:])[:, :, 1:].mean((1, 2))  # without the first token
@@ -241,7 +242,8 @@ both = set(score.argsort()[:9].tolist()) & set(magnitude.argsort()[:9].tolist())
 print(f"Block Influence and relative magnitude rise together; {len(both)} of their 9 lowest layers are the same.")
 
 # %% [markdown]
-# The points follow the curve: these layers add mostly sideways, so length and turn carry nearly the same information
+# The points lie on the curve or a little below it (means over tokens may rise slightly above, as the curve bends
+# upward): these layers add mostly sideways, so length and turn carry nearly the same information
 # and both scores choose similar layers. That is a fact about this model, not a theorem; lesson 06 compares what the
 # choices cost.
 
@@ -323,7 +325,7 @@ for ax, ((name, layers), removed) in zip(axes, chosen.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the paper's four models the low layers form one block in the last third of the depth, and the very last layer
+# In the paper's four models the low layers form one block in roughly the last third of the depth, and the very last layer
 # always stays. In SmolLM2-135M most of them sit in the middle, with two more further up and one near the start. So
 # "remove deep layers" is not the rule. The rule is "measure", and it gives different answers for different models.
 
@@ -413,8 +415,8 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
 # %% [markdown]
 # Every layer behind the overflow gets a score near 0.5, so none of them can be chosen any more, whatever it does. No
 # error appeared and the list looks plausible. Hence the `.float()` in `block_influence`, and hence `score_layers`
-# stops with an error when a state itself is not finite, instead of replacing it. (bfloat16 has float32's range and
-# does not overflow.)
+# stops with an error when a state itself is not finite, instead of replacing it. (bfloat16 has float32's range, so
+# this overflow cannot happen there.)
 
 # %% [markdown]
 # ## 8. Trust, part two: how sure is the choice?
@@ -491,8 +493,8 @@ for choose in stability:
           f"{stability[choose].iloc[-1]:.0%} from {tokens[-1]:,.0f}; the next layer scores {gap:.4f} more.")  # fmt: skip
 
 # %% [markdown]
-# One page of text already gives most of each choice, and some thousand tokens settle what can be settled. But more
-# text does not help everywhere. Whether a choice becomes certain depends on the gap at which it cuts: layers three
+# One page of text already gives most of each choice, and a few thousand tokens settle the lowest three and nine. But
+# the six stay where they are: more text does not help everywhere. Whether a choice becomes certain depends on the gap at which it cuts: layers three
 # and four, or nine and ten, lie clearly apart; six and seven are our near equals. So a good number of layers to
 # remove is one that cuts at a gap. And the whole measurement is cheap: one forward pass over a few pages, no
 # training.
@@ -579,9 +581,9 @@ _, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
 ax.scatter(scores.values[tried[:-1]], damage[:-1], color=PALETTE[0])
 ax.scatter(scores.values[odd], damage[-1], marker="s", s=60, color=PALETTE[1], label=f"layer {odd}, from section 2")
 for i, (layer, ratio) in enumerate(zip(tried, damage, strict=True)):
-    place = (5, 4) if i % 2 else (5, -11)
-    ax.annotate(str(layer), (scores.values[layer], ratio), xytext=place, textcoords="offset points", fontsize=9)
-ax.set(xscale="log", yscale="log", xlabel="Block Influence", ylabel="perplexity without the layer / with")
+    place = (0, -14) if i % 2 else (0, 7)
+    ax.annotate(str(layer), (scores.values[layer], ratio), xytext=place, textcoords="offset points", ha="center")
+ax.set(xscale="log", yscale="log", ylim=(0.9, None), xlabel="Block Influence", ylabel="perplexity without / with")
 ax.legend()
 plt.show()
 print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest score), {damage[-2]:.0f}-fold without layer "
@@ -608,20 +610,20 @@ print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest s
 # * The toolkit's score equals one computed by hand, agrees with float64 far beyond any digit that matters, and does not
 #   depend on padding or batch size. The same formula in float16 loses the deep layers to overflow and changes the
 #   choice.
-# * On SmolLM2-135M the lowest layers lie in the middle, with a few elsewhere; in the paper's models they form one block in
-#   the last third.
+# * On SmolLM2-135M the lowest layers lie in the middle, with a few elsewhere; in the paper's models they form one block
+#   in roughly the last third.
 # * A few thousand tokens settle what can be settled. Near equals stay near equals; foreign text (here Chinese) changes
 #   the choice.
 # * A low score made for a cheap removal in all cases we tried, but an average score hid a layer that the model needs.
 #
 # ## Three questions
 #
-# **1.** A colleague averages the hidden states of all tokens first and takes one cosine per layer, "because it is faster". Which two
-# things go wrong?
+# **1.** A colleague averages the hidden states of all tokens first and takes one cosine per layer, "because it is
+# faster". Which two things go wrong?
 #
 # <details><summary>Answer</summary>
 # Opposite turns of different tokens cancel, so a busy layer looks idle. And the longest state, the attention sink,
-# dominates the mean, so the score is that of one token.
+# weighs so much in the mean that one token can decide the score.
 # </details>
 #
 # **2.** Two layers score 0.0259 and 0.0262, each with a standard error of 0.0003. Is the first one less important?
@@ -632,8 +634,8 @@ print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest s
 # sure difference in BI is no sure difference in damage.
 # </details>
 #
-# **3.** You score a float16 model with code that computes norms in float16. It runs without an error and never chooses a deep layer.
-# What do you check?
+# **3.** You score a float16 model with code that computes norms in float16. It runs without an error and never chooses a
+# deep layer. What do you check?
 #
 # <details><summary>Answer</summary>
 # Whether the product of two norms exceeds 65,504, that is, norms above 256: then the score is NaN, and some code

@@ -104,7 +104,8 @@ damage = scores.table[["layer", "score"]].assign(perplexity=alone, times_worse=[
 damage.sort_values("perplexity", ascending=False).head(6).round(3)
 
 # %% [markdown]
-# These are the six worst to lose. All of them, with Block Influence below (this is figure 1 of the paper, on our model):
+# These are the six worst to lose. All of them, with Block Influence below (the upper half is figure 1 of the paper, on our
+# model):
 
 # %%
 _, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
@@ -122,8 +123,8 @@ print(f"Losing layer {worst['layer']:.0f} alone takes perplexity to {worst['perp
 print(f"Losing layer {mildest['layer']:.0f} alone takes it to {mildest['perplexity']:.1f}, from {dense:.1f}.")
 
 # %% [markdown]
-# The tall bars stand in the same places above and below. Does the agreement reach into the long valley between them? A scatter
-# plot shows it better: each point is one layer.
+# At both ends the two rows of bars tell the same story. In the long valley between them some bars stand tall in one row only. A
+# scatter plot shows it better: each point is one layer.
 
 # %%
 _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
