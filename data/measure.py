@@ -122,6 +122,7 @@ def measure_results() -> dict:
     )
 
     model, tokenizer = load(device="cpu")
+    texts = built_in_text("perplexity").groupby("genre").head(1)["text"].tolist()
     scores = score_layers(model, calibration_batches(tokenizer))
     by_score = {n: remove_layers(model, choose_layers(scores, n)) for n in REMOVED}
     models = {"dense": model}
@@ -136,7 +137,7 @@ def measure_results() -> dict:
     for name, candidate in models.items():
         cost = size(candidate)
         rows.append({"model": name, "layers": cost["layers"], "memory_mb": cost["memory_bytes"] / 1e6})
-        rows[-1]["perplexity"] = perplexity(candidate, tokenizer)
+        rows[-1]["perplexity"] = perplexity(candidate, tokenizer, texts)
         print(rows[-1], flush=True)
     plots.plot_scores(scores.table, removed=choose_layers(scores, 6).removed)
     plt.gca().set_title("SmolLM2-135M-Instruct: the six layers with the lowest Block Influence")

@@ -581,9 +581,9 @@ _, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
 ax.scatter(scores.values[tried[:-1]], damage[:-1], color=PALETTE[0])
 ax.scatter(scores.values[odd], damage[-1], marker="s", s=60, color=PALETTE[1], label=f"layer {odd}, from section 2")
 for i, (layer, ratio) in enumerate(zip(tried, damage, strict=True)):
-    place = (0, -14) if i % 2 else (0, 7)
-    ax.annotate(str(layer), (scores.values[layer], ratio), xytext=place, textcoords="offset points", ha="center")
-ax.set(xscale="log", yscale="log", ylim=(0.9, None), xlabel="Block Influence", ylabel="perplexity without / with")
+    place = (5, 4) if i % 2 else (5, -11)
+    ax.annotate(str(layer), (scores.values[layer], ratio), xytext=place, textcoords="offset points", fontsize=9)
+ax.set(xscale="log", yscale="log", xlabel="Block Influence", ylabel="perplexity without the layer / with")
 ax.legend()
 plt.show()
 print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest score), {damage[-2]:.0f}-fold without layer "
