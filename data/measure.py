@@ -110,6 +110,7 @@ def measure_results() -> dict:
     import matplotlib.pyplot as plt
 
     from shortgpt import (
+        built_in_text,
         calibration_batches,
         choose_layers,
         load,

@@ -113,10 +113,8 @@ top.bar(damage["layer"], damage["perplexity"], color=PALETTE[0], edgecolor="blac
 top.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"dense: {dense:.0f}")
 top.set(yscale="log", ylim=dense / 2, ylabel="perplexity without it\n(log scale)")
 top.legend()
-top.spines[["top", "right"]].set_visible(False)
 bottom.bar(damage["layer"], damage["score"], color=PALETTE[1], hatch="///", edgecolor="black", linewidth=0.6)
 bottom.set(yscale="log", xlabel="layer", ylabel="Block Influence\n(log scale)")
-bottom.spines[["top", "right"]].set_visible(False)
 plt.show()
 worst, mildest = damage.loc[damage["perplexity"].idxmax()], damage.loc[damage["perplexity"].idxmin()]
 print(f"Losing layer {worst['layer']:.0f} alone takes perplexity to {worst['perplexity']:,.0f}.")
@@ -172,17 +170,12 @@ print(f"worst perplexity among the six lowest scores: {damage.nsmallest(6, 'scor
 
 # %%
 unseen = [text[:700] for text in documents.groupby("genre").tail(1)["text"]]  # the last of each genre
-removals = {"dense": []}
-removals["cheapest alone"] = sorted(damage.nsmallest(6, "perplexity")["layer"])
-removals["lowest Block Influence"] = sorted(damage.nsmallest(6, "score")["layer"])
 rows = {}
-for name, layers in removals.items():
+for name, column in {"cheapest alone": "perplexity", "lowest Block Influence": "score"}.items():
+    layers = sorted(damage.nsmallest(6, column)["layer"])
     smaller = remove_layers(model, layers)
-    measured = {
-        "these texts": perplexity(smaller, tokenizer, texts),
-        "unseen texts": perplexity(smaller, tokenizer, unseen),
-    }
-    rows[name] = {"removed": layers} | {column: f"{value:.1f}" for column, value in measured.items()}
+    rows[name] = {"layers": layers, "these texts": round(perplexity(smaller, tokenizer, texts), 1)}
+    rows[name]["unseen texts"] = round(perplexity(smaller, tokenizer, unseen), 1)
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -358,7 +351,7 @@ print("the same with and without cache:", repr(tokenizer.decode(cached[0])))
 temporary = tempfile.TemporaryDirectory()
 folder = save(pruned, Path(temporary.name) / "pruned", tokenizer=tokenizer, plan=plan)
 for file in sorted(folder.iterdir()):
-    print(f"{file.name:26}{file.stat().st_size / 1e3:10,.0f} kB")
+    print(f"{file.name:26}{file.stat().st_size / 1e6:8.2f} MB")
 
 # %% [markdown]
 # The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a fingerprint of
@@ -528,7 +521,6 @@ _, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.6), height_ratios=[1, 4], la
 plot_layers(depth, row["layers"], ax=top)
 plot_sweep(table, y="perplexity", hue="criterion", ax=bottom)
 bottom.plot(REMOVED, row["perplexity"], marker="o", markersize=16, fillstyle="none", color="black")
-bottom.spines[["top", "right"]].set_visible(False)
 plt.show()
 print(f"{CRITERION}, {REMOVED} of {depth} layers removed, {row['parameters'] / 1e6:.1f} million parameters:")
 print(f"perplexity {row['perplexity']:,.1f}.")
