@@ -181,8 +181,8 @@ pd.DataFrame(rows).T
 # %% [markdown]
 # On the texts that the choice was made on, damage wins. On unseen texts its lead is gone: thirty evaluations on a few hundred
 # tokens found layers that matter little *for these tokens*. (Don't read a victory of Block Influence into the last column either;
-# the difference is small for so little text.) With more text the single-layer test would become a better judge, and thirty
-# times slower than Block Influence, which reads its text once and needs no right answers. Nor is either of them told how layers
+# the difference is small for so little text.) With more text the single-layer test would become a better judge, but it reads that
+# text once for every layer, where Block Influence reads it once and needs no right answers. Nor is either of them told how layers
 # act together: when two go, each may be missed more.
 
 # %% [markdown]
