@@ -23,7 +23,7 @@ _HOME = {
     "removal_order": "choose",
     "PruningPlan": "choose",
     "remove_layers": "pruning",
-    "save": "pruning",
+    "save": "saving",
     "quantize": "quantization",
     "perplexity": "likelihood",
     "perplexity_table": "likelihood",

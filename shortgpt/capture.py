@@ -23,7 +23,7 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[None]:
     """While open, call ``report(layer, x_in, x_out)`` each time a decoder layer runs.
 
     ``layer`` is the 0-based index; ``x_in`` and ``x_out`` are the hidden states entering and leaving it, of shape
-    ``[batch, tokens, hidden]`` in the model's dtype. They are the model's own tensors: read them, don't change them.
+    ``[batch, tokens, hidden]`` in the model's dtype (in whatever layout the architecture has: see `by_token`). They are the model's own tensors: read them, don't change them.
     Our hooks, and only ours, are removed on leaving, also after an exception.
     """
 
@@ -43,6 +43,27 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def by_token(states: Tensor, mask: Tensor) -> Tensor:
+    """Bring hidden states into the layout ``[batch, tokens, features]`` of the attention mask ``[batch, tokens]``.
+
+    Most architectures have it already. Where a token has several streams (DeepSeek-V4's hyper-connections, Gemma 3n's
+    AltUp) they are one long vector; XLNet puts the tokens first.
+
+    Raises:
+        ValueError: no pair of axes is as long as the batch and the tokens.
+    """
+    shape = tuple(mask.shape)
+    if states.ndim == 3 and states.shape[:2] == shape:
+        return states
+    for axes in ((0, 1), (1, 2), (1, 0)):
+        if states.ndim > max(axes) and tuple(states.shape[axis] for axis in axes) == shape:
+            return states.movedim(axes, (0, 1)).flatten(2)
+    raise ValueError(
+        f"the layers' hidden states have shape {list(states.shape)}, which does not hold one state for each of the "
+        f"{shape[0]} x {shape[1]} tokens: this architecture can't be scored"
+    )
 
 
 def run_backbone(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
@@ -69,7 +90,8 @@ def hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor
     states: list[Tensor | None] = [None] * (depth + 1)
 
     def keep(layer: int, x_in: Tensor, x_out: Tensor) -> None:
-        states[layer], states[layer + 1] = x_in.clone(), x_out.clone()
+        mask = batch["attention_mask"]
+        states[layer], states[layer + 1] = by_token(x_in, mask).clone(), by_token(x_out, mask).clone()
 
     with watch_layers(model, keep):
         run_backbone(model, batch)

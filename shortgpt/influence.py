@@ -23,7 +23,7 @@ from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.capture import hidden_states, run_backbone, watch_layers
+from shortgpt.capture import by_token, hidden_states, run_backbone, watch_layers
 from shortgpt.layers import decoder_layers, removed_so_far
 
 
@@ -177,6 +177,7 @@ def score_layers(
             def score(
                 layer: int, x_in: Tensor, x_out: Tensor, mask: Tensor = mask, out: np.ndarray = batch_sums
             ) -> None:
+                x_in, x_out = by_token(x_in, mask), by_token(x_out, mask)
                 _require_finite(x_out, mask, layer)
                 out[:, layer] = _sample_sums(METRICS[metric](x_in, x_out), mask)
 

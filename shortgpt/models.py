@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.packaged import DEFAULT_MODEL, default_model_folder, read_gguf
+from shortgpt.saving import is_own_format, restore
 
 
 def load(
@@ -61,7 +62,10 @@ def load(
     with _clear_errors(str(name)):
         if dtype == "auto":
             dtype = torch.float32 if device == "cpu" or is_default else "auto"
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
+        if is_own_format(folder):
+            model = restore(folder, dtype=None if dtype == "auto" else dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
     model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if "device_map" not in options and not getattr(model, "hf_device_map", None):

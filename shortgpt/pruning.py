@@ -1,35 +1,33 @@
-"""Remove decoder layers from a model, and save the result as an ordinary checkpoint.
+"""Remove decoder layers from a model.
 
 Removing is cheap: the pruned model is a *view*, a new tree of modules over the very same weights. So a plan can be
-tried and thrown away, and the original model is never touched.
+tried and thrown away, and the original model is never touched. Writing the result to disk is in `saving`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import errno
-import os
-import shutil
-import tempfile
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from shortgpt.blueprint import differences, fit_config, fit_shared_weights
 from shortgpt.choose import PruningPlan, check_indices
 from shortgpt.layers import (
     REMOVED_FIELD,
     decoder_layers,
     decoder_layers_path,
     keep_in_config,
+    per_layer_properties,
     removed_so_far,
     renumber,
+    text_config,
 )
 
-PLAN_FILE = "pruning_plan.json"
+RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
 
 
 def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -> PreTrainedModel:
@@ -44,7 +42,8 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     are shared, training one model trains the other: `copy.deepcopy` the result first if you don't want that.
 
     Raises:
-        ValueError: an unknown or repeated index, no layer left, or a plan made for another model.
+        ValueError: an unknown or repeated index, no layer left, a plan made for another model, or layers that the rest
+            can't do without (their keys and values are used elsewhere; a hybrid model's last attention layer).
     """
     already = removed_so_far(model)
     original = [i for i in range(len(decoder_layers(model)) + len(already)) if i not in already]
@@ -57,103 +56,105 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
         layers = [original.index(i) for i in layers.removed if i not in already]
     check_indices(layers, len(original))
     kept = [i for i in range(len(original)) if i not in set(layers)]
+    _require_kinds(model.config, kept)
+    _require_no_boundary(decoder_layers(model), layers)
 
     pruned = share_weights(model)
     parent, _, name = decoder_layers_path(pruned).rpartition(".")
     survivors = nn.ModuleList(decoder_layers(pruned)[i] for i in kept)
-    renumber(survivors)
+    renumber(survivors, kept, len(original), text_config(model.config).num_hidden_layers // len(original))
+    _keep_entry_norm(decoder_layers(model)[0], survivors[0])
     setattr(pruned.get_submodule(parent), name, survivors)
     keep_in_config(pruned.config, kept)
     setattr(
         pruned.config, REMOVED_FIELD, sorted(set(range(len(original) + len(already))) - {original[i] for i in kept})
     )
+    if len(kept) < len(original):
+        _match_config(pruned, model, kept)
     return pruned
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already
+    view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already
+    for inner in view.modules():
+        if hasattr(inner, "layers_are_rescaled"):
+            _undo_rescaling(inner)
+    return view
 
 
-def save(
-    model: PreTrainedModel,
-    path: str | os.PathLike,
-    *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    plan: PruningPlan | None = None,
-    overwrite: bool = False,
-    verify: bool = True,
-) -> Path:
-    """Write `model` to the folder `path` as a checkpoint that plain ``from_pretrained`` reloads; return the folder.
-
-    Everything is written to a folder beside `path` and renamed at the end, so there is never half a checkpoint.
-
-    Args:
-        tokenizer, plan: saved along, the plan as ``pruning_plan.json``.
-        overwrite: replace an existing folder; otherwise an existing, non-empty one is refused.
-        verify: reload what was written and compare its logits with the model's; needs memory for a second model.
-            Several quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
-
-    Raises:
-        FileExistsError: `path` exists and is not empty.
-        OSError: the disk is full, or the reloaded checkpoint doesn't give the same logits (nothing is left at `path`).
-    """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file: name a folder to save the model in")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to replace it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True) as beside:
-        new = Path(beside) / "model"
-        with _disk_full_is_one_sentence(path):
-            before = _logits_on_probe(model) if verify else None
-            model.save_pretrained(new)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(new)
-            if plan is not None:
-                plan.to_json(new / PLAN_FILE)
-        if verify:
-            _require_equal_reload(model, before, new)
-        if path.exists():  # its old content goes only when the new one is complete
-            os.replace(path, Path(beside) / "old")
-        os.replace(new, path)
-    return path
+def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: dict[str, list[int]]) -> None:
+    """Note on `pruned` how it came from `model`, for a model that no configuration describes (see `saving`)."""
+    before = getattr(model, RECIPE, None) or {"config": model.config.to_dict(), "steps": []}
+    setattr(pruned, RECIPE, {"config": before["config"], "steps": [*before["steps"], step]})
 
 
-def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
-    with torch.inference_mode():
-        return model(input_ids=ids.to(model.device), use_cache=False).logits.float().cpu()
+def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[int]) -> None:
+    """Make the configuration describe the pruned model; if that can't be done, keep the recipe instead."""
+    depth = len(decoder_layers(model))
+    wanted = {name: [values[i] for i in kept] for name, values in per_layer_properties(model.config)}
+    fit_shared_weights(pruned, kept, depth)
+    if fit_config(pruned, model.config, kept):
+        fit_shared_weights(pruned, kept, depth)  # now that there is a configuration to build from
+    left = differences(pruned, pruned.config)
+    if not left or set(_kinds(left)) <= set(_kinds(differences(model, model.config))):  # the dense one doesn't reload either
+        pruned.__dict__.pop(RECIPE, None)
+        return
+    removed = [i for i in range(depth) if i not in kept]
+    record_step(pruned, model, {"layers": removed})
+    _freeze_properties(pruned.config, wanted)
 
 
-def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
-    reloaded, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=model.dtype, device_map={"": model.device}, output_loading_info=True
-    )
-    broken = {
-        name: sorted(keys)[:3] for name, keys in report.items() if keys and name in ("missing_keys", "unexpected_keys")
-    }
-    after = _logits_on_probe(reloaded.eval())
-    difference = (after - before).abs().max().item()
-    scale = before.abs().max().item()
-    # quantization kernels may pack their scales anew on reload (measured: 1e-3 of the scale); plain weights come back equal
-    tolerance = 1e-2 if getattr(model, "hf_quantizer", None) is not None else 1e-5
-    if broken or not difference <= tolerance * scale:
-        raise OSError(
-            f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
-            f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"
+def _kinds(left: list[str]) -> list[str]:
+    return [re.sub(r"\d+", "*", difference.partition(":")[0]) for difference in left]
+
+
+def _require_kinds(config: PreTrainedConfig, kept: Sequence[int]) -> None:
+    """A hybrid model needs one layer that keeps keys and values: transformers counts the cached tokens there."""
+    kinds = getattr(text_config(config), "layer_types", None) or []
+    with_keys = {i for i, kind in enumerate(kinds) if "hybrid" in kind or ("attention" in kind and "linear" not in kind)}
+    if with_keys and len(with_keys) < len(kinds) and not with_keys & set(kept):
+        raise ValueError(
+            f"only layers {', '.join(map(str, sorted(with_keys)))} of this hybrid model keep keys and values, and cached "
+            "generation needs one of them: keep at least one"
         )
 
 
-@contextlib.contextmanager
-def _disk_full_is_one_sentence(path: Path):
-    try:
-        yield
-    except Exception as error:  # safetensors wraps the operating system's error in its own class
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            free = shutil.disk_usage(path.parent).free / 1e9
-            raise OSError(errno.ENOSPC, f"the disk is full ({free:.1f} GB free): {path} was not written") from error
-        raise
+def _require_no_boundary(stack: nn.ModuleList, layers: Sequence[int]) -> None:
+    for i in layers:
+        if getattr(stack[i], "is_block_boundary", False):
+            raise ValueError(
+                f"layer {i} starts a block of layers, and all later blocks attend to the state at its start: the model is not "
+                "defined without it"
+            )
+
+
+def _keep_entry_norm(first: nn.Module, new_first: nn.Module) -> None:
+    """RWKV's first layer alone has a norm in front, and its code runs one in whatever layer comes first: let it do nothing."""
+    have = dict(new_first.named_children())
+    for name, child in first.named_children():
+        if name not in have and type(first) is type(new_first) and all(p.ndim == 1 for p in child.parameters()):
+            setattr(new_first, name, nn.Identity())
+
+
+def _undo_rescaling(inner: nn.Module) -> None:
+    """RWKV divides weights in place by a power of two that grows with depth: give a view its own, undivided ones."""
+    every = inner.config.rescale_every
+    if not every:
+        return
+    with torch.no_grad():
+        for position, block in enumerate(inner.blocks):
+            factor = 2 ** (position // every) if inner.layers_are_rescaled else 1
+            for linear in (block.attention.output, block.feed_forward.value):
+                linear.weight = nn.Parameter(linear.weight * factor, linear.weight.requires_grad)
+    inner.config.rescale_every = 0
+
+
+def _freeze_properties(config: PreTrainedConfig, wanted: dict[str, list]) -> None:
+    """Give `config` the per-layer lists `wanted` where its class computes others: caches and masks are built from them."""
+    config = text_config(config)
+    now = dict(per_layer_properties(config))
+    frozen = {name: value for name, value in wanted.items() if now.get(name) != value}
+    if frozen:
+        config.__class__ = type(type(config).__name__, (type(config),), frozen | {"__module__": type(config).__module__})

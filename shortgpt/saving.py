@@ -1,0 +1,220 @@
+"""Write a model to disk so that it comes back as the same model, and get it back.
+
+Nearly always that is an ordinary transformers checkpoint. A pruned model that no configuration describes (see
+`blueprint`) is written in a format of ours: the weights, the configuration of the model it came from, and the steps that
+led from there. `models.load` replays them. Plain ``from_pretrained`` refuses such a folder: its ``model_type`` is
+unknown to transformers, so it can't reload as another model by mistake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.choose import PruningPlan
+from shortgpt.pruning import RECIPE, remove_layers
+
+PLAN_FILE = "pruning_plan.json"
+MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
+WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
+
+
+def save(
+    model: PreTrainedModel,
+    path: str | os.PathLike,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    plan: PruningPlan | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> Path:
+    """Write `model` to the folder `path` as a checkpoint that plain ``from_pretrained`` reloads; return the folder.
+
+    Everything is written to a folder beside `path` and renamed at the end, so there is never half a checkpoint.
+
+    Args:
+        tokenizer, plan: saved along, the plan as ``pruning_plan.json``.
+        overwrite: replace an existing folder; otherwise an existing, non-empty one is refused.
+        verify: reload what was written and compare its logits with the model's; needs memory for a second model.
+            Several quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
+
+    Raises:
+        FileExistsError: `path` exists and is not empty.
+        OSError: the disk is full, or the reloaded checkpoint doesn't give the same logits (nothing is left at `path`).
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: name a folder to save the model in")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True) as beside:
+        new = Path(beside) / "model"
+        with _disk_full_is_one_sentence(path):
+            before = _logits_on_probe(model) if verify else None
+            write_model(model, new)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(new)
+            if plan is not None:
+                plan.to_json(new / PLAN_FILE)
+        if verify:
+            _require_equal_reload(model, before, new)
+        if path.exists():  # its old content goes only when the new one is complete
+            os.replace(path, Path(beside) / "old")
+        os.replace(new, path)
+    return path
+
+
+def write_model(model: PreTrainedModel, folder: Path) -> None:
+    """Weights and configuration into `folder`: as transformers does it, or in our format if the model has a recipe."""
+    recipe = getattr(model, RECIPE, None)
+    if recipe is None:
+        model.save_pretrained(folder)
+        return
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ValueError(
+            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format holds no "
+            "quantized weights: save the pruned model first, and quantize it after loading"
+        )
+    if not hasattr(transformers, type(model).__name__):
+        raise ValueError(
+            f"transformers' configuration can't describe this pruned {type(model).__name__}, and its class is not part of "
+            "transformers: there is no checkpoint from which it could be loaded again"
+        )
+    from huggingface_hub import save_torch_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if id(tensor) not in seen:  # tied weights once; rebuilding ties them again
+            state[name] = tensor.detach().contiguous()
+        seen.add(id(tensor))
+    save_torch_state_dict(state, folder, filename_pattern=WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "model_type": MODEL_TYPE,
+        "architectures": [type(model).__name__],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "base_config": recipe["config"],
+        "steps": recipe["steps"],
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def is_own_format(folder: str | os.PathLike) -> bool:
+    """Whether `folder` holds a model in our own format."""
+    try:
+        return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type") == MODEL_TYPE
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model that `write_model` wrote to `folder` in our own format, on the CPU, in eval mode.
+
+    Raises:
+        ValueError: the weights on disk are not those of the model that the recipe gives.
+    """
+    from safetensors import safe_open
+
+    folder = Path(folder)
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    fields = saved["base_config"]
+    config = CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
+    with _no_random_weights():  # pages that nobody writes to cost no memory
+        dtype = dtype or getattr(torch, saved["dtype"])
+        model = getattr(transformers, saved["architectures"][0])._from_config(config, dtype=dtype)
+    model.tie_weights()
+    for step in saved["steps"]:
+        model = replay(model, step)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    missing = {id(tensor) for tensor in model.parameters()}
+    for file in sorted(folder.glob(WEIGHTS.format(suffix="*"))):
+        with safe_open(file, framework="pt") as weights, torch.no_grad():
+            for name in weights.keys():  # noqa: SIM118 (not a dict)
+                if name not in tensors or list(tensors[name].shape) != weights.get_slice(name).get_shape():
+                    raise ValueError(f"{folder}: {name} is not a weight of the model that config.json describes")
+                tensors[name].copy_(weights.get_tensor(name))
+                missing.discard(id(tensors[name]))
+    if missing:
+        raise ValueError(f"{folder}: {len(missing)} weights are missing; copy the folder again from where it was saved")
+    if (folder / "generation_config.json").exists():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    return model.eval()
+
+
+def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedModel:
+    """Apply one step of a recipe."""
+    if "layers" in step:
+        return remove_layers(model, step["layers"])
+    from shortgpt.sublayers import remove_sublayers
+
+    return remove_sublayers(model, **step)
+
+
+def read_model(folder: Path, *, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+    """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
+    if is_own_format(folder):
+        return restore(folder, dtype=dtype).to(device), {}
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    config = transformers.AutoConfig.from_pretrained(folder)
+    known = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    loader = AutoModelForCausalLM if known else getattr(transformers, name)  # Emu 3's text part has no automatic class
+    model, report = loader.from_pretrained(folder, dtype=dtype, device_map={"": device}, output_loading_info=True)
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    return model.eval(), {kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)}
+
+
+@contextlib.contextmanager
+def _no_random_weights() -> Iterator[None]:
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # an older transformers: slower, same result
+        yield
+        return
+    with no_init_weights():
+        yield
+
+
+def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
+    with torch.inference_mode():
+        return model(input_ids=ids.to(model.device), use_cache=False).logits.float().cpu()
+
+
+def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
+    reloaded, broken = read_model(folder, dtype=model.dtype, device=model.device)
+    after = _logits_on_probe(reloaded.eval())
+    difference = (after - before).abs().max().item()
+    scale = before.abs().max().item()
+    # quantization kernels may pack their scales anew on reload (measured: 1e-3 of the scale); plain weights come back equal
+    tolerance = 1e-2 if getattr(model, "hf_quantizer", None) is not None else 1e-5
+    if broken or not difference <= tolerance * scale:
+        raise OSError(
+            f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
+            f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"
+        )
+
+
+@contextlib.contextmanager
+def _disk_full_is_one_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # safetensors wraps the operating system's error in its own class
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            free = shutil.disk_usage(path.parent).free / 1e9
+            raise OSError(errno.ENOSPC, f"the disk is full ({free:.1f} GB free): {path} was not written") from error
+        raise
