@@ -24,6 +24,7 @@ _HOME = {
     "PruningPlan": "choose",
     "remove_layers": "pruning",
     "save": "pruning",
+    "prune_checkpoint": "checkpoint",
     "quantize": "quantization",
     "perplexity": "likelihood",
     "perplexity_table": "likelihood",

@@ -56,6 +56,19 @@ class PruningPlan:
         path.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
         return path
 
+    def to_mergekit(self, path: str | Path | None = None, *, model: str | None = None, dtype: str | None = None) -> str:
+        """The plan as a mergekit configuration, also written to `path` if given: see `exchange.mergekit_config`."""
+        from shortgpt.exchange import mergekit_config  # which imports this module
+
+        config = mergekit_config(self, model=model, dtype=dtype)
+        if path is not None:
+            Path(path).write_text(config, encoding="utf-8")
+        return config
+
+    def to_llama_cpp(self) -> str:
+        """The list for ``llama-quantize --prune-layers``: the removed layers, for instance ``"8,9,14"``."""
+        return ",".join(str(layer) for layer in sorted(self.removed))
+
     @classmethod
     def from_json(cls, path: str | Path) -> PruningPlan:
         """Read a plan. Raises ValueError if the file is no plan, or one of a newer schema."""

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PruningPlan, check_indices
 from shortgpt.layers import (
     REMOVED_FIELD,
@@ -90,7 +91,7 @@ def save(
     Everything is written to a folder beside `path` and renamed at the end, so there is never half a checkpoint.
 
     Args:
-        tokenizer, plan: saved along, the plan as ``pruning_plan.json``.
+        tokenizer, plan: saved along, the plan as ``pruning_plan.json`` and as a model card (``README.md``).
         overwrite: replace an existing folder; otherwise an existing, non-empty one is refused.
         verify: reload what was written and compare its logits with the model's; needs memory for a second model.
             Several quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
@@ -114,6 +115,7 @@ def save(
                 tokenizer.save_pretrained(new)
             if plan is not None:
                 plan.to_json(new / PLAN_FILE)
+                (new / CARD_FILE).write_text(model_card(plan), encoding="utf-8")
         if verify:
             _require_equal_reload(model, before, new)
         if path.exists():  # its old content goes only when the new one is complete
