@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging
@@ -44,8 +46,8 @@ def prune_checkpoint(
 ) -> Path:
     """Write the checkpoint in folder `src` without some layers to folder `dst`; return `dst`.
 
-    The result is what ``save(remove_layers(load(src), plan), dst)`` would write, in a few megabytes of memory and about
-    the time of copying the weights that stay. `src` is only read.
+    The result is what ``save(remove_layers(load(src), plan), dst)`` would write, in the time of copying the weights that
+    stay and less than 1 GB of memory, Python and torch included. `src` is only read.
 
     Args:
         src: a transformers checkpoint in safetensors, one file or several with an index, quantized or not.
@@ -68,13 +70,12 @@ def prune_checkpoint(
     shards = _read_shards(src)
     config, kept, stack, path, plan = _decide(src, shards, plan)
     names = LayerNames(stack, path, kept)
-    renamed = [{name: names.tensor(name) for name in shard.tensors} for shard in shards]
-    work = [
-        (shard, {old: new for old, new in of_shard.items() if new is not None})
-        for shard, of_shard in zip(shards, renamed, strict=True)
-    ]
-    work = [(shard, of_shard) for shard, of_shard in work if of_shard]  # no empty files
-    total = sum(tensor_bytes(shard, name) for shard, of_shard in work for name in of_shard)
+    work: list[tuple[Shard, dict[str, str]]] = []  # files to write: where from, and old name to new name
+    for shard in shards:
+        renamed = {old: new for old in shard.tensors if (new := names.tensor(old)) is not None}
+        if renamed:  # no empty files
+            work.append((shard, renamed))
+    total = sum(tensor_bytes(shard, name) for shard, renamed in work for name in renamed)
     quantized = [c for c in (config, config.get_text_config()) if getattr(c, "quantization_config", None)]
     for owner in {id(c): c for c in quantized}.values():  # often the two are one
         owner.quantization_config = names.inside(owner.quantization_config)
@@ -131,14 +132,8 @@ def _read_shards(src: Path) -> list[Shard]:
         if missing:
             raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
         # a tensor in two files: the index tells which one counts
-        shards.append(
-            Shard(
-                shard.path,
-                {name: tensor for name, tensor in shard.tensors.items() if home.get(name, file) == file},
-                shard.metadata,
-                shard.data_start,
-            )
-        )
+        tensors = {name: tensor for name, tensor in shard.tensors.items() if home.get(name, file) == file}
+        shards.append(replace(shard, tensors=tensors))
     return shards
 
 
@@ -156,6 +151,9 @@ def _decide(
             f"transformers has no causal language model for {src.name} (model_type {kind!r}): update transformers; if the "
             "checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
         ) from error
+    except StrictDataclassError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"the configuration of {src.name} contradicts itself: {reason}") from error
     already = removed_so_far(dense)
     depth, path = len(decoder_layers(dense)), decoder_layers_path(dense)
     pruned = remove_layers(dense, plan)
@@ -175,12 +173,14 @@ def _base_model(src: Path) -> str:
     return (PruningPlan.from_json(src / PLAN_FILE).model if (src / PLAN_FILE).is_file() else "") or str(src)
 
 
-def _write_weights(work, names: LayerNames, total: int, folder: Path, report) -> None:
+def _write_weights(
+    work: list[tuple[Shard, dict[str, str]]], names: LayerNames, total: int, folder: Path, report: Callable
+) -> None:
     weight_map: dict[str, str] = {}
-    for number, (shard, of_shard) in enumerate(work, start=1):
+    for number, (shard, renamed) in enumerate(work, start=1):
         file = SINGLE_FILE if len(work) == 1 else f"model-{number:05d}-of-{len(work):05d}.safetensors"
-        write_tensors(shard, of_shard, folder / file, metadata=names.metadata(shard.metadata), report=report)
-        weight_map |= dict.fromkeys(of_shard.values(), file)
+        write_tensors(shard, renamed, folder / file, metadata=names.metadata(shard.metadata), report=report)
+        weight_map |= dict.fromkeys(renamed.values(), file)
     if len(work) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -212,8 +212,9 @@ def _require_complete(src: Path, new: Path) -> None:
     missing = _missing(new)
     if missing and not _missing(src):
         raise OSError(
-            f"without these layers the checkpoint lacks {', '.join(missing[:3])}: in this architecture layers share weights; "
-            "choose other layers, or use remove_layers and save. Nothing was written"
+            f"without these layers the checkpoint would not load as the same model (no fitting {', '.join(missing[:3])}): in "
+            "this architecture layers share weights, or their kind follows from their number; choose other layers. Nothing "
+            "was written"
         )
 
 
@@ -222,7 +223,11 @@ def _missing(folder: Path) -> list[str]:
     logging.disable_progress_bar()
     try:
         _, report = AutoModelForCausalLM.from_pretrained(
-            folder, device_map="meta", output_loading_info=True, trust_remote_code=False
+            folder,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be told about them
+            trust_remote_code=False,
         )
     finally:
         if shows_bars:

@@ -14,9 +14,10 @@ import torch
 from conftest import FAMILIES, LAYERS, VOCABULARY, build_tiny, random_batch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config
 
 from shortgpt import PruningPlan, prune_checkpoint, quantize, remove_layers, save
+from shortgpt.beside import written_beside
 from shortgpt.layers import removed_so_far
 from shortgpt.rename import LayerNames, find_stack
 
@@ -163,6 +164,22 @@ def test_other_stacks_of_layers_are_left_alone():
         find_stack(names, "model.layers", 5)
     with pytest.raises(ValueError, match="several stacks of 2 layers that could be layers: a.layers, b.layers"):
         find_stack([f"{a}.layers.{i}.w" for a in "ab" for i in (0, 1)], "layers", 2)
+
+
+def test_a_vision_tower_of_equal_depth_keeps_its_layers(tmp_path):
+    text = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    vision |= {"image_size": 28, "patch_size": 14}
+    tokens = {"mm_tokens_per_image": 4, "image_token_id": 90, "boi_token_index": 91, "eoi_token_index": 92}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(Gemma3Config(text_config=text, vision_config=vision, **tokens)).eval()
+    model.save_pretrained(tmp_path / "dense")
+    pruned = reload(prune_checkpoint(tmp_path / "dense", tmp_path / "pruned", [1], progress=False))
+    assert (pruned.config.text_config.num_hidden_layers, pruned.config.vision_config.num_hidden_layers) == (3, 4)
+    assert torch.equal(logits(pruned), logits(remove_layers(model, [1])))
+    ours, theirs = pruned.state_dict(), model.state_dict()
+    assert all(torch.equal(ours[name], t) for name, t in theirs.items() if "vision" in name)
 
 
 def test_layers_for_multi_token_prediction_are_not_taken_for_decoder_layers():
@@ -351,6 +368,14 @@ def test_bad_places_are_refused_before_anything_is_written(dense, tmp_path, plac
         prune_checkpoint(dense, tmp_path / "pruned", [6])
 
 
+def test_a_configuration_that_contradicts_itself_is_one_clear_sentence(tmp_path):
+    build_tiny("qwen3").save_pretrained(tmp_path / "dense")
+    config = json.loads((tmp_path / "dense" / "config.json").read_text())
+    (tmp_path / "dense" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    with pytest.raises(ValueError, match=r"configuration of dense contradicts itself: .*\(4\).*layer_types. \(6\)$"):
+        prune_checkpoint(tmp_path / "dense", tmp_path / "pruned", [1], progress=False)
+
+
 def test_a_full_disk_is_noticed_before_and_while_writing(dense, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
@@ -417,6 +442,21 @@ def test_a_killed_run_leaves_no_half_checkpoint_and_the_next_one_tidies_up(dense
     assert reload(target) and sorted(os.listdir(tmp_path)) == [".mine-notes", "dense", "mine"]
 
 
+def test_a_run_that_still_lives_is_left_alone(dense, tmp_path):
+    target = tmp_path / "mine"
+    with written_beside(target, overwrite=False) as new:
+        (new / "slow").write_text("still writing")
+        prune_checkpoint(dense, target, [1], progress=False)
+        assert (new / "slow").read_text() == "still writing"
+        shutil.rmtree(target)
+    assert listing(target) == [("slow", 13)] and sorted(os.listdir(tmp_path)) == ["dense", "mine"]
+    with pytest.raises(FileExistsError, match="not empty"), written_beside(tmp_path / "other", overwrite=False):
+        prune_checkpoint(
+            dense, tmp_path / "other", [1], progress=False
+        )  # was faster: the slower one must not replace it
+    assert reload(tmp_path / "other") and sorted(os.listdir(tmp_path)) == ["dense", "mine", "other"]
+
+
 def test_a_run_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path):
     """Without knowing where it is: a real signal at several times, in a process that prunes again and again."""
     build_tiny().save_pretrained(tmp_path / "dense", max_shard_size="50KB")
@@ -426,8 +466,7 @@ def test_a_run_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path):
         "while True: shortgpt.prune_checkpoint(sys.argv[1], sys.argv[2], [1], overwrite=True, progress=False);"
         "print('round', flush=True)"
     )
-    process = None
-    for wait in (0.01, 0.07, 0.2, 0.33):
+    for wait in (0.03, 0.15, 0.3):
         process = subprocess.Popen(
             [sys.executable, "-c", forever, tmp_path / "dense", tmp_path / "pruned"], stdout=subprocess.PIPE, text=True
         )
@@ -443,9 +482,37 @@ def test_a_run_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["dense", "other", "pruned"]
 
 
+@pytest.mark.parametrize("removed", [[1], [0, 3], [2, 3]], ids=str)
+def test_layers_whose_kind_follows_from_their_number_are_never_mixed_up(removed, tmp_path):
+    """Jamba's experts sit in every second layer: a removal either keeps each layer's kind or is refused."""
+    sizes = {"num_experts": 2, "num_experts_per_tok": 1, "mamba_d_state": 8, "use_mamba_kernels": False}
+    config = AutoConfig.for_model(
+        "jamba",
+        **sizes,
+        attn_layer_offset=1,
+        attn_layer_period=2,
+        expert_layer_period=2,
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path / "dense")
+    try:
+        folder = prune_checkpoint(tmp_path / "dense", tmp_path / "pruned", removed, progress=False)
+    except (OSError, ValueError) as error:
+        assert "\n" not in str(error) and os.listdir(tmp_path) == ["dense"]
+    else:
+        assert torch.equal(logits(reload(folder)), logits(remove_layers(model, removed)))
+
+
 def test_a_result_that_would_load_with_random_weights_is_refused(dense, tmp_path, monkeypatch):
     tensor = LayerNames.tensor
     monkeypatch.setattr(LayerNames, "tensor", lambda self, name: None if "layers.3.mlp" in name else tensor(self, name))
-    with pytest.raises(OSError, match=r"lacks model.layers.2.mlp.*Nothing was written"):
+    with pytest.raises(OSError, match=r"no fitting model.layers.2.mlp.*Nothing was written"):
         prune_checkpoint(dense, tmp_path / "pruned", [1], progress=False)
     assert os.listdir(tmp_path) == ["dense"]
