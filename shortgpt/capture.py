@@ -23,7 +23,8 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[None]:
     """While open, call ``report(layer, x_in, x_out)`` each time a decoder layer runs.
 
     ``layer`` is the 0-based index; ``x_in`` and ``x_out`` are the hidden states entering and leaving it, of shape
-    ``[batch, tokens, hidden]`` in the model's dtype (in whatever layout the architecture has: see `by_token`). They are the model's own tensors: read them, don't change them.
+    ``[batch, tokens, hidden]`` in the model's dtype (a few architectures have another layout: see `by_token`). They are
+    the model's own tensors: read them, don't change them.
     Our hooks, and only ours, are removed on leaving, also after an exception.
     """
 

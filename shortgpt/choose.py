@@ -17,6 +17,7 @@ import numpy as np
 from shortgpt.influence import LayerScores
 
 SCHEMA = 1
+PLAN_FILE = "pruning_plan.json"  # a plan's name inside a checkpoint
 ORDERS = ("score", "reverse", "sequential", "random")
 
 
@@ -55,6 +56,19 @@ class PruningPlan:
         path = Path(path)
         path.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
         return path
+
+    def to_mergekit(self, path: str | Path | None = None, *, model: str | None = None, dtype: str | None = None) -> str:
+        """The plan as a mergekit configuration, also written to `path` if given: see `exchange.mergekit_config`."""
+        from shortgpt.exchange import mergekit_config  # which imports this module
+
+        config = mergekit_config(self, model=model, dtype=dtype)
+        if path is not None:
+            Path(path).write_text(config, encoding="utf-8")
+        return config
+
+    def to_llama_cpp(self) -> str:
+        """The list for ``llama-quantize --prune-layers``: the removed layers, for instance ``"8,9,14"``."""
+        return ",".join(str(layer) for layer in sorted(self.removed))
 
     @classmethod
     def from_json(cls, path: str | Path) -> PruningPlan:

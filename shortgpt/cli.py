@@ -92,7 +92,8 @@ def prune(
             raise ValueError("say what to remove: either -n NUMBER or --plan FILE")
         from shortgpt.choose import PruningPlan, choose_layers
         from shortgpt.models import load
-        from shortgpt.pruning import remove_layers, save
+        from shortgpt.pruning import remove_layers
+        from shortgpt.saving import save
 
         if plan is None:
             dense, tokenizer, scores = _score(model, text, samples, metric, device)

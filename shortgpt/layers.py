@@ -85,7 +85,9 @@ def renumber(layers: Sequence[nn.Module], kept: Sequence[int], depth: int, per_l
             for name, value in list(vars(module).items()):
                 if name in _INDEX_NAMES and isinstance(value, int) and value >= 0:
                     setattr(module, name, value + (new - old) * (1 if module is layer else per_layer))
-                elif name.startswith("layer_") and isinstance(value, dict) and _are_numbers(value):  # number -> its weights
+                elif (
+                    name.startswith("layer_") and isinstance(value, dict) and _are_numbers(value)
+                ):  # number -> its weights
                     setattr(module, name, {position[i]: w for i, w in value.items() if i in position})
                 elif isinstance(value, list | tuple) and len(value) == depth and all(isinstance(v, str) for v in value):
                     setattr(module, name, type(value)(value[i] for i in kept))  # a copy of the configuration's list

@@ -98,7 +98,9 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
     if fit_config(pruned, model.config, kept):
         fit_shared_weights(pruned, kept, depth)  # now that there is a configuration to build from
     left = differences(pruned, pruned.config)
-    if not left or set(_kinds(left)) <= set(_kinds(differences(model, model.config))):  # the dense one doesn't reload either
+    if not left or set(_kinds(left)) <= set(
+        _kinds(differences(model, model.config))
+    ):  # the dense one doesn't reload either
         pruned.__dict__.pop(RECIPE, None)
         return
     removed = [i for i in range(depth) if i not in kept]
@@ -113,7 +115,9 @@ def _kinds(left: list[str]) -> list[str]:
 def _require_kinds(config: PreTrainedConfig, kept: Sequence[int]) -> None:
     """A hybrid model needs one layer that keeps keys and values: transformers counts the cached tokens there."""
     kinds = getattr(text_config(config), "layer_types", None) or []
-    with_keys = {i for i, kind in enumerate(kinds) if "hybrid" in kind or ("attention" in kind and "linear" not in kind)}
+    with_keys = {
+        i for i, kind in enumerate(kinds) if "hybrid" in kind or ("attention" in kind and "linear" not in kind)
+    }
     if with_keys and len(with_keys) < len(kinds) and not with_keys & set(kept):
         raise ValueError(
             f"only layers {', '.join(map(str, sorted(with_keys)))} of this hybrid model keep keys and values, and cached "
@@ -125,13 +129,13 @@ def _require_no_boundary(stack: nn.ModuleList, layers: Sequence[int]) -> None:
     for i in layers:
         if getattr(stack[i], "is_block_boundary", False):
             raise ValueError(
-                f"layer {i} starts a block of layers, and all later blocks attend to the state at its start: the model is not "
-                "defined without it"
+                f"layer {i} starts a block of layers, and all later blocks attend to the state at its start: the model is "
+                "not defined without it"
             )
 
 
 def _keep_entry_norm(first: nn.Module, new_first: nn.Module) -> None:
-    """RWKV's first layer alone has a norm in front, and its code runs one in whatever layer comes first: let it do nothing."""
+    """RWKV has a norm in front of its first layer, and runs one in whatever layer comes first: let it do nothing."""
     have = dict(new_first.named_children())
     for name, child in first.named_children():
         if name not in have and type(first) is type(new_first) and all(p.ndim == 1 for p in child.parameters()):
@@ -157,4 +161,6 @@ def _freeze_properties(config: PreTrainedConfig, wanted: dict[str, list]) -> Non
     now = dict(per_layer_properties(config))
     frozen = {name: value for name, value in wanted.items() if now.get(name) != value}
     if frozen:
-        config.__class__ = type(type(config).__name__, (type(config),), frozen | {"__module__": type(config).__module__})
+        config.__class__ = type(
+            type(config).__name__, (type(config),), frozen | {"__module__": type(config).__module__}
+        )

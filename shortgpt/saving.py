@@ -9,11 +9,8 @@ unknown to transformers, so it can't reload as another model by mistake.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +18,11 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choose import PruningPlan
+from shortgpt.beside import written_beside
+from shortgpt.card import CARD_FILE, model_card
+from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.pruning import RECIPE, remove_layers
 
-PLAN_FILE = "pruning_plan.json"
 MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
 WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
 
@@ -43,7 +41,7 @@ def save(
     Everything is written to a folder beside `path` and renamed at the end, so there is never half a checkpoint.
 
     Args:
-        tokenizer, plan: saved along, the plan as ``pruning_plan.json``.
+        tokenizer, plan: saved along, the plan as ``pruning_plan.json`` and as a model card (``README.md``).
         overwrite: replace an existing folder; otherwise an existing, non-empty one is refused.
         verify: reload what was written and compare its logits with the model's; needs memory for a second model.
             Several quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
@@ -53,25 +51,16 @@ def save(
         OSError: the disk is full, or the reloaded checkpoint doesn't give the same logits (nothing is left at `path`).
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file: name a folder to save the model in")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to replace it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True) as beside:
-        new = Path(beside) / "model"
-        with _disk_full_is_one_sentence(path):
-            before = _logits_on_probe(model) if verify else None
-            write_model(model, new)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(new)
-            if plan is not None:
-                plan.to_json(new / PLAN_FILE)
+    with written_beside(path, overwrite=overwrite) as new:
+        before = _logits_on_probe(model) if verify else None
+        write_model(model, new)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
+        if plan is not None:
+            plan.to_json(new / PLAN_FILE)
+            (new / CARD_FILE).write_text(model_card(plan), encoding="utf-8")
         if verify:
             _require_equal_reload(model, before, new)
-        if path.exists():  # its old content goes only when the new one is complete
-            os.replace(path, Path(beside) / "old")
-        os.replace(new, path)
     return path
 
 
@@ -93,7 +82,6 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         )
     from huggingface_hub import save_torch_state_dict
 
-    folder.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
     state = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -164,7 +152,9 @@ def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedMode
     return remove_sublayers(model, **step)
 
 
-def read_model(folder: Path, *, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+def read_model(
+    folder: Path, *, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
     if is_own_format(folder):
         return restore(folder, dtype=dtype).to(device), {}
@@ -207,14 +197,3 @@ def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: 
             f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
             f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"
         )
-
-
-@contextlib.contextmanager
-def _disk_full_is_one_sentence(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # safetensors wraps the operating system's error in its own class
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            free = shutil.disk_usage(path.parent).free / 1e9
-            raise OSError(errno.ENOSPC, f"the disk is full ({free:.1f} GB free): {path} was not written") from error
-        raise

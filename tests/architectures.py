@@ -37,19 +37,38 @@ EXCLUDED: dict[str, str] = {
     "gemma3n": "its vision tower needs timm; the text model is gemma3n_text",
     "gemma4_assistant": "a drafter that runs on another model's states and caches, not a model of its own",
     "gemma4_unified_assistant": "a drafter that runs on another model's states and caches, not a model of its own",
+    "xlm": "keeps attention, norms and FFN in parallel lists: it has no decoder layer modules",
     "hrm_text": "recurrent: two stacks run many times over, so a layer has no single place",
     "reformer": "reversible layers on two streams, with random hashing: no single hidden state between layers",
 }  # fmt: skip
 
-_PATTERN = ["linear_attention", "full_attention", "linear_attention", "linear_attention", "full_attention", "linear_attention"]
+_PATTERN = [
+    "linear_attention",
+    "full_attention",
+    "linear_attention",
+    "linear_attention",
+    "full_attention",
+    "linear_attention",
+]
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _HYBRID = ["linear_attention", "hybrid", "linear_attention", "hybrid", "linear_attention", "hybrid"]
-_MIXED = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention", "full_attention"]
+_MIXED = [
+    "sliding_attention",
+    "full_attention",
+    "sliding_attention",
+    "sliding_attention",
+    "full_attention",
+    "full_attention",
+]
 _MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 32}
 NEEDS: dict[str, dict[str, object]] = {
     "bamba": _MAMBA2 | {"attn_layer_indices": [1, 4]},
     "bailing_hybrid": {"layer_types": _PATTERN, "n_group": 1, "topk_group": 1},
-    "cohere_compass_text": {"layer_types": _MIXED, "sliding_window": 8, "rope_parameters": dict.fromkeys(set(_MIXED), _ROPE)},
+    "cohere_compass_text": {
+        "layer_types": _MIXED,
+        "sliding_window": 8,
+        "rope_parameters": dict.fromkeys(set(_MIXED), _ROPE),
+    },
     "codegen": {"n_head": 4, "rotary_dim": 8},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 2},
@@ -61,14 +80,18 @@ NEEDS: dict[str, dict[str, object]] = {
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "conv", "full_attention", "conv"]},
-    "longcat_flash": {"qk_rope_head_dim": 16, "head_dim": 16, "qk_nope_head_dim": 16, "num_layers": DEPTH, "qk_head_dim": 32},
+    "longcat_flash": {
+        "qk_rope_head_dim": 16,
+        "head_dim": 16,
+        "qk_nope_head_dim": 16,
+        "num_layers": DEPTH,
+        "qk_head_dim": 32,
+    },
     "mamba2": {"num_heads": 8, "n_groups": 2},
     "ministral": {"head_dim": 16},
     "mllama_text_model": {"cross_attention_layers": [1, 4]},
     "inkling2_text": {"n_layers_per_attn_res_block": 4},
-    **dict.fromkeys(
-        ["olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"], {"layer_types": _PATTERN}
-    ),
+    **dict.fromkeys(["olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"], {"layer_types": _PATTERN}),
     "recurrent_gemma": {"block_types": ["recurrent", "attention", "recurrent"]},
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {
@@ -76,7 +99,9 @@ NEEDS: dict[str, dict[str, object]] = {
         "n_groups": 2,
     },
     "dots3_note_text": {
-        "per_layer_config": {i: {"num_attention_heads": 2, "num_key_value_heads": 2, "kv_lora_rank": 8} for i in (2, 3, 4)},
+        "per_layer_config": {
+            i: {"num_attention_heads": 2, "num_key_value_heads": 2, "kv_lora_rank": 8} for i in (2, 3, 4)
+        },
         "head_dim": 32,
     },
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
@@ -86,10 +111,22 @@ NEEDS: dict[str, dict[str, object]] = {
         **{"indexer_compress_ratio": 4, "ngram_vocab_size_base": 64, "hc_lowrank": 8},
     },
     "rwkv": {"rescale_every": 0},  # it rescales its own weights in the first forward; a test of its own covers that
+    "youtu": {"tie_word_embeddings": False},  # tied in the configuration, but not by its class
     "xlstm": {"hidden_size": 128, "embedding_dim": 128},
-    "zamba": {"layers_block_type": _HYBRID, "num_key_value_heads": 4, "attention_hidden_size": 128, "attention_head_dim": 32},
-    "zamba2": {"layers_block_type": _HYBRID, "num_key_value_heads": 4, "num_mem_blocks": 2, "mamba_headdim": 32,
-        "attention_hidden_size": 128, "attention_head_dim": 32},
+    "zamba": {
+        "layers_block_type": _HYBRID,
+        "num_key_value_heads": 4,
+        "attention_hidden_size": 128,
+        "attention_head_dim": 32,
+    },
+    "zamba2": {
+        "layers_block_type": _HYBRID,
+        "num_key_value_heads": 4,
+        "num_mem_blocks": 2,
+        "mamba_headdim": 32,
+        "attention_hidden_size": 128,
+        "attention_head_dim": 32,
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 

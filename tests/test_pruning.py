@@ -175,7 +175,7 @@ def test_an_interrupted_save_leaves_nothing_and_keeps_the_old(tiny, tmp_path, mo
     for error, message in ((KeyboardInterrupt(), None), (OSError(28, "No space left on device"), "disk is full")):
 
         def fail(folder, error=error, **options):
-            os.makedirs(folder)
+            os.makedirs(folder, exist_ok=True)
             (folder / "half.safetensors").write_text("half")
             raise error
 

@@ -1,0 +1,82 @@
+"""Write a folder as a whole or not at all: beside its final place first, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise FileExistsError if `path` is a file, or a folder with something in it (unless `overwrite`)."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: name a folder to save the model in")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to replace it")
+
+
+@contextmanager
+def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Iterator[Path]:
+    """Yield an empty folder on the same disk; when the block ends without an error it becomes `path`.
+
+    What was at `path` goes only then. If the process is killed, `path` holds what it held before, or, in the instant
+    between the two renames, nothing; the next call for the same `path` puts the old content back and removes what dead
+    runs left (a lock in each temporary folder tells whether its process still lives).
+
+    Raises:
+        FileExistsError: see `check_target`.
+        OSError: less than `needed_bytes` are free, or the disk became full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_dead_runs(path)
+    check_target(path, overwrite=overwrite)
+    free = shutil.disk_usage(path.parent).free
+    if free < needed_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{path} needs {needed_bytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: free some space, or "
+            "name a folder on another disk",
+        )
+    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    try:
+        with FileLock(beside / _LOCK):
+            try:
+                (beside / _NEW).mkdir()
+                yield beside / _NEW
+                check_target(path, overwrite=overwrite)  # another process may have been there meanwhile
+                if path.exists():
+                    os.replace(path, beside / _OLD)
+                os.replace(beside / _NEW, path)
+            except Exception as error:  # safetensors wraps the operating system's error in a class of its own
+                if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+                    raise
+                raise OSError(errno.ENOSPC, f"the disk is full: {path} was not written; free some space") from error
+            finally:
+                _put_back(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put_back(beside: Path, path: Path) -> None:
+    """Undo the first of the two renames if the second did not happen."""
+    if (beside / _OLD).exists() and not path.exists():
+        os.replace(beside / _OLD, path)
+
+
+def _clear_dead_runs(path: Path) -> None:
+    for lock in path.parent.glob(f".{glob.escape(path.name)}-*/{_LOCK}"):  # only folders of ours have this file
+        try:
+            with FileLock(lock, timeout=0):
+                _put_back(lock.parent, path)
+        except (Timeout, OSError):  # its process is alive, or the file is not ours to touch
+            continue
+        shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,0 +1,240 @@
+"""Prune a checkpoint on disk, file by file: for models of any size, because the model is never built.
+
+Which layers stay and what the configuration then says is decided on an empty model (no weights, "meta" device) by the
+same `remove_layers` as in memory. What is left to do is bookkeeping: copy the bytes of the surviving tensors under
+their new names (`shards.py`) into a folder that appears when it is complete (`beside.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import logging
+
+from shortgpt.beside import check_target, written_beside
+from shortgpt.card import CARD_FILE, MARK, licence_lines, model_card
+from shortgpt.choose import PLAN_FILE, PruningPlan
+from shortgpt.layers import decoder_layers, decoder_layers_path, removed_so_far
+from shortgpt.pruning import RECIPE, remove_layers
+from shortgpt.rename import LayerNames, find_stack
+from shortgpt.shards import Shard, read_shard, tensor_bytes, write_tensors
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")
+_REWRITTEN = ("config.json", PLAN_FILE, CARD_FILE)
+_TEMPLATES = "additional_chat_templates"  # the one subfolder that transformers' tokenizers write
+
+
+def prune_checkpoint(
+    src: str | os.PathLike,
+    dst: str | os.PathLike,
+    plan: PruningPlan | Sequence[int],
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Write the checkpoint in folder `src` without some layers to folder `dst`; return `dst`.
+
+    The result is what ``save(remove_layers(load(src), plan), dst)`` would write, in the time of copying the weights that
+    stay and less than 1 GB of memory, Python and torch included. `src` is only read.
+
+    Args:
+        src: a transformers checkpoint in safetensors, one file or several with an index, quantized or not.
+        plan: a plan (indices of the dense model), or indices in the checkpoint as it is, as for `remove_layers`.
+        overwrite: replace what is at `dst`; otherwise an existing, non-empty folder is refused.
+        progress: show a bar.
+
+    Small files (tokenizer, generation settings, licence, code if the configuration names it) come along, subfolders and
+    weights in other formats don't. A plan and a model card are added; the card that was there becomes
+    ``README.original.md``. Layers for multi-token prediction, which `transformers` never loads, are left out.
+
+    Raises:
+        FileNotFoundError: no such folder, or files missing in it.
+        FileExistsError: `dst` is not empty, or is inside `src` or around it.
+        ValueError: damaged or truncated files, pickled weights, unknown architecture, a plan made for another model.
+        OSError: the disk is full, or the result would not load.
+    """
+    src, dst = Path(src).resolve(), Path(dst).resolve()
+    _check_folders(src, dst, overwrite)
+    shards = _read_shards(src)
+    config, kept, stack, path, plan = _decide(src, shards, plan)
+    names = LayerNames(stack, path, kept)
+    work: list[tuple[Shard, dict[str, str]]] = []  # files to write: where from, and old name to new name
+    for shard in shards:
+        renamed = {old: new for old in shard.tensors if (new := names.tensor(old)) is not None}
+        if renamed:  # no empty files
+            work.append((shard, renamed))
+    total = sum(tensor_bytes(shard, name) for shard, renamed in work for name in renamed)
+    quantized = [c for c in (config, config.get_text_config()) if getattr(c, "quantization_config", None)]
+    for owner in {id(c): c for c in quantized}.values():  # often the two are one
+        owner.quantization_config = names.inside(owner.quantization_config)
+    files = _other_files(src, config)
+    needed = total + sum(source.stat().st_size for source in files.values()) + (1 << 20)  # headers, index, card
+    with written_beside(dst, overwrite=overwrite, needed_bytes=needed) as new:
+        with tqdm(total=total, unit="B", unit_scale=True, desc="writing", disable=not progress) as bar:
+            _write_weights(work, names, total, new, bar.update)
+        config.save_pretrained(new)
+        for name, source in files.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, new / name)
+        plan.to_json(new / PLAN_FILE)
+        _write_card(src, new, plan)
+        if not quantized:  # quantization libraries can't load without the data
+            _require_complete(src, new)
+    return dst
+
+
+def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
+    if not src.is_dir():
+        raise FileNotFoundError(
+            f"no such folder: {src} (download a Hub model first: hf download owner/name --local-dir …)"
+        )
+    if not (src / "config.json").is_file():
+        raise FileNotFoundError(f"{src} holds no model: it has no config.json")
+    if src == dst or src in dst.parents or dst in src.parents:
+        raise FileExistsError(
+            f"{dst} is, contains or lies inside the checkpoint that is read: choose a folder elsewhere"
+        )
+    check_target(dst, overwrite=overwrite)
+
+
+def _read_shards(src: Path) -> list[Shard]:
+    """The headers of all weight files, each with the tensors that the index says are there."""
+    if (src / SINGLE_FILE).is_file():  # transformers prefers it to an index, too
+        return [read_shard(src / SINGLE_FILE)]
+    if not (src / INDEX_FILE).is_file():
+        if any(src.glob("*.bin")) or any(src.glob("*.pt*")):
+            raise ValueError(f"{src} has pickled weights, which can run code: convert them to safetensors first")
+        raise FileNotFoundError(f"{src} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}")
+    try:
+        home = dict(json.loads((src / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{src / INDEX_FILE} is damaged: download it again") from error
+    shards = []
+    for file in dict.fromkeys(home.values()):
+        if not (src / file).is_file():
+            raise FileNotFoundError(
+                f"{src} is incomplete: {file}, which its index names, is missing; download it again"
+            )
+        shard = read_shard(src / file)
+        missing = sorted({name for name, place in home.items() if place == file} - shard.tensors.keys())
+        if missing:
+            raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
+        # a tensor in two files: the index tells which one counts
+        tensors = {name: tensor for name, tensor in shard.tensors.items() if home.get(name, file) == file}
+        shards.append(replace(shard, tensors=tensors))
+    return shards
+
+
+def _decide(
+    src: Path, shards: list[Shard], plan: PruningPlan | Sequence[int]
+) -> tuple[PreTrainedConfig, list[int], str, str, PruningPlan]:
+    """The new configuration, the layers kept (current indices), the stack's name in the files and in the model, the plan."""
+    try:
+        config = AutoConfig.from_pretrained(src, trust_remote_code=False)
+        with torch.device("meta"):
+            dense = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        kind = json.loads((src / "config.json").read_text(encoding="utf-8")).get("model_type")
+        raise ValueError(
+            f"transformers has no causal language model for {src.name} (model_type {kind!r}): update transformers; if the "
+            "checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
+        ) from error
+    except StrictDataclassError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"the configuration of {src.name} contradicts itself: {reason}") from error
+    already = removed_so_far(dense)
+    depth, path = len(decoder_layers(dense)), decoder_layers_path(dense)
+    pruned = remove_layers(dense, plan)
+    if getattr(pruned, RECIPE, None) is not None:
+        raise ValueError(
+            f"no configuration of {type(dense).__name__} describes it without these layers, so the files alone can't be "
+            "pruned: use remove_layers() on the loaded model, and save()"
+        )
+    gone = removed_so_far(pruned)
+    original = [i for i in range(depth + len(already)) if i not in already]
+    kept = [position for position, i in enumerate(original) if i not in gone]
+    extra = getattr(config.get_text_config(), "num_nextn_predict_layers", None) or 0
+    stack = find_stack((name for shard in shards for name in shard.tensors), path, depth, extra)
+    if not isinstance(plan, PruningPlan):
+        newly = [original[int(i)] for i in plan]
+        plan = PruningPlan(layers=len(original) + len(already), removed=(*already, *newly), model=_base_model(src))
+    return pruned.config, kept, stack, path, plan
+
+
+def _base_model(src: Path) -> str:
+    """Name of the dense model: of the plan that made `src`, if one did."""
+    return (PruningPlan.from_json(src / PLAN_FILE).model if (src / PLAN_FILE).is_file() else "") or str(src)
+
+
+def _write_weights(
+    work: list[tuple[Shard, dict[str, str]]], names: LayerNames, total: int, folder: Path, report: Callable
+) -> None:
+    weight_map: dict[str, str] = {}
+    for number, (shard, renamed) in enumerate(work, start=1):
+        file = SINGLE_FILE if len(work) == 1 else f"model-{number:05d}-of-{len(work):05d}.safetensors"
+        write_tensors(shard, renamed, folder / file, metadata=names.metadata(shard.metadata), report=report)
+        weight_map |= dict.fromkeys(renamed.values(), file)
+    if len(work) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _other_files(src: Path, config: PreTrainedConfig) -> dict[str, Path]:
+    """What comes along unchanged: name in the new folder, file to copy (links of the Hub cache are followed)."""
+    has_code = getattr(config, "auto_map", None) is not None
+    found = {}
+    for file in sorted([*src.iterdir(), *(src / _TEMPLATES).glob("*")]):
+        if not file.is_file() or file.name.startswith(".") or _WEIGHTS.match(file.name) or file.name in _REWRITTEN:
+            continue
+        if file.suffix != ".py" or has_code:
+            found[str(file.relative_to(src))] = file
+    return found
+
+
+def _write_card(src: Path, new: Path, plan: PruningPlan) -> None:
+    """Ours is README.md, because the Hub reads its front matter; theirs speaks of another model, and stays beside it."""
+    old = (src / CARD_FILE).read_text(encoding="utf-8", errors="replace") if (src / CARD_FILE).is_file() else ""
+    (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old)), encoding="utf-8")
+    if old and MARK not in old:
+        free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
+        shutil.copyfile(src / CARD_FILE, new / next(name for name in free if not (new / name).exists()))
+
+
+def _require_complete(src: Path, new: Path) -> None:
+    """Let transformers match the files with an empty model: a missing tensor would be filled with random numbers."""
+    missing = _missing(new)
+    if missing and not _missing(src):
+        raise OSError(
+            f"without these layers the checkpoint would not load as the same model (no fitting {', '.join(missing[:3])}): in "
+            "this architecture layers share weights, or their kind follows from their number; choose other layers. Nothing "
+            "was written"
+        )
+
+
+def _missing(folder: Path) -> list[str]:
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        _, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be told about them
+            trust_remote_code=False,
+        )
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
+    return sorted({*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])})
