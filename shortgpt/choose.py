@@ -85,7 +85,7 @@ class PruningPlan:
         return cls(**fields)
 
 
-def check_indices(indices: Sequence[int], layers: int) -> None:
+def check_indices(indices: Sequence[int], layers: int, *, keep_one: bool = True) -> None:
     """Raise ValueError unless `indices` are distinct layers of a model with `layers` layers, and at least one stays."""
     for index in indices:
         if isinstance(index, bool) or not isinstance(index, int | np.integer):
@@ -96,7 +96,7 @@ def check_indices(indices: Sequence[int], layers: int) -> None:
     twice = sorted({int(i) for i in indices if list(indices).count(i) > 1})
     if twice:
         raise ValueError(f"layer {', '.join(map(str, twice))} is named twice: name each layer to remove once")
-    if len(indices) >= layers:
+    if keep_one and len(indices) >= layers:
         raise ValueError(f"removing {len(indices)} of {layers} layers leaves none: keep at least one")
 
 

@@ -91,7 +91,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "ministral": {"head_dim": 16},
     "mllama_text_model": {"cross_attention_layers": [1, 4]},
     "inkling2_text": {"n_layers_per_attn_res_block": 4},
-    **dict.fromkeys(["olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"], {"layer_types": _PATTERN}),
+    **{t: {"layer_types": _PATTERN} for t in ("olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")},  # noqa: RUF024
     "recurrent_gemma": {"block_types": ["recurrent", "attention", "recurrent"]},
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {
