@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shortgpt.layers import backbone, decoder_layers
+from shortgpt.placement import input_device
 
 Reporter = Callable[[int, Tensor, Tensor], None]
 
@@ -50,7 +51,7 @@ def run_backbone(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
 
     Positions are counted from the first real token, so that padding on either side gives the same states.
     """
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     mask = batch["attention_mask"].to(device)  # [batch, tokens]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     backbone(model)(

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from shortgpt.capture import hidden_states, run_backbone, watch_layers
 from shortgpt.layers import decoder_layers, removed_so_far
+from shortgpt.processes import share
 
 
 def block_influence(x_in: Tensor, x_out: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class LayerScores:
         counts: int64 ``[samples]``, its real tokens.
         metric: a key of `METRICS`.
         removed: original indices of layers that had been removed before scoring (empty for a dense model).
-        sha256: fingerprint of the calibration tokens, whatever their batches or padding.
+        digests: fingerprint of each sample's tokens (SHA-256), whatever its batch or padding.
         model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
     """
 
@@ -72,8 +73,13 @@ class LayerScores:
     counts: np.ndarray
     metric: str = "block_influence"
     removed: tuple[int, ...] = ()
-    sha256: str = ""
+    digests: tuple[bytes, ...] = ()
     model: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the calibration tokens: of all samples, in order."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
 
     @property
     def values(self) -> np.ndarray:
@@ -109,8 +115,7 @@ class LayerScores:
         if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
             raise ValueError("only scores of one metric and one model can be merged")
         sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
-        both = hashlib.sha256((self.sha256 + other.sha256).encode()).hexdigest()
-        return LayerScores(sums, counts, self.metric, self.removed, both, self.model)
+        return LayerScores(sums, counts, self.metric, self.removed, self.digests + other.digests, self.model)
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
         """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
@@ -152,7 +157,8 @@ def score_layers(
         metric: a key of `METRICS`; for all of them low means redundant.
 
     The model is left as it was: weights, mode, hooks. Cost: one pass of the backbone over the batches; memory: two
-    states of one layer, and one number per sample and layer.
+    states of one layer, and one number per token and layer of a batch. In a script started by ``accelerate launch``
+    each process scores its share and all return the scores of one process: give all of them the same batches.
 
     >>> model, tokenizer = load()
     >>> scores = score_layers(model, calibration_batches(tokenizer))
@@ -164,37 +170,24 @@ def score_layers(
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}")
     depth = len(decoder_layers(model))
-    sums: list[np.ndarray] = []
-    counts: list[np.ndarray] = []
-    digest = hashlib.sha256()
+
+    def score_share(rank: int, world: int) -> list[tuple[int, _BatchSums]]:
+        bar = tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress or rank > 0)
+        return [(i, _score_batch(model, batch, metric)) for i, batch in enumerate(bar) if i % world == rank]
+
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress):
-            mask = batch["attention_mask"].bool()
-            batch_sums = np.zeros((len(mask), depth))
-
-            def score(
-                layer: int, x_in: Tensor, x_out: Tensor, mask: Tensor = mask, out: np.ndarray = batch_sums
-            ) -> None:
-                _require_finite(x_out, mask, layer)
-                out[:, layer] = _sample_sums(METRICS[metric](x_in, x_out), mask)
-
-            with watch_layers(model, score):
-                run_backbone(model, batch)
-            kept = mask.any(1).numpy(force=True)  # a sample of pads only says nothing
-            sums.append(batch_sums[kept])
-            counts.append(mask.sum(1).numpy(force=True)[kept])
-            for ids, real in zip(batch["input_ids"], mask, strict=True):
-                digest.update(ids[real].numpy(force=True).astype("<i8").tobytes() + b"|")
+        parts = share(score_share)
     finally:
         model.train(was_training)
-    if not counts or not sum(c.sum() for c in counts):
+    if not any(counts.size for _, counts, _ in parts):
         raise ValueError("the calibration batches hold no token: give calibration_batches() some text")
-    all_sums, all_counts = np.concatenate(sums), np.concatenate(counts)
+    sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
+    digests = tuple(digest for _, _, some in parts for digest in some)
     commit = getattr(model.config, "_commit_hash", None)
     name = model.config.name_or_path + (f"@{commit}" if commit else "")
-    return LayerScores(all_sums, all_counts, metric, removed_so_far(model), digest.hexdigest(), name)
+    return LayerScores(sums, counts, metric, removed_so_far(model), digests, name)
 
 
 def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> pd.DataFrame:
@@ -218,16 +211,39 @@ def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor
     return pd.DataFrame({"start": start, "end": end, "layers": end - start, "score": distance[start, end]})
 
 
-def _sample_sums(values: Tensor, mask: Tensor) -> np.ndarray:
-    """Sum of per-token `values` over the real tokens of each sample: ``[batch, tokens] -> [batch]``, float64."""
-    on_cpu = values.cpu().double()  # not every accelerator has float64
-    return on_cpu.masked_fill(~mask.cpu(), 0).sum(1).numpy()
+_BatchSums = tuple[np.ndarray, np.ndarray, list[bytes]]  # sums [samples, layers], counts [samples], digests
 
 
-def _require_finite(states: Tensor, mask: Tensor, layer: int) -> None:
-    """Real tokens must have finite states; pads may hold anything."""
-    if not torch.isfinite(states[mask.to(states.device)]).all():
+def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str) -> _BatchSums:
+    """Run the backbone once and sum the metric over the real tokens of each sample that has any."""
+    values: dict[int, Tensor] = {}  # [batch, tokens] of each layer, on the layer's device: no waiting for a GPU
+
+    def score(layer: int, x_in: Tensor, x_out: Tensor) -> None:
+        values[layer] = METRICS[metric](x_in, x_out)
+
+    with watch_layers(model, score):
+        run_backbone(model, batch)
+    mask = batch["attention_mask"].bool().cpu()  # [batch, tokens]
+    if idle := set(range(len(decoder_layers(model)))) - set(values):
+        raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
+    per_token = torch.stack([values[layer].cpu() for layer in sorted(values)], dim=-1)  # [batch, tokens, layers]
+    _require_finite(per_token[mask], model.dtype)
+    # not every accelerator has float64, so this is done on the CPU; pads are replaced, whatever they hold
+    sums = per_token.double().masked_fill(~mask[..., None], 0).sum(1).numpy()  # [batch, layers]
+    kept = mask.any(1).numpy()  # a sample of pads only says nothing
+    tokens = [ids[real].numpy() for ids, real in zip(batch["input_ids"].cpu(), mask, strict=True)]
+    digests = [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
+    return sums[kept], mask.sum(1).numpy()[kept], digests
+
+
+def _require_finite(per_token: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError naming the first broken layer, from the metric at real tokens, ``[real tokens, layers]``.
+
+    A NaN or infinity in a state makes every metric NaN (infinity over an infinite norm): no need to look at states.
+    """
+    broken = (~torch.isfinite(per_token)).any(0).nonzero()
+    if len(broken):
         raise ValueError(
-            f"layer {layer} gives hidden states with NaN or infinity (dtype {states.dtype}): load the model in float32 or "
-            "bfloat16, or look for damaged weights"
+            f"layer {int(broken[0])} gives hidden states with NaN or infinity (dtype {dtype}): load the model in float32 "
+            "or bfloat16, or look for damaged weights"
         )

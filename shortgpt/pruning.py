@@ -28,6 +28,13 @@ from shortgpt.layers import (
     removed_so_far,
     renumber,
 )
+from shortgpt.placement import (
+    accelerate_hooks,
+    device_map_of,
+    forget_replaced_movers,
+    input_device,
+    keep_in_device_map,
+)
 
 PLAN_FILE = "pruning_plan.json"
 
@@ -59,10 +66,12 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     kept = [i for i in range(len(original)) if i not in set(layers)]
 
     pruned = share_weights(model)
-    parent, _, name = decoder_layers_path(pruned).rpartition(".")
+    path = decoder_layers_path(pruned)
+    parent, _, name = path.rpartition(".")
     survivors = nn.ModuleList(decoder_layers(pruned)[i] for i in kept)
     renumber(survivors)
     setattr(pruned.get_submodule(parent), name, survivors)
+    keep_in_device_map(pruned, path, kept)
     keep_in_config(pruned.config, kept)
     setattr(
         pruned.config, REMOVED_FIELD, sorted(set(range(len(original) + len(already))) - {original[i] for i in kept})
@@ -72,8 +81,11 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already
+    # accelerate's hooks hold weights too, or know by their old names where these are on disk
+    shared = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
+    copied = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already
+    forget_replaced_movers(copied)
+    return copied
 
 
 def save(
@@ -109,7 +121,8 @@ def save(
         new = Path(beside) / "model"
         with _disk_full_is_one_sentence(path):
             before = _logits_on_probe(model) if verify else None
-            model.save_pretrained(new)
+            # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
+            model.save_pretrained(new, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
             if tokenizer is not None:
                 tokenizer.save_pretrained(new)
             if plan is not None:
@@ -126,12 +139,16 @@ def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
     with torch.inference_mode():
-        return model(input_ids=ids.to(model.device), use_cache=False).logits.float().cpu()
+        return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()
 
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
     reloaded, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=model.dtype, device_map={"": model.device}, output_loading_info=True
+        folder,
+        dtype=model.dtype,
+        device_map=device_map_of(model),
+        offload_folder=folder.parent / "offload",  # goes with the temporary folder
+        output_loading_info=True,
     )
     broken = {
         name: sorted(keys)[:3] for name, keys in report.items() if keys and name in ("missing_keys", "unexpected_keys")
