@@ -216,20 +216,22 @@ _BatchSums = tuple[np.ndarray, np.ndarray, list[bytes]]  # sums [samples, layers
 
 def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str) -> _BatchSums:
     """Run the backbone once and sum the metric over the real tokens of each sample that has any."""
-    values: dict[int, Tensor] = {}  # [batch, tokens] of each layer, on the layer's device: no waiting for a GPU
+    mask = batch["attention_mask"].bool().cpu()  # [batch, tokens]
+    # one block for all layers: a small tensor left behind by each layer would break up the heap between large states
+    per_token = torch.zeros(len(decoder_layers(model)), *mask.shape)  # [layers, batch, tokens]
+    idle = set(range(len(per_token)))
 
     def score(layer: int, x_in: Tensor, x_out: Tensor) -> None:
-        values[layer] = METRICS[metric](x_in, x_out)
+        per_token[layer] = METRICS[metric](x_in, x_out)
+        idle.discard(layer)
 
     with watch_layers(model, score):
         run_backbone(model, batch)
-    mask = batch["attention_mask"].bool().cpu()  # [batch, tokens]
-    if idle := set(range(len(decoder_layers(model)))) - set(values):
+    if idle:
         raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
-    per_token = torch.stack([values[layer].cpu() for layer in sorted(values)], dim=-1)  # [batch, tokens, layers]
-    _require_finite(per_token[mask], model.dtype)
+    _require_finite(per_token[:, mask], model.dtype)
     # not every accelerator has float64, so this is done on the CPU; pads are replaced, whatever they hold
-    sums = per_token.double().masked_fill(~mask[..., None], 0).sum(1).numpy()  # [batch, layers]
+    sums = per_token.double().masked_fill(~mask, 0).sum(-1).T.numpy()  # [batch, layers]
     kept = mask.any(1).numpy()  # a sample of pads only says nothing
     tokens = [ids[real].numpy() for ids, real in zip(batch["input_ids"].cpu(), mask, strict=True)]
     digests = [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
@@ -237,11 +239,11 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
 
 
 def _require_finite(per_token: Tensor, dtype: torch.dtype) -> None:
-    """Raise ValueError naming the first broken layer, from the metric at real tokens, ``[real tokens, layers]``.
+    """Raise ValueError naming the first broken layer, from the metric at real tokens, ``[layers, real tokens]``.
 
     A NaN or infinity in a state makes every metric NaN (infinity over an infinite norm): no need to look at states.
     """
-    broken = (~torch.isfinite(per_token)).any(0).nonzero()
+    broken = (~torch.isfinite(per_token)).any(-1).nonzero()
     if len(broken):
         raise ValueError(
             f"layer {int(broken[0])} gives hidden states with NaN or infinity (dtype {dtype}): load the model in float32 "

@@ -1,6 +1,8 @@
 """Share work among the processes that ``accelerate launch`` or ``torchrun`` started; accelerate does the talking.
 
-Nothing here starts processes, and a plain Python session (one process) is never turned into a distributed one.
+Nothing here starts processes, and a plain Python session (one process) is never turned into a distributed one. With
+another launcher (MPI) make an ``accelerate.PartialState()`` first. ``accelerate launch --cpu`` alone starts *one*
+process, whatever ``--num_processes`` says: on CPUs use ``torchrun --nproc-per-node``.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import distributed
 
 Item = TypeVar("Item")
@@ -22,7 +25,7 @@ def this_process() -> tuple[int, int]:
         return 0, 1
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())  # left to itself it finds no backend on a CPU
     return state.process_index, state.num_processes
 
 
