@@ -239,10 +239,7 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
 
 
 def _require_finite(per_token: Tensor, dtype: torch.dtype) -> None:
-    """Raise ValueError naming the first broken layer, from the metric at real tokens, ``[layers, real tokens]``.
-
-    A NaN or infinity in a state makes every metric NaN (infinity over an infinite norm): no need to look at states.
-    """
+    """Name the first broken layer: NaN or infinity in a state makes every metric NaN (infinity over infinite norm)."""
     broken = (~torch.isfinite(per_token)).any(-1).nonzero()
     if len(broken):
         raise ValueError(
