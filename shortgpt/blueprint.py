@@ -104,6 +104,11 @@ def fit_shared_weights(model: PreTrainedModel, kept: Sequence[int], depth: int) 
         for key, weight in list(module.named_parameters(recurse=False)):
             target = getattr(wanted, key, None)
             if isinstance(target, Tensor) and target.shape != weight.shape and target.ndim == weight.ndim:
+                if weight.is_meta and hasattr(module, "_hf_hook"):
+                    raise ValueError(
+                        f"{name}.{key} has a block for each layer and is kept on disk: load the model without max_memory to "
+                        "remove layers"
+                    )
                 setattr(module, key, nn.Parameter(_cut(weight, target.shape, kept, depth), weight.requires_grad))
         for key, value in _plain_attributes(wanted):
             mine = vars(module).get(key)

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shortgpt.layers import backbone, decoder_layers
+from shortgpt.placement import input_device
 
 Reporter = Callable[[int, Tensor, Tensor], None]
 
 
 @contextmanager
-def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[None]:
-    """While open, call ``report(layer, x_in, x_out)`` each time a decoder layer runs.
+def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[int]:
+    """While open, call ``report(layer, x_in, x_out)`` each time a decoder layer runs; give the number of layers.
 
     ``layer`` is the 0-based index; ``x_in`` and ``x_out`` are the hidden states entering and leaving it, of shape
     ``[batch, tokens, hidden]`` in the model's dtype (a few architectures have another layout: see `by_token`). They are
@@ -40,7 +41,7 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[None]:
         for index, layer in enumerate(decoder_layers(model))
     ]
     try:
-        yield
+        yield len(handles)
     finally:
         for handle in handles:
             handle.remove()
@@ -72,7 +73,7 @@ def run_backbone(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
 
     Positions are counted from the first real token, so that padding on either side gives the same states.
     """
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     mask = batch["attention_mask"].to(device)  # [batch, tokens]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     backbone(model)(

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shortgpt.calibration import data_folder
 from shortgpt.likelihood import perplexity
 from shortgpt.measurement import size
+from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
 
 OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))
@@ -112,7 +113,7 @@ def continue_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, new_tokens: int = 40
 ) -> str:
     """What the model writes after `prompt`, greedily (always the likeliest token), without the prompt."""
-    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(input_device(model))
     written = model.generate(
         **ids, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,9 @@ from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.capture import by_token, hidden_states, run_backbone, watch_layers
+from shortgpt.capture import Reporter, by_token, hidden_states, run_backbone, watch_layers
 from shortgpt.layers import decoder_layers, removed_so_far
+from shortgpt.processes import share
 
 
 def block_influence(x_in: Tensor, x_out: Tensor) -> Tensor:
@@ -48,6 +50,7 @@ def relative_magnitude(x_in: Tensor, x_out: Tensor) -> Tensor:
     return (x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
 
 
+Watch = Callable[[PreTrainedModel, Reporter], AbstractContextManager[int]]
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "block_influence": block_influence,
     "angular_distance": angular_distance,
@@ -64,7 +67,7 @@ class LayerScores:
         counts: int64 ``[samples]``, its real tokens.
         metric: a key of `METRICS`.
         removed: original indices of layers that had been removed before scoring (empty for a dense model).
-        sha256: fingerprint of the calibration tokens, whatever their batches or padding.
+        digests: fingerprint of each sample's tokens (SHA-256), whatever its batch or padding.
         model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
     """
 
@@ -72,8 +75,13 @@ class LayerScores:
     counts: np.ndarray
     metric: str = "block_influence"
     removed: tuple[int, ...] = ()
-    sha256: str = ""
+    digests: tuple[bytes, ...] = ()
     model: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the calibration tokens: of all samples, in order."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
 
     @property
     def values(self) -> np.ndarray:
@@ -109,8 +117,7 @@ class LayerScores:
         if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
             raise ValueError("only scores of one metric and one model can be merged")
         sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
-        both = hashlib.sha256((self.sha256 + other.sha256).encode()).hexdigest()
-        return LayerScores(sums, counts, self.metric, self.removed, both, self.model)
+        return LayerScores(sums, counts, self.metric, self.removed, self.digests + other.digests, self.model)
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
         """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
@@ -144,15 +151,18 @@ def score_layers(
     *,
     metric: str = "block_influence",
     progress: bool = True,
+    watch: Watch = watch_layers,
 ) -> LayerScores:
     """Score every decoder layer of `model` on calibration `batches`.
 
     Args:
         batches: dicts with ``input_ids`` and ``attention_mask``, ``[batch, tokens]`` (see `calibration_batches`).
         metric: a key of `METRICS`; for all of them low means redundant.
+        watch: what reports the states between which the metric is taken; `score_sublayers` watches parts of layers.
 
     The model is left as it was: weights, mode, hooks. Cost: one pass of the backbone over the batches; memory: two
-    states of one layer, and one number per sample and layer.
+    states of one layer, and one number per token and layer of a batch. In a script started by ``accelerate launch``
+    each process scores its share and all return the scores of one process: give all of them the same batches.
 
     >>> model, tokenizer = load()
     >>> scores = score_layers(model, calibration_batches(tokenizer))
@@ -164,38 +174,24 @@ def score_layers(
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}")
     depth = len(decoder_layers(model))
-    sums: list[np.ndarray] = []
-    counts: list[np.ndarray] = []
-    digest = hashlib.sha256()
+
+    def score_share(rank: int, world: int) -> list[tuple[int, _BatchSums]]:
+        bar = tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress or rank > 0)
+        return [(i, _score_batch(model, batch, metric, watch)) for i, batch in enumerate(bar) if i % world == rank]
+
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress):
-            mask = batch["attention_mask"].bool()
-            batch_sums = np.zeros((len(mask), depth))
-
-            def score(
-                layer: int, x_in: Tensor, x_out: Tensor, mask: Tensor = mask, out: np.ndarray = batch_sums
-            ) -> None:
-                x_in, x_out = by_token(x_in, mask), by_token(x_out, mask)
-                _require_finite(x_out, mask, layer)
-                out[:, layer] = _sample_sums(METRICS[metric](x_in, x_out), mask)
-
-            with watch_layers(model, score):
-                run_backbone(model, batch)
-            kept = mask.any(1).numpy(force=True)  # a sample of pads only says nothing
-            sums.append(batch_sums[kept])
-            counts.append(mask.sum(1).numpy(force=True)[kept])
-            for ids, real in zip(batch["input_ids"], mask, strict=True):
-                digest.update(ids[real].numpy(force=True).astype("<i8").tobytes() + b"|")
+        parts = share(score_share)
     finally:
         model.train(was_training)
-    if not counts or not sum(c.sum() for c in counts):
+    if not any(counts.size for _, counts, _ in parts):
         raise ValueError("the calibration batches hold no token: give calibration_batches() some text")
-    all_sums, all_counts = np.concatenate(sums), np.concatenate(counts)
+    sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
+    digests = tuple(digest for _, _, some in parts for digest in some)
     commit = getattr(model.config, "_commit_hash", None)
     name = model.config.name_or_path + (f"@{commit}" if commit else "")
-    return LayerScores(all_sums, all_counts, metric, removed_so_far(model), digest.hexdigest(), name)
+    return LayerScores(sums, counts, metric, removed_so_far(model), digests, name)
 
 
 def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> pd.DataFrame:
@@ -219,16 +215,39 @@ def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor
     return pd.DataFrame({"start": start, "end": end, "layers": end - start, "score": distance[start, end]})
 
 
-def _sample_sums(values: Tensor, mask: Tensor) -> np.ndarray:
-    """Sum of per-token `values` over the real tokens of each sample: ``[batch, tokens] -> [batch]``, float64."""
-    on_cpu = values.cpu().double()  # not every accelerator has float64
-    return on_cpu.masked_fill(~mask.cpu(), 0).sum(1).numpy()
+_BatchSums = tuple[np.ndarray, np.ndarray, list[bytes]]  # sums [samples, layers], counts [samples], digests
 
 
-def _require_finite(states: Tensor, mask: Tensor, layer: int) -> None:
-    """Real tokens must have finite states; pads may hold anything."""
-    if not torch.isfinite(states[mask.to(states.device)]).all():
+def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str, watch: Watch) -> _BatchSums:
+    """Run the backbone once and sum the metric over the real tokens of each sample that has any."""
+    mask = batch["attention_mask"].bool().cpu()  # [batch, tokens]
+    # one block for all layers: a small tensor left behind by each layer would break up the heap between large states
+    per_token: Tensor  # [layers, batch, tokens]
+    idle: set[int]
+
+    def score(layer: int, x_in: Tensor, x_out: Tensor) -> None:
+        per_token[layer] = METRICS[metric](by_token(x_in, mask), by_token(x_out, mask))
+        idle.discard(layer)
+
+    with watch(model, score) as count:
+        per_token, idle = torch.zeros(count, *mask.shape), set(range(count))
+        run_backbone(model, batch)
+    if idle:
+        raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
+    _require_finite(per_token[:, mask], model.dtype)
+    # not every accelerator has float64, so this is done on the CPU; pads are replaced, whatever they hold
+    sums = per_token.double().masked_fill(~mask, 0).sum(-1).T.numpy()  # [batch, layers]
+    kept = mask.any(1).numpy()  # a sample of pads only says nothing
+    tokens = [ids[real].numpy() for ids, real in zip(batch["input_ids"].cpu(), mask, strict=True)]
+    digests = [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
+    return sums[kept], mask.sum(1).numpy()[kept], digests
+
+
+def _require_finite(per_token: Tensor, dtype: torch.dtype) -> None:
+    """Name the first broken layer: NaN or infinity in a state makes every metric NaN (infinity over infinite norm)."""
+    broken = (~torch.isfinite(per_token)).any(-1).nonzero()
+    if len(broken):
         raise ValueError(
-            f"layer {layer} gives hidden states with NaN or infinity (dtype {states.dtype}): load the model in float32 or "
-            "bfloat16, or look for damaged weights"
+            f"layer {int(broken[0])} gives hidden states with NaN or infinity (dtype {dtype}): load the model in float32 "
+            "or bfloat16, or look for damaged weights"
         )

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.calibration import built_in_text
+from shortgpt.placement import input_device
 
 
 def perplexity(
@@ -73,7 +74,7 @@ def perplexity_table(
 
 def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, stride: int = 512) -> Tensor:
     """Loss (nats) of every token after the first, each given what stands before it: ``[tokens] -> [tokens - 1]``."""
-    ids = ids.to(model.device)
+    ids = ids.to(input_device(model))
     losses, done = [], 1  # tokens before `done` have their loss
     for start in range(0, len(ids), stride):
         end = min(start + window, len(ids))

@@ -14,18 +14,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shortgpt.layers import decoder_layers
+from shortgpt.placement import input_device
 
 
 def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, int | None]:
     """``layers``, ``parameters``, ``memory_bytes`` of the weights and buffers, and ``disk_bytes`` of a saved checkpoint.
 
-    Bytes count real storage, each piece once: packed integers, their scales, tied weights. (``numel * element_size``
-    reports a torchao int8 model as if nothing had been saved.) Parameters count what a linear layer computes with,
-    however it is packed. `folder` is where the model was saved; without it ``disk_bytes`` is None.
+    Bytes count real storage, each piece once: packed integers, their scales, tied weights; not what accelerate keeps on
+    disk. (``numel * element_size`` reports a torchao int8 model as if nothing had been saved.) Parameters count what a
+    linear layer computes with, however it is packed. `folder` is where the model was saved; without it ``disk_bytes``
+    is None.
     """
     storages = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        for piece in _pieces(tensor):
+        for piece in _pieces(tensor) if tensor.device.type != "meta" else ():
             storage = piece.untyped_storage()
             storages[storage.data_ptr(), piece.device] = storage.nbytes()
     disk = None
@@ -68,11 +70,11 @@ def speed(
     within one session.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(seed)
-    prompt = torch.randint(vocabulary, (batch_size, prompt_tokens), generator=generator).to(model.device)
+    device, generator = input_device(model), torch.Generator().manual_seed(seed)
+    prompt = torch.randint(vocabulary, (batch_size, prompt_tokens), generator=generator).to(device)
 
     def seconds(tokens: int) -> float:
-        _synchronize(model.device)
+        _synchronize(device)
         start = time.perf_counter()
         model.generate(
             prompt,
@@ -82,7 +84,7 @@ def speed(
             do_sample=False,
             pad_token_id=0,
         )
-        _synchronize(model.device)
+        _synchronize(device)
         return time.perf_counter() - start
 
     seconds(2)

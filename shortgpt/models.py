@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.packaged import DEFAULT_MODEL, default_model_folder, read_gguf
+from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
+from shortgpt.placement import accelerate_hooks
 from shortgpt.saving import is_own_format, restore
 
 
@@ -26,33 +29,51 @@ def load(
     dtype: torch.dtype | str = "auto",
     trust_remote_code: bool = False,
     sha256: str | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
     **from_pretrained: object,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return ``(model, tokenizer)``, the model in eval mode.
 
     Args:
         name: `DEFAULT_MODEL`, a Hub id such as ``"Qwen/Qwen2.5-0.5B"``, a local folder, or a ``.gguf`` file.
-        device: ``"auto"`` takes a CUDA GPU if there is one, else the CPU; or any torch device.
+        device: ``"auto"`` takes a CUDA GPU if there is one (each process of ``accelerate launch`` its own), else the
+            CPU; or any torch device. Where `device_map` is given it only decides the dtype.
         dtype: ``"auto"`` is float32 on the CPU and for the default model (so that its numbers are the same
             everywhere), and the checkpoint's own dtype on a GPU, with float16 where the GPU lacks bfloat16.
         trust_remote_code: run model code that comes with the checkpoint. Off unless you pass it.
         sha256: required for a ``.gguf`` file: the checksum its publisher states.
-        from_pretrained: passed on, for instance ``revision=``, ``device_map=``, ``quantization_config=``.
+        device_map: spread the layers over several GPUs, main memory and the disk: ``"auto"``, or a device for each
+            module. accelerate moves states between devices and reads weights when a layer needs them; scoring, pruning
+            and perplexity work on such a model like on any other.
+        max_memory: what the weights may take of each device, for instance ``{0: "20GiB", "cpu": "4GiB"}``; devices
+            that are not named are not used, and the rest stays on disk. Implies ``device_map="auto"``. Leave room for
+            Python, torch and one layer's states (about 0.5 GiB).
+        from_pretrained: passed on, for instance ``revision=``, ``quantization_config=``, ``offload_folder=``.
 
-    Weights are read from safetensors (or checksummed GGUF) only, never from pickles.
+    Weights are read from safetensors (or checksummed GGUF) only, never from pickles. Those on disk are read from the
+    checkpoint itself, memory-mapped, without a copy if `dtype` is the checkpoint's own: pass ``torch.bfloat16`` for a
+    bfloat16 checkpoint on the CPU if converting each layer in each pass is too slow. Weights that transformers must
+    transform (fused experts) are written to a folder in the cache, which goes when the last model that reads it goes.
 
     Raises:
         FileNotFoundError: no such folder or file, or the Hub has no such model.
         ConnectionError: not in the cache, and the network can't be reached.
-        ValueError: a GGUF file without or with a wrong checksum; an encoder-decoder model.
+        ValueError: a GGUF file without or with a wrong checksum, or with a `device_map`; an encoder-decoder model.
         PermissionError: a gated model without access.
         OSError: the disk is full.
     """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else str(device)
+    device = _best_device() if str(device) == "auto" else str(device)
+    device_map = "auto" if device_map is None and max_memory is not None else device_map
     is_default = str(name) == DEFAULT_MODEL
     if is_default:
         folder = default_model_folder()
     elif str(name).endswith(".gguf"):
+        if device_map is not None:
+            raise ValueError(
+                f"{Path(name).name}: a GGUF file is unpacked in memory, so device_map and max_memory do not apply; load it "
+                "once without them, save() it as a checkpoint and load that"
+            )
         model, tokenizer = read_gguf(Path(name), sha256, dtype=torch.float32 if dtype == "auto" else dtype)
         return model.to(device), tokenizer
     else:
@@ -61,18 +82,52 @@ def load(
     tokenizer_options = {k: v for k, v in options.items() if k in ("trust_remote_code", "revision", "cache_dir")}
     with _clear_errors(str(name)):
         if dtype == "auto":
-            dtype = torch.float32 if device == "cpu" or is_default else "auto"
+            on_gpu = not (device == "cpu" or is_default)
+            dtype = _dtype_on_gpu(folder, tokenizer_options) if on_gpu else torch.float32
+        options |= {"dtype": dtype, "use_safetensors": True}
         if is_own_format(folder):
             model = restore(folder, dtype=None if dtype == "auto" else dtype)
+        elif device_map is None:
+            model = AutoModelForCausalLM.from_pretrained(folder, **options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
+            model = _spread(folder, device_map, max_memory, options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
     model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
-    if "device_map" not in options and not getattr(model, "hf_device_map", None):
+    if not getattr(model, "hf_device_map", None):
         model = model.to(device)
-    if model.dtype == torch.bfloat16 and model.device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0):
-        model = model.to(torch.float16)
     return model.eval(), tokenizer
+
+
+def _best_device() -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # as accelerate launch says
+
+
+def _dtype_on_gpu(folder: str | Path, options: Mapping[str, object]) -> torch.dtype | str:
+    """The checkpoint's own dtype, or float16 instead of bfloat16 where the GPU lacks that (before Ampere)."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        own = getattr(AutoConfig.from_pretrained(folder, **options).get_text_config(), "dtype", None)
+        return torch.float16 if own == torch.bfloat16 else "auto"
+    return "auto"
+
+
+def _spread(folder: str | Path, device_map: object, max_memory: Mapping | None, options: dict) -> PreTrainedModel:
+    """``from_pretrained`` through accelerate, with a folder for the weights that it can't read from the checkpoint."""
+    own: tempfile.TemporaryDirectory | None = None
+    if options.get("offload_folder") is None:
+        cache_folder().mkdir(parents=True, exist_ok=True)  # the system's temporary folder is often in memory
+        own = tempfile.TemporaryDirectory(dir=cache_folder(), prefix="offload-", ignore_cleanup_errors=True)
+        options = options | {"offload_folder": own.name}
+    memory = None if max_memory is None else dict(max_memory)  # a copy: accelerate writes bytes in place of "1GiB"
+    model = AutoModelForCausalLM.from_pretrained(folder, device_map=device_map, max_memory=memory, **options)
+    if own is not None and os.listdir(own.name):
+        # pruned views share what reads the weights: the folder goes with the last of them, or when Python ends
+        maps = [getattr(hook, "weights_map", None) for hook in accelerate_hooks(model)]
+        weakref.finalize(next(m.dataset for m in maps if m is not None), own.cleanup)
+    elif own is not None:
+        own.cleanup()
+    return model
 
 
 def describe(model: PreTrainedModel) -> pd.DataFrame:
@@ -90,11 +145,12 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
         "embedding_parameters": model.get_input_embeddings().weight.numel(),
     }
     text_config = model.config.get_text_config()
+    places = getattr(model, "hf_device_map", {"": model.device}).values()  # several, where accelerate spread the model
     return pd.DataFrame(
         [
             {"model_type": model.config.model_type, "layers": len(layers), "hidden_size": text_config.hidden_size}
             | count
-            | {"dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device)}
+            | {"dtype": str(model.dtype).removeprefix("torch."), "device": " + ".join(dict.fromkeys(map(str, places)))}
         ]
     )
 

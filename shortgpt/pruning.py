@@ -26,6 +26,7 @@ from shortgpt.layers import (
     renumber,
     text_config,
 )
+from shortgpt.placement import accelerate_hooks, forget_replaced_movers, keep_in_device_map
 
 RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
 
@@ -60,11 +61,13 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     _require_no_boundary(decoder_layers(model), layers)
 
     pruned = share_weights(model)
-    parent, _, name = decoder_layers_path(pruned).rpartition(".")
+    path = decoder_layers_path(pruned)
+    parent, _, name = path.rpartition(".")
     survivors = nn.ModuleList(decoder_layers(pruned)[i] for i in kept)
     renumber(survivors, kept, len(original), text_config(model.config).num_hidden_layers // len(original))
     _keep_entry_norm(decoder_layers(model)[0], survivors[0])
     setattr(pruned.get_submodule(parent), name, survivors)
+    keep_in_device_map(pruned, path, kept)
     keep_in_config(pruned.config, kept)
     setattr(
         pruned.config, REMOVED_FIELD, sorted(set(range(len(original) + len(already))) - {original[i] for i in kept})
@@ -76,8 +79,10 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    # accelerate's hooks hold weights too, or know by their old names where these are on disk
+    shared = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
     view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already
+    forget_replaced_movers(view)
     for inner in view.modules():
         if hasattr(inner, "layers_are_rescaled"):
             _undo_rescaling(inner)
@@ -98,9 +103,8 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
     if fit_config(pruned, model.config, kept):
         fit_shared_weights(pruned, kept, depth)  # now that there is a configuration to build from
     left = differences(pruned, pruned.config)
-    if not left or set(_kinds(left)) <= set(
-        _kinds(differences(model, model.config))
-    ):  # the dense one doesn't reload either
+    # what already differs in the dense model is not about removal (somebody changed it after loading)
+    if not left or set(_kinds(left)) <= set(_kinds(differences(model, model.config))):
         pruned.__dict__.pop(RECIPE, None)
         return
     removed = [i for i in range(depth) if i not in kept]

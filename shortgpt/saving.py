@@ -21,6 +21,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, 
 from shortgpt.beside import written_beside
 from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
+from shortgpt.placement import accelerate_hooks, device_map_of, input_device
 from shortgpt.pruning import RECIPE, remove_layers
 
 MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
@@ -68,12 +69,18 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
     """Weights and configuration into `folder`: as transformers does it, or in our format if the model has a recipe."""
     recipe = getattr(model, RECIPE, None)
     if recipe is None:
-        model.save_pretrained(folder)
+        # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
+        model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
         return
     if getattr(model, "hf_quantizer", None) is not None:
         raise ValueError(
             f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format holds no "
             "quantized weights: save the pruned model first, and quantize it after loading"
+        )
+    if accelerate_hooks(model):
+        raise ValueError(
+            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format is written "
+            "from memory: load the model without device_map and max_memory to save it"
         )
     if not hasattr(transformers, type(model).__name__):
         raise ValueError(
@@ -153,16 +160,17 @@ def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedMode
 
 
 def read_model(
-    folder: Path, *, dtype: torch.dtype, device: torch.device
+    folder: Path, *, dtype: torch.dtype, device_map: dict[str, object]
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
     if is_own_format(folder):
-        return restore(folder, dtype=dtype).to(device), {}
+        return restore(folder, dtype=dtype).to(device_map.get("", "cpu")), {}
     name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     config = transformers.AutoConfig.from_pretrained(folder)
     known = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     loader = AutoModelForCausalLM if known else getattr(transformers, name)  # Emu 3's text part has no automatic class
-    model, report = loader.from_pretrained(folder, dtype=dtype, device_map={"": device}, output_loading_info=True)
+    options = {"device_map": device_map, "offload_folder": folder.parent / "offload"}  # goes with the temporary folder
+    model, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     return model.eval(), {kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)}
 
@@ -182,11 +190,11 @@ def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
     with torch.inference_mode():
-        return model(input_ids=ids.to(model.device), use_cache=False).logits.float().cpu()
+        return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()
 
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
-    reloaded, broken = read_model(folder, dtype=model.dtype, device=model.device)
+    reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
     after = _logits_on_probe(reloaded.eval())
     difference = (after - before).abs().max().item()
     scale = before.abs().max().item()

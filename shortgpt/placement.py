@@ -1,0 +1,64 @@
+"""Where the weights are when accelerate spread a model over several devices and the disk (``load(device_map=...)``).
+
+accelerate hangs a hook (``_hf_hook``) on the modules: it carries inputs to the module's *execution device*, and brings
+weights that are kept elsewhere there for as long as the module runs. Between runs such weights look as if they were on
+the device ``meta``. A model without hooks passes through all of this unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+_MOVERS = ("to", "cuda", "npu", "xpu", "mlu", "sdaa", "musa", "neuron")  # methods that accelerate replaces
+
+
+def accelerate_hooks(model: PreTrainedModel) -> list[object]:
+    """The hooks that accelerate hung on the modules of `model`; none for a model on one device."""
+    return [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids must be: with the embeddings, or where these are brought to. (``model.device`` may be ``meta``.)
+
+    From there on the hooks carry states from layer to layer, whatever device each layer is on.
+
+    Raises:
+        ValueError: the model holds no weights: they are on ``meta`` for good.
+    """
+    embeddings = model.get_input_embeddings()
+    device = embeddings.weight.device
+    if device.type == "meta":
+        device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+        if device is None:
+            raise ValueError(f"this {type(model).__name__} holds no weights (device meta): load it with load()")
+    return torch.device(device)
+
+
+def device_map_of(model: PreTrainedModel) -> dict[str, object]:
+    """The device map that loads a checkpoint of `model` to the places where `model` is now."""
+    return getattr(model, "hf_device_map", None) or {"": input_device(model)}
+
+
+def keep_in_device_map(model: PreTrainedModel, path: str, kept: Sequence[int]) -> None:
+    """Renumber the layers in the device map of `model` (changed in place) after those at `path` were cut to `kept`."""
+    if getattr(model, "hf_device_map", None) is None:
+        return
+    position = {str(old): str(new) for new, old in enumerate(kept)}
+    renumbered = {}
+    for name, device in model.hf_device_map.items():
+        if name.startswith(f"{path}."):
+            layer, dot, rest = name.removeprefix(f"{path}.").partition(".")
+            if layer not in position:
+                continue
+            name = f"{path}.{position[layer]}{dot}{rest}"
+        renumbered[name] = device
+    model.hf_device_map = renumbered
+
+
+def forget_replaced_movers(model: PreTrainedModel) -> None:
+    """Give a copied model its own ``to`` and ``cuda``: those that accelerate put there would move the original."""
+    for name in _MOVERS:
+        vars(model).pop(name, None)
