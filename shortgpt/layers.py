@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
-_INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
+INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
 _LISTS_OF_INDICES = re.compile(r".*layer.*|.*(idxs|indices)")
 
@@ -83,7 +83,7 @@ def renumber(layers: Sequence[nn.Module], kept: Sequence[int], depth: int, per_l
     for new, (old, layer) in enumerate(zip(kept, layers, strict=True)):
         for module in layer.modules():
             for name, value in list(vars(module).items()):
-                if name in _INDEX_NAMES and isinstance(value, int) and value >= 0:
+                if name in INDEX_NAMES and isinstance(value, int) and value >= 0:
                     setattr(module, name, value + (new - old) * (1 if module is layer else per_layer))
                 elif (
                     name.startswith("layer_") and isinstance(value, dict) and _are_numbers(value)

@@ -8,8 +8,6 @@ in our own format (see `saving`).
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,71 +15,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from shortgpt.branches import KINDS, Inputs, Removed, first, layer_input, record, rerun, sublayers
 from shortgpt.capture import run_backbone
 from shortgpt.choose import check_indices
 from shortgpt.influence import LayerScores, score_layers
 from shortgpt.layers import decoder_layers
 from shortgpt.pruning import record_step, share_weights
 
-KINDS = ("attention", "ffn")
-_FFN_NAME = re.compile(r"mlp|ffn|feed_?forward|ff$|moe|expert|^fc\d$", re.I)
-_FFN_CLASS = re.compile(r"(mlp|ffn|feed_?forward|moe|moeblock|experts)$", re.I)
-
-
-class Removed(nn.Module):
-    """Stands where a sublayer was, and adds nothing to the residual stream.
-
-    Args:
-        original: the module that was here; asked only for its signature and its number.
-        outputs: how many values it returned (0: a tensor, not a tuple).
-    """
-
-    def __init__(self, original: nn.Module, outputs: int) -> None:
-        super().__init__()
-        self.outputs = outputs
-        self.parameters_of_forward = tuple(inspect.signature(original.forward).parameters)
-        self.layer_idx = getattr(original, "layer_idx", None)
-
-    def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
-        named = dict(zip(self.parameters_of_forward, args, strict=False)) | kwargs
-        x = next(value for value in named.values() if isinstance(value, Tensor))
-        for value in named.values():
-            if isinstance(value, Cache):
-                self._keep_count(value, x)
-        # BLOOM's sublayers add the residual themselves
-        result = named["residual"] if isinstance(named.get("residual"), Tensor) else torch.zeros_like(x)
-        return (result, *[named.get("state")] * (self.outputs - 1)) if self.outputs else result
-
-    def _keep_count(self, cache: Cache, x: Tensor) -> None:
-        """The cache counts the tokens it holds in some layer, perhaps this one: store them, with nothing in them."""
-        layer = cache.layers[self.layer_idx] if self.layer_idx < len(cache.layers) else None
-        if layer is None or hasattr(layer, "keys"):
-            nothing = x.new_zeros(x.shape[0], 1, x.shape[1], 1)  # [batch, heads, tokens, width]
-            cache.update(nothing, nothing, self.layer_idx)
-
-
-def sublayers(layer: nn.Module) -> dict[str, list[str]]:
-    """Names of the modules within one decoder layer that make up its ``"attention"`` and its ``"ffn"``.
-
-    The FFN is what is called one (``mlp``, ``feed_forward``, experts, or the pair ``fc1``, ``fc2``); any other part with
-    matrices of its own that is no single linear layer mixes tokens. Either list may be empty, or longer than one.
-    """
-    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for name, module in layer.named_children():
-        parts = (
-            [(f"{name}.{k}", part) for k, part in module.named_children()]
-            if isinstance(module, nn.ModuleList)
-            else [(name, module)]
-        )
-        for part_name, part in parts:
-            matrices = sum(p.ndim > 1 for p in part.parameters())
-            if matrices and (_FFN_NAME.search(name) or _FFN_CLASS.search(type(part).__name__)):
-                found["ffn"].append(part_name)
-            elif matrices > 1:
-                found["attention"].append(part_name)
-    return found
+_NOT_SEPARATE = (
+    "layer {i} ({layer}) does not simply add an attention and an FFN branch to the residual stream, so they can't be removed "
+    "or scored one by one: use remove_layers and score_layers"
+)
 
 
 def remove_sublayers(
@@ -115,14 +61,19 @@ def remove_sublayers(
                 there = " and ".join(k for k in KINDS if names[i][k]) or "neither of the two"
                 raise ValueError(f"layer {i} has no {kind} to remove: it has {there}")
     if outputs is None:
-        outputs = _count_outputs(model, sorted({*attention, *ffn}))
+        affected = sorted({*attention, *ffn})
+        outputs, separate = _probe(model, affected)
+        for i in affected:
+            if i not in separate:
+                raise ValueError(_NOT_SEPARATE.format(i=i, layer=type(stack[i]).__name__))
     view = share_weights(model)
     for kind, indices in wanted.items():
         for i in indices:
-            for name in names[i][kind]:
+            for position, name in enumerate(names[i][kind]):
                 layer = decoder_layers(view)[i]
                 original = layer.get_submodule(name)
-                layer.set_submodule(name, Removed(original, outputs[type(original).__name__]))
+                counts = kind == "attention" and position == 0  # Falcon-H1 has two mixers, and one cache place for both
+                layer.set_submodule(name, Removed(original, outputs[type(original).__name__], counts=counts))
     step = {kind: sorted(map(int, indices)) for kind, indices in wanted.items()}
     record_step(view, model, step | {"outputs": dict(outputs)})
     return view
@@ -140,18 +91,20 @@ def score_sublayers(
     The attention is scored from the layer's input to the residual stream after attention, the FFN from there to the
     layer's output. That middle state is computed by the layer itself, run again with the attention's output replayed and
     the FFN adding nothing; so it is right for norms after the branch, scaled residuals and parallel branches too. Where a
-    layer lacks one of the two, its score is NaN.
+    layer lacks one of the two, or does more than add them (RWKV's first), the score is NaN.
 
     Raises:
         ValueError: as `score_layers`; or an architecture whose layers don't add two separate branches.
     """
-    _count_outputs(model, range(len(decoder_layers(model))))  # raises if this can't be done
+    stack = decoder_layers(model)
+    _, separate = _probe(model, range(len(stack)))
+    if not separate:
+        raise ValueError(_NOT_SEPARATE.format(i=0, layer=type(stack[0]).__name__))
     both = score_layers(model, batches, metric=metric, progress=progress, watch=_watch_sublayers)
     scores = {}
     for column, kind in enumerate(KINDS):
         sums = both.sums[:, column :: len(KINDS)].copy()
-        absent = [i for i, layer in enumerate(decoder_layers(model)) if not sublayers(layer)[kind]]
-        sums[:, absent] = np.nan
+        sums[:, [i for i, layer in enumerate(stack) if i not in separate or not sublayers(layer)[kind]]] = np.nan
         scores[kind] = replace(both, sums=sums)
     return scores
 
@@ -160,95 +113,34 @@ def score_sublayers(
 def _watch_sublayers(model: PreTrainedModel, report: Callable[[int, Tensor, Tensor], None]) -> Iterator[int]:
     """Like `watch_layers`, with two numbers a layer: ``2 i`` for its attention, ``2 i + 1`` for its FFN."""
 
-    def split(
-        index: int, layer: nn.Module, inputs: tuple[tuple, dict], outputs: dict[str, object], out: object
-    ) -> None:
-        x_in, x_out = _first(inputs[0] or [inputs[1].get("hidden_states")]), _first(out)
-        x_between = _first(_rerun(layer, inputs, outputs, without=sublayers(layer)["ffn"]))
+    def split(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
+        x_in, x_out = layer_input(inputs), first(out)
+        x_between = first(rerun(layer, inputs, outputs, without=sublayers(layer)["ffn"]))
         report(2 * index, x_in, x_between)
         report(2 * index + 1, x_between, x_out)
 
-    with _record(model, range(len(decoder_layers(model))), split):
+    with record(model, range(len(decoder_layers(model))), split):
         yield 2 * len(decoder_layers(model))
 
 
-def _count_outputs(model: PreTrainedModel, indices: Iterable[int]) -> dict[str, int]:
-    """How many values each sublayer's class returns; checks that a layer without its sublayers hands on its input."""
+def _probe(model: PreTrainedModel, indices: Iterable[int]) -> tuple[dict[str, int], set[int]]:
+    """Run `model` over three tokens: how many values each sublayer's class returns, and which of the layers `indices`
+    hand on their input unchanged when their sublayers add nothing."""
     counts: dict[str, int] = {}
+    separate: set[int] = set()
 
-    def check(
-        index: int, layer: nn.Module, inputs: tuple[tuple, dict], outputs: dict[str, object], out: object
-    ) -> None:
+    def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
         for name, output in outputs.items():
             counts[type(layer.get_submodule(name)).__name__] = 0 if isinstance(output, Tensor) else len(output)
-        x_in = _first(inputs[0] or [inputs[1].get("hidden_states")])
+        x_in = layer_input(inputs)
         try:
-            rest = _first(_rerun(layer, inputs, outputs, without=[*outputs]))
-            separate = rest.shape == x_in.shape and torch.equal(rest.float(), x_in.float())
+            rest = first(rerun(layer, inputs, outputs, without=[*outputs]))
         except Exception:  # the layer does more with a sublayer than call it
-            separate = False
-        if not separate:
-            raise ValueError(
-                f"layer {index} ({type(layer).__name__}) does not simply add an attention and an FFN branch to the residual "
-                "stream, so they can't be removed or scored one by one: use remove_layers and score_layers"
-            )
+            return
+        if rest.shape == x_in.shape and torch.equal(rest.float(), x_in.float()):
+            separate.add(index)
 
     ids = torch.tensor([[1, 2, 3]])
-    with torch.inference_mode(), _record(model, indices, check):
+    with torch.inference_mode(), record(model, indices, check):
         run_backbone(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-    return counts
-
-
-@contextmanager
-def _record(model: PreTrainedModel, indices: Iterable[int], tell: Callable) -> Iterator[None]:
-    """While open, after each run of a layer: ``tell(index, layer, (args, kwargs), {sublayer: its output}, output)``."""
-    handles = []
-
-    def watch(index: int, layer: nn.Module) -> None:
-        outputs: dict[str, object] = {}
-        for name in (name for names in sublayers(layer).values() for name in names):
-            handles.append(
-                layer.get_submodule(name).register_forward_hook(
-                    lambda module, args, output, name=name: outputs.__setitem__(name, output)
-                )
-            )
-
-        def after(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-            tell(index, module, (args, kwargs), dict(outputs), output)
-            outputs.clear()
-
-        handles.append(layer.register_forward_hook(after, with_kwargs=True))
-
-    stack = decoder_layers(model)
-    try:
-        for index in indices:
-            watch(index, stack[index])
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _rerun(
-    layer: nn.Module, inputs: tuple[tuple, dict], outputs: Mapping[str, object], without: Sequence[str]
-) -> object:
-    """What `layer` gives on the same input if the sublayers `without` add nothing; the others' outputs are replayed."""
-    changed: list[tuple[nn.Module, object]] = []
-    try:
-        for name, output in outputs.items():
-            module = layer.get_submodule(name)
-            stand_in = Removed(module, 0 if isinstance(output, Tensor) else len(output)).forward
-            changed.append((module, vars(module).get("forward")))
-            module.forward = stand_in if name in without else (lambda *args, output=output, **kwargs: output)
-        args, kwargs = inputs
-        return layer.forward(*args, **kwargs)
-    finally:
-        for module, before in changed:
-            if before is None:
-                del module.forward
-            else:
-                module.forward = before  # accelerate puts its own there
-
-
-def _first(values: object) -> Tensor:
-    return values if isinstance(values, Tensor) else values[0]
+    return counts, separate
