@@ -13,7 +13,7 @@ help:
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make lint        ruff"
-	@echo "make benchmarks  time and memory of the BI pass, side by side"
+	@echo "make benchmarks  time and memory of the BI pass, side by side, into docs/benchmarks.md"
 
 # Python 3.13 on other platforms has no CPU build under the plain name: PIP_EXTRA can name another index for torch.
 $(READY): pyproject.toml constraints.txt

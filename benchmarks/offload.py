@@ -10,9 +10,9 @@ back. Before each run the checkpoint's pages are dropped from the page cache: bo
 Both run with ``MALLOC_MMAP_THRESHOLD_=1048576``: by default glibc keeps freed states and weights for later, up to a few
 hundred MiB more each time they don't fit (1,190 instead of 410 MiB after seven layers), and the limit is real.
 
-Prints seconds to load and to score, the peak of anonymous memory (``RssAnon``: what the kernel can't give back; the
-pages of the mapped checkpoint are not in it), and whether the scores are equal bit by bit. Without root or systemd no
-limit can be set: then the memory is only measured, and the table says so.
+Prints, and writes to docs/benchmarks.md, seconds to load and to score, the peak of anonymous memory (``RssAnon``: what
+the kernel can't give back; the pages of the mapped checkpoint are not in it), and whether the scores are equal bit by
+bit. Without root or systemd no limit can be set: then memory is only measured, and the table says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from report import machine, markdown, write_section
 
 MIB = 2**20
 
@@ -51,7 +53,6 @@ def build(folder: Path, layers: int) -> None:
 def score(folder: Path, batches: int, tokens: int, memory: int | None) -> dict[str, object]:
     """Load and score in this process; `memory` is what the weights may take (bytes), None for all of them."""
     import psutil
-    import torch
 
     from shortgpt import calibration_batches, load, score_layers
 
@@ -65,19 +66,19 @@ def score(folder: Path, batches: int, tokens: int, memory: int | None) -> dict[s
     threading.Thread(target=watch, daemon=True).start()
     start = time.perf_counter()
     model, tokenizer = load(folder, device="cpu", **options)
-    loaded = time.perf_counter()
+    loaded, cpu = time.perf_counter(), time.process_time()
     text = calibration_batches(tokenizer, samples=4 * batches, length=tokens, batch_size=4)
     scores = score_layers(model, text, progress=False)
-    seconds = time.perf_counter() - loaded
+    seconds, cpu = time.perf_counter() - loaded, time.process_time() - cpu
     done.set()
     on_disk = sum(p.device.type == "meta" for p in model.parameters()) / len(list(model.parameters()))
     return {
         "load": loaded - start,
         "score": seconds,
+        "cpu": cpu,
         "anonymous": peak[0],
         "on_disk": on_disk,
         "values": scores.values.tolist(),
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -159,22 +160,34 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
             if run.returncode:
                 sys.exit(f"{way} ended with {run.returncode} (-9: over the limit)\n{run.stderr[-2000:]}")
             results[way].append(json.loads(run.stdout.splitlines()[-1]))
-    print(f"checkpoint {size / MIB:,.0f} MiB, limit {limit / MIB:,.0f} MiB ({how}), {arguments.batches} batches of ")
-    threads = results["in memory"][0]["threads"]
-    print(f"4 x {arguments.tokens} tokens, {threads} threads; medians of {arguments.repeats}")
-    print(f"{'way':12}{'load s':>8}{'score s':>9}{'both s':>8}{'anonymous MiB':>15}{'weights on disk':>17}")
-    totals = {}
-    for way, runs in results.items():
-        load, scoring, anonymous = (sorted(r[k] for r in runs)[len(runs) // 2] for k in ("load", "score", "anonymous"))
-        totals[way] = load + scoring, scoring
-        row = f"{way:12}{load:8.1f}{scoring:9.1f}{load + scoring:8.1f}{anonymous / MIB:15,.0f}"
-        print(row + f"{runs[0]['on_disk']:17.0%}")
-    ratios = [a / b for a, b in zip(totals["offloaded"], totals["in memory"], strict=True)]
-    print(f"offloaded / in memory: {ratios[0]:.2f} with loading, {ratios[1]:.2f} scoring alone (target: at most 1.30)")
-    difference = max(
-        abs(a - b) for a, b in zip(results["in memory"][0]["values"], results["offloaded"][0]["values"], strict=True)
+    middle = {
+        way: {key: sorted(run[key] for run in runs)[len(runs) // 2] for key in runs[0] if key != "values"}
+        for way, runs in results.items()
+    }
+    values = [results[way][0]["values"] for way in ways]
+    difference = max(abs(a - b) for a, b in zip(*values, strict=True))
+    inside, outside = middle["in memory"], middle["offloaded"]
+    ratios = {key: outside[key] / inside[key] for key in ("score", "cpu")}
+    ratios["both"] = (outside["load"] + outside["score"]) / (inside["load"] + inside["score"])
+    header = ["way", "load, s", "score, s", "score, CPU s", "anonymous memory, MiB", "weights on disk"]
+    rows = [
+        [
+            way,
+            *(f"{m[key]:.1f}" for key in ("load", "score", "cpu")),
+            f"{m['anonymous'] / MIB:,.0f}",
+            f"{m['on_disk']:.0%}",
+        ]
+        for way, m in middle.items()
+    ]
+    text = (
+        f"Checkpoint {size / MIB:,.0f} MiB, limit {limit / MIB:,.0f} MiB ({how}), {arguments.batches} batches of 4 × "
+        f"{arguments.tokens} tokens, {arguments.repeats} repeats.\n\n{markdown(header, rows)}\n\nOffloaded / in memory: "
+        f"{ratios['both']:.2f} with loading, {ratios['score']:.2f} scoring alone, {ratios['cpu']:.2f} in CPU time "
+        f"(target: at most 1.30). Largest difference between scores: "
+        f"{difference:.1e}{' (equal bit by bit)' if not difference else ''}."
     )
-    print(f"largest difference between scores: {difference:.1e}{' (equal bit by bit)' if difference == 0 else ''}")
+    print(text)
+    write_section("offload", f"{text}\n\n{machine()}")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def load(
     Raises:
         FileNotFoundError: no such folder or file, or the Hub has no such model.
         ConnectionError: not in the cache, and the network can't be reached.
-        ValueError: a GGUF file without or with a wrong checksum, or with a `device_map`; an encoder-decoder model.
+        ValueError: a GGUF file without or with a wrong checksum, or with a `device_map`; an encoder-decoder model; a
+            GPU in `max_memory` that isn't there.
         PermissionError: a gated model without access.
         OSError: the disk is full.
     """
@@ -114,6 +115,10 @@ def _dtype_on_gpu(folder: str | Path, options: Mapping[str, object]) -> torch.dt
 
 def _spread(folder: str | Path, device_map: object, max_memory: Mapping | None, options: dict) -> PreTrainedModel:
     """``from_pretrained`` through accelerate, with a folder for the weights that it can't read from the checkpoint."""
+    count = torch.accelerator.device_count()
+    absent = [name for name in max_memory or () if isinstance(name, int) and name >= count]
+    if absent:
+        raise ValueError(f'max_memory names GPU {absent[0]}, but this machine has {count}: name 0 to n - 1, or "cpu"')
     own: tempfile.TemporaryDirectory | None = None
     if options.get("offload_folder") is None:
         cache_folder().mkdir(parents=True, exist_ok=True)  # the system's temporary folder is often in memory

@@ -98,6 +98,7 @@ def test_merged_halves_equal_the_whole(tiny):
     merged = halves[0].merge(halves[1])
     np.testing.assert_array_equal(merged.values, whole.values)
     np.testing.assert_array_equal(merged.standard_errors, whole.standard_errors)
+    assert merged.sha256 == whole.sha256 != halves[1].merge(halves[0]).sha256
     with pytest.raises(ValueError, match="one metric and one model"):
         whole.merge(score_layers(tiny, [first], metric="relative_magnitude", progress=False))
 
@@ -125,6 +126,26 @@ def test_non_finite_states_name_the_layer(tiny, batch, broken):
         tiny.model.layers[3].mlp.down_proj.weight[0, 0] = broken
     with pytest.raises(ValueError, match=r"layer 3 gives hidden states with NaN or infinity .*float32"):
         score_layers(tiny, [batch], progress=False)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_broken_entry_of_a_state_breaks_every_metric(metric, dtype, broken):
+    """`score_layers` looks at the metric instead of whole states: it must not miss a NaN or an infinity."""
+    for x_in in (torch.randn(64, dtype=dtype), torch.zeros(64, dtype=dtype), torch.full((64,), broken, dtype=dtype)):
+        x_out = torch.randn(64, dtype=dtype)
+        x_out[3] = broken
+        assert not torch.isfinite(METRICS[metric](x_in, x_out))
+
+
+def test_a_layer_that_does_not_run_has_no_score(tiny, batch, monkeypatch):
+    monkeypatch.setattr(
+        "shortgpt.influence.run_backbone", lambda model, batch: tiny.model.layers[0](torch.ones(1, 1, 32))
+    )
+    tiny.model.layers[0].forward = lambda states: states
+    with pytest.raises(ValueError, match="layer 1 of this LlamaForCausalLM did not run"):
+        score_layers(tiny, [batch | {"attention_mask": torch.ones(1, 1, dtype=torch.long)}], progress=False)
 
 
 def test_non_finite_values_at_pads_are_ignored(tiny, batch):

@@ -9,7 +9,7 @@ from accelerate import cpu_offload
 from conftest import build_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from shortgpt import describe, load, perplexity, remove_layers, save, score_layers, size
+from shortgpt import describe, load, models, perplexity, remove_layers, save, score_layers, size
 from shortgpt.packaged import cache_folder
 from shortgpt.placement import input_device, keep_in_device_map
 
@@ -155,12 +155,14 @@ def test_loading_says_where_and_leaves_the_argument_alone(folder):
     assert size(model)["memory_bytes"] < in_memory / 2 and size(model)["parameters"] == size(build_tiny())["parameters"]
 
 
-def test_bad_input_is_one_clear_sentence(tmp_path, batch):
+def test_bad_input_is_one_clear_sentence(folder, tmp_path, batch):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(
         ValueError, match="model.gguf: a GGUF file is unpacked in memory, so device_map and max_memory do"
     ):
         load(tmp_path / "model.gguf", max_memory={"cpu": "1GiB"})
+    with pytest.raises(ValueError, match="max_memory names GPU 99, but this machine has"):
+        load(folder, max_memory={99: "1GiB"})
     with torch.device("meta"):
         empty = build_tiny()
     with pytest.raises(ValueError, match="LlamaForCausalLM holds no weights"):
@@ -173,3 +175,16 @@ def test_inputs_go_where_the_embeddings_run(folder, tiny):
     assert model.device.type == "meta" and input_device(model) == torch.device("cpu")
     model.get_input_embeddings()._hf_hook.execution_device = "cuda:1"
     assert input_device(model) == torch.device("cuda", 1)
+
+
+def test_each_process_gets_its_own_gpu_and_old_gpus_get_float16(folder, tmp_path, monkeypatch):
+    """Decided before anything is loaded: what is on disk can't be converted afterwards."""
+    build_tiny().to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    assert models._best_device() == "cpu" and models._dtype_on_gpu(tmp_path / "half", {}) == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert models._best_device() == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert models._best_device() == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert models._dtype_on_gpu(tmp_path / "half", {}) == torch.float16
+    assert models._dtype_on_gpu(folder, {}) == "auto"  # a float32 checkpoint stays what it is
