@@ -116,6 +116,11 @@ def is_own_format(folder: str | os.PathLike) -> bool:
         return False
 
 
+def saved_class(folder: str | os.PathLike) -> str:
+    """Name of the transformers class of the model saved in `folder`."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+
+
 def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The model that `write_model` wrote to `folder` in our own format, on the CPU, in eval mode.
 
@@ -165,10 +170,11 @@ def read_model(
     """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
     if is_own_format(folder):
         return restore(folder, dtype=dtype).to(device_map.get("", "cpu")), {}
-    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     config = transformers.AutoConfig.from_pretrained(folder)
     known = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    loader = AutoModelForCausalLM if known else getattr(transformers, name)  # Emu 3's text part has no automatic class
+    loader = (
+        AutoModelForCausalLM if known else getattr(transformers, saved_class(folder))
+    )  # Emu 3's text part has no automatic class
     options = {"device_map": device_map, "offload_folder": folder.parent / "offload"}  # goes with the temporary folder
     model, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
