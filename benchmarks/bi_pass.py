@@ -164,6 +164,7 @@ def draw(summary: pd.DataFrame, path: Path) -> None:
     axes[0].axhline(1, color="0.5", linewidth=1)
     axes[1].set(ylabel="MiB above the loaded model", yscale="log")
     axes[1].yaxis.set_major_formatter("{x:,.0f}")
+    axes[1].yaxis.set_minor_formatter("{x:,.0f}")
     axes[1].get_legend().remove()
     figure.savefig(path, dpi=120)
 
