@@ -103,8 +103,11 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
     if fit_config(pruned, model.config, kept):
         fit_shared_weights(pruned, kept, depth)  # now that there is a configuration to build from
     left = differences(pruned, pruned.config)
-    # what already differs in the dense model is not about removal (somebody changed it after loading)
-    if not left or set(_kinds(left)) <= set(_kinds(differences(model, model.config))):
+    if left and getattr(model, RECIPE, None) is None:
+        # what already differs in the dense model is not about removal: somebody changed it after loading
+        before = set(_kinds(differences(model, model.config)))
+        left = [difference for difference in left if not {*_kinds([difference])} & before]
+    if not left:
         pruned.__dict__.pop(RECIPE, None)
         return
     removed = [i for i in range(depth) if i not in kept]

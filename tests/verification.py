@@ -340,12 +340,12 @@ What of each architecture is verified, on a random model of six layers built fro
 that is new in transformers has no row, and the tests fail until somebody looks at it.
 
 * **scores**: Block Influence equals a computation in float64 on hidden states that separate hooks saw (1e-6).
-* **removal**: the logits without two layers in the middle, the first, the last, and several apart equal those of the dense model
-  with these layers forced to hand on their input (1e-5); the dense model is untouched, bit for bit.
+* **removal**: the logits without two layers in the middle, the first, the last, and several apart equal those of the dense
+  model with these layers forced to hand on their input (1e-5); the dense model is untouched, bit for bit.
 * **cache**: generation with the key-value cache equals generation without (1e-4, or ten times what the dense model is off).
-* **checkpoint**: saved and reloaded with equal logits (1e-6). *transformers*: plain `from_pretrained` reloads it, nothing missing
-  or unexpected. *ours*: no configuration of transformers describes the pruned model; `shortgpt.load` restores it from our own
-  format, and plain `from_pretrained` refuses the folder.
+* **checkpoint**: saved and reloaded with equal logits (1e-6). *transformers*: plain `from_pretrained` reloads it, nothing
+  missing or unexpected. *ours*: no configuration of transformers describes the pruned model; `shortgpt.load` restores it
+  from our own format, and plain `from_pretrained` refuses the folder.
 * **attention, FFN**: either branch of a layer can be removed alone (logits as with that branch forced to zero, cache and
   reload as above, in our own format) and scored.
 
