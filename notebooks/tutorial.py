@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import patient_client  # noqa: F401  (a widget must not halt a run)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm.auto import tqdm
