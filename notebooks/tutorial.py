@@ -56,9 +56,10 @@ def prune_default_model() -> None:
     pruned = remove_layers(model, plan)
     save(pruned, OUTPUT / "pruned_model", tokenizer=tokenizer, plan=plan, overwrite=True)
     models = {"dense": model, f"{REMOVE} layers removed": pruned}
-    table = compare(models, tokenizer, tasks=("last_word", "grammar"), limit=60)
+    table = compare(models, tokenizer, tasks=("last_word", "grammar"), limit=60, errors=True)
     table.to_csv(OUTPUT / "results.csv", float_format="%.3f")
-    print(f"\n{table.T.to_string(float_format='%.1f')}\n(accuracies in percent, on the first 60 items of each task)")
+    print(f"\n{table.T.to_string(float_format='%.1f')}")
+    print("(accuracies in percent, with standard errors, on the first 60 items of each task)")
     print(
         f"The pruned model is in {OUTPUT}/pruned_model, this table in {OUTPUT}/results.csv. Now the lessons, one by one.\n"
     )
