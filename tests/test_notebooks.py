@@ -121,8 +121,17 @@ def test_first_cells_announce_minutes_memory_and_download(path):
         if "setup" in cell.metadata.get("tags", []):
             break
         beginning += cell.source
-    missing = [word for word in ("minutes", "memory", "download") if not re.search(word, beginning, re.IGNORECASE)]
+    missing = [word for word in ("minute", "memory", "download") if not re.search(word, beginning, re.IGNORECASE)]
     assert not missing, f"the text before the set-up cell does not mention {missing}"
+
+
+@every_lesson
+def test_readme_and_lesson_announce_the_same_minutes(path):
+    here = re.search(r"\*\*Takes:\*\* about (\d+) minute", cells(path)[0].source)
+    row = re.search(
+        rf"\(notebooks/{path.name}\)[^|]*\| (\d+) \|", (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    )
+    assert here and row and here[1] == row[1], (here, row)
 
 
 @every_lesson
