@@ -33,6 +33,7 @@ def run_lesson(path: Path) -> int:
     client = NotebookClient(
         notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
     )
+    client.extra_arguments = ["--log-level=ERROR"]  # no note about unencrypted local connections
     with tqdm(total=len(notebook.cells), desc=path.stem, unit="cell") as bar:
         client.on_cell_complete = lambda cell, cell_index: bar.update(cell_index + 1 - bar.n)
         client.execute()
