@@ -227,7 +227,7 @@ plt.show()
 # %% [markdown]
 # ## 6. Save it
 #
-# The pruned model is an ordinary checkpoint. Whoever gets it needs plain `transformers`, not this toolkit. `save` also
+# The pruned model is an ordinary **checkpoint**, a folder with weights and a configuration. Whoever gets it needs plain `transformers`, not this toolkit. `save` also
 # writes the plan (which layers, chosen by what) and reloads what it wrote to check it. We check again ourselves.
 
 # %%
