@@ -200,6 +200,18 @@ def render(measured: dict) -> str:
             cells.append("" if row.empty else f"{row['value'].item():.0f} ± {row['standard_error'].item():.1f}")
         first = rows.iloc[0]
         lines.append(f"| {task} | {first['items']:.0f} | {first['chance']:.0f} | {' | '.join(cells)} |")
+    blind = accuracy[accuracy["removed"] == "question hidden"]
+    given_away = [
+        f"{row.value:.0f} % of `{row.task}` (chance {row.chance:.0f} %)"
+        for row in blind.itertuples()
+        if row.value - row.chance > 2 * row.standard_error
+    ]
+    lines += [
+        "",
+        f"**A limitation of these items.** Without any question, from the choices alone, the dense model is right on "
+        f"{' and '.join(given_away)}. That much the wording gives away. Such an accuracy is therefore not a measure of "
+        "knowledge; only its fall on the same items, when layers go, says something.",
+    ]
     return "\n".join(lines)
 
 

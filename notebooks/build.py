@@ -29,6 +29,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import patient_client  # noqa: F401  (a widget must not halt a run)
 import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError

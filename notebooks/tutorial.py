@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import patient_client  # noqa: F401  (a widget must not halt a run)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm.auto import tqdm
@@ -32,6 +33,7 @@ def run_lesson(path: Path) -> int:
     client = NotebookClient(
         notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
     )
+    client.extra_arguments = ["--log-level=ERROR"]  # no note about unencrypted local connections
     with tqdm(total=len(notebook.cells), desc=path.stem, unit="cell") as bar:
         client.on_cell_complete = lambda cell, cell_index: bar.update(cell_index + 1 - bar.n)
         client.execute()
@@ -55,9 +57,10 @@ def prune_default_model() -> None:
     pruned = remove_layers(model, plan)
     save(pruned, OUTPUT / "pruned_model", tokenizer=tokenizer, plan=plan, overwrite=True)
     models = {"dense": model, f"{REMOVE} layers removed": pruned}
-    table = compare(models, tokenizer, tasks=("last_word", "grammar"), limit=60)
+    table = compare(models, tokenizer, tasks=("last_word", "grammar"), limit=60, errors=True)
     table.to_csv(OUTPUT / "results.csv", float_format="%.3f")
-    print(f"\n{table.T.to_string(float_format='%.1f')}\n(accuracies in percent, on the first 60 items of each task)")
+    print(f"\n{table.T.to_string(float_format='%.1f')}")
+    print("(accuracies in percent, with standard errors, on the first 60 items of each task)")
     print(
         f"The pruned model is in {OUTPUT}/pruned_model, this table in {OUTPUT}/results.csv. Now the lessons, one by one.\n"
     )

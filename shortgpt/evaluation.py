@@ -134,12 +134,17 @@ def compare(
     tasks: Sequence[str] = OFFLINE_TASKS,
     texts: Iterable[str] | None = None,
     limit: int | None = None,
+    errors: bool = False,
 ) -> pd.DataFrame:
     """One row per model, the first being the reference (dense) one.
 
     Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
     ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
     not zero, so retention flatters: compare it with the chance level in `evaluate`'s table.
+
+    ``errors=True`` adds standard errors in points: a column ``<task>_error`` per task, and ``average_error``. They say
+    what other items could change. The models answered the same items, so their *difference* is usually surer than two
+    such errors suggest; lesson 05 pairs the items to see it.
     """
     texts = None if texts is None else list(texts)
     rows = {}
@@ -148,9 +153,11 @@ def compare(
         row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
         row["perplexity"] = perplexity(model, tokenizer, texts)
         if tasks:
-            results = evaluate(model, tokenizer, tasks, limit=limit).drop_duplicates("task")
-            accuracies = dict(zip(results["task"], results["value"], strict=True))
-            row |= accuracies | {"average": float(np.mean(list(accuracies.values())))}
+            results = evaluate(model, tokenizer, tasks, limit=limit).drop_duplicates("task").set_index("task")
+            row |= results["value"].to_dict() | {"average": results["value"].mean()}
+            if errors:
+                row |= results["standard_error"].add_suffix("_error").to_dict()
+                row["average_error"] = float(np.linalg.norm(results["standard_error"])) / len(results)
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     if tasks:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 PALETTE = sns.color_palette("colorblind")
@@ -30,7 +31,8 @@ def plot_norms(states: Tensor, ax: Axes | None = None) -> Axes:
     ax = ax or _new_axes()
     ax.plot(mean, marker="o", markersize=4, color=PALETTE[0], label="mean")
     ax.fill_between(range(len(mean)), low, high, alpha=0.25, color=PALETTE[0], label="middle 80 % of tokens")
-    ax.set(yscale="log", xlabel="layers passed", ylabel="length of the hidden state")
+    ax.set(yscale="log", xlabel="layers passed", ylabel="length of the hidden state (log scale)")
+    plain_log_ticks(ax)
     ax.legend()
     _say(
         f"The hidden states grow from a mean length of {mean[0]:.1f} (embedding) to {mean[-2]:.0f} before the last layer "
@@ -72,7 +74,8 @@ def plot_scores(table: pd.DataFrame, removed: Collection[int] = (), ax: Axes | N
                 rows["layer"], rows["score"], yerr=rows["standard_error"], color=colour, hatch=hatch, label=label,
                 edgecolor="black", linewidth=0.6, capsize=2,
             )  # fmt: skip
-    ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)")
+    ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)", xticks=range(0, len(table), 5))
+    plain_log_ticks(ax)
     if removed:
         ax.legend()
     low = table.nsmallest(len(removed) or 3, "score").sort_values("layer")
@@ -109,17 +112,18 @@ def plot_sweep(
             label=label,
         )
     ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    if log:
+        plain_log_ticks(ax)
     if hue:
         ax.legend()
     quantity = ylabel.split(" (")[0]
-    _say(
-        "; ".join(
-            f"{label + ': ' if hue else ''}{quantity} goes from {rows[y].iloc[0]:,.1f} at {rows[x].iloc[0]:g} "
-            f"to {rows[y].iloc[-1]:,.1f} at {rows[x].iloc[-1]:g} {xlabel}"
-            for label, rows in groups
-        )
-        + "."
-    )
+    first, last = sweep[x].min(), sweep[x].max()
+    ends = [
+        f"{str(label) + ' ' if hue else ''}{_number(rows[y].iloc[0])} to {_number(rows[y].iloc[-1])}"
+        + ("" if rows[x].iloc[-1] == last else f" (at {rows[x].iloc[-1]:g})")
+        for label, rows in groups
+    ]
+    _say(f"{quantity} from {first:g} to {last:g} {xlabel}: {', '.join(ends)}.")
     return ax
 
 
@@ -150,9 +154,10 @@ def plot_size_quality(
                 (row[x], row[y]),
                 xytext=(4, 4),
                 textcoords="offset points",
-                fontsize=8,
+                fontsize=9,
             )
     ax.set(xlabel="weights in memory (MB)", ylabel="perplexity (log scale)", yscale="log")
+    plain_log_ticks(ax)
     ax.legend()
     best = table.loc[table[y].idxmin()]
     smallest = table.loc[table[x].idxmin()]
@@ -166,7 +171,10 @@ def plot_size_quality(
 def plot_retention(
     retention: pd.DataFrame, ax: Axes | None = None, *, xlabel: str = "percent of the dense model's score"
 ) -> Axes:
-    """Grouped horizontal bars: a row of `retention` per task, a column per model, in percent of the dense model."""
+    """Grouped horizontal bars: a row of `retention` per task, a column per model, in percent of the dense model.
+
+    Panels side by side can share their axes: ``plt.subplots(1, 2, sharex=True, sharey=True)``, one `ax` each.
+    """
     ax = ax or _new_axes(7.2, 0.5 + 0.32 * retention.size)
     height = 0.8 / retention.shape[1]
     for i, model in enumerate(retention.columns):
@@ -183,8 +191,7 @@ def plot_retention(
         )
     ax.axvline(100, color="black", linewidth=1)
     ax.set_yticks(range(len(retention)), retention.index)
-    ax.invert_yaxis()
-    ax.set(xlabel=xlabel)
+    ax.set(xlabel=xlabel, ylim=(len(retention) - 0.5, -0.5))  # the first row on top
     ax.legend(loc="lower right")
     last = retention.iloc[:, -1]
     _say(
@@ -211,7 +218,7 @@ def plot_layers(depth: int, removed: Sequence[int] | Mapping[str, Sequence[int]]
                     edgecolor="black",
                 )
             )
-    ax.set(xlim=(-1, depth), ylim=(len(rows) - 0.4, -0.6), xlabel="layer")
+    ax.set(xlim=(-1, depth), ylim=(len(rows) - 0.4, -0.6), xlabel="layer", xticks=range(0, depth, 5))
     ax.set_yticks(range(len(rows)), list(rows))
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
@@ -224,6 +231,23 @@ def plot_layers(depth: int, removed: Sequence[int] | Mapping[str, Sequence[int]]
         + "."
     )
     return ax
+
+
+def plain_log_ticks(ax: Axes, axis: str = "y") -> None:
+    """Label a log axis of up to four decades with plain numbers (0.02, 0.05, 0.1 …). Call it when all is drawn."""
+    axis = ax.xaxis if axis == "x" else ax.yaxis
+    low, high = sorted(axis.get_view_interval())
+    decades = np.log10(high / low)
+    if decades > 4:
+        return  # powers of ten are plainer there
+    steps = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.2 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _new_axes(width: float = 7, height: float = 4) -> Axes:

@@ -1,11 +1,15 @@
 """Fixtures: tiny random models (milliseconds, for breadth) and the real default model (for truth). No network anywhere."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
+import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a widget must not halt it)
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers

@@ -150,11 +150,14 @@ def test_removal_costs_perplexity_and_the_table_says_how_much(real):
         "The river rose in the night, and by morning the lower bridge had gone. Nobody in the village was surprised."
     ]
     models = {"dense": model, "pruned": remove_layers(model, [13, 14, 25]), "blind": remove_layers(model, [27, 28, 29])}
-    table = compare(models, tokenizer, tasks=["grammar"], texts=texts, limit=16)
+    table = compare(models, tokenizer, tasks=["grammar"], texts=texts, limit=16, errors=True)
     assert table["perplexity"].is_monotonic_increasing and table.loc["blind", "perplexity"] > 100
     assert table["retention"].iloc[0] == 100 and table["layers"].tolist() == [30, 27, 27]
     expected = 100 * table.loc["pruned", "grammar"] / table.loc["dense", "grammar"]
     assert table.loc["pruned", "retention"] == pytest.approx(expected)
+    share = table["grammar"] / 100  # the standard error of a share from 16 items, as the harness computes it
+    assert table["grammar_error"].tolist() == pytest.approx((100 * (share * (1 - share) / 15) ** 0.5).tolist())
+    assert table["average_error"].equals(table["grammar_error"])  # of one task
 
 
 @pytest.mark.real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import itertools
@@ -10,9 +11,13 @@ import statistics
 import sys
 import tomllib
 from pathlib import Path
+from queue import Empty
 
 import nbformat
 import pytest
+import zmq.asyncio
+from jupyter_client.channels import AsyncZMQSocketChannel
+from jupyter_client.session import Session
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -116,8 +121,17 @@ def test_first_cells_announce_minutes_memory_and_download(path):
         if "setup" in cell.metadata.get("tags", []):
             break
         beginning += cell.source
-    missing = [word for word in ("minutes", "memory", "download") if not re.search(word, beginning, re.IGNORECASE)]
+    missing = [word for word in ("minute", "memory", "download") if not re.search(word, beginning, re.IGNORECASE)]
     assert not missing, f"the text before the set-up cell does not mention {missing}"
+
+
+@every_lesson
+def test_readme_and_lesson_announce_the_same_minutes(path):
+    here = re.search(r"\*\*Takes:\*\* about (\d+) minute", cells(path)[0].source)
+    row = re.search(
+        rf"\(notebooks/{path.name}\)[^|]*\| (\d+) \|", (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    )
+    assert here and row and here[1] == row[1], (here, row)
 
 
 @every_lesson
@@ -394,3 +408,32 @@ def test_normalise_hides_machines_not_mathematics(monkeypatch):
     assert build.normalise("<f at 0x7f12ab34cd56>") == "<f at 0x...>"
     for text in ("0xff", "a/b", "1/2", "https://arxiv.org/root", str(Path.home()) + "made"):
         assert build.normalise(text) == text
+
+
+# ---- patient_client.py: a reply whose signal was lost must not halt a run ----
+
+
+def test_a_reply_is_found_although_its_signal_was_swallowed():
+    """What happens when nbclient answers a widget while it waits, on a pair of bare sockets."""
+    context = zmq.asyncio.Context()
+    session = Session()
+    ours, kernel = context.socket(zmq.PAIR), zmq.Context.shadow(context.underlying).socket(zmq.PAIR)
+    ours.bind("inproc://lesson")
+    kernel.connect("inproc://lesson")
+    channel = AsyncZMQSocketChannel(ours, session)
+
+    async def wait() -> dict:
+        waiting = asyncio.create_task(channel.get_msg(timeout=60))
+        await asyncio.sleep(0.1)  # it sleeps until the socket signals
+        session.send(kernel, "execute_reply", content={"status": "ok"})
+        zmq.Socket.shadow(ours.underlying).get(zmq.EVENTS)  # a send does this, too: it takes the signal, not the reply
+        reply = await asyncio.wait_for(waiting, 10)
+        with pytest.raises(Empty):
+            await channel.get_msg(timeout=0.2)
+        return reply
+
+    try:
+        assert asyncio.run(wait())["msg_type"] == "execute_reply"
+    finally:
+        kernel.close(linger=0)
+        ours.close(linger=0)

@@ -55,7 +55,42 @@ def test_sweeps_have_a_marker_per_line_and_their_ends_in_the_sentence(capsys):
     ax = plots.plot_sweep(sweep, hue="order")
     assert len({line.get_marker() for line in ax.lines}) == 2 and len({line.get_linestyle() for line in ax.lines}) == 2
     text = sentence(capsys)
-    assert "44.0" in text and "900.0" in text
+    assert text == "Perplexity from 0 to 3 layers removed: a 30.0 to 44.0, b 30.0 to 900.0."
+
+
+def test_a_line_that_ends_earlier_says_where(capsys):
+    sweep = pd.DataFrame({"removed": [0, 3, 6, 0, 3], "value": [30, 44, 76, 30, 123456.7], "order": list("aaabb")})
+    plots.plot_sweep(sweep, hue="order")
+    assert sentence(capsys).endswith("layers removed: a 30.0 to 76.0, b 30.0 to 123,457 (at 3).")
+
+
+@pytest.mark.parametrize(
+    "low, high, labels",
+    [
+        (30, 96, ["30", "50", "70"]),
+        (0.025, 1.1, ["0.05", "0.1", "0.2", "0.5", "1"]),
+        (2.5, 1500, ["10", "100", "1,000"]),
+    ],
+)
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_log_axes_have_plain_numbers(axis, low, high, labels):
+    _, ax = plt.subplots()
+    ax.set(**{f"{axis}scale": "log", f"{axis}lim": (low, high)})
+    plots.plain_log_ticks(ax, axis)
+    ax.figure.draw_without_rendering()
+    on = ax.xaxis if axis == "x" else ax.yaxis
+    assert [tick.label1.get_text() for tick in on.get_major_ticks() if low <= tick.get_loc() <= high] == labels
+    assert not any(tick.label1.get_text() for tick in on.get_minor_ticks())
+
+
+def test_retention_panels_that_share_axes_start_with_the_same_row():
+    retention = pd.DataFrame({"minus 3": [90.0, 70.0], "minus 6": [80.0, 120.0]}, index=["grammar", "last_word"])
+    _, axes = plt.subplots(1, 2, sharex=True, sharey=True)
+    for ax in axes:
+        plots.plot_retention(retention, ax)
+    for ax in axes:
+        assert ax.yaxis_inverted() and ax.get_ylim() == (1.5, -0.5)
+    assert axes[0].get_xlim() == axes[1].get_xlim()
 
 
 def test_the_other_figures_draw_and_speak(capsys):

@@ -27,7 +27,7 @@
 # - say what that cost, in parameters, in perplexity and in the text it writes;
 # - show that the choice of layers matters far more than their number.
 #
-# **Before:** a little Python; no knowledge of language models · **Takes:** about 3 minutes on 2 CPU cores · **Memory:**
+# **Before:** a little Python; no knowledge of language models · **Takes:** about 2 minutes on 2 CPU cores · **Memory:**
 # about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown]
@@ -198,7 +198,7 @@ print(
 # %% [markdown]
 # Two honest readings of this picture.
 #
-# **The loss is large.** A model that was as unsure as among 30 words is now as unsure as among more than twice that many. On
+# **The loss is large.** A model that was as unsure as among 30 tokens is now as unsure as among more than twice that many. On
 # large models this works much better: the paper takes 10 of 40 layers out of Llama-2-13B and keeps 91.6 % of its average
 # benchmark score (ShortGPT, table 2). A model of 135 million parameters has less to spare.
 #
@@ -227,7 +227,7 @@ plt.show()
 # %% [markdown]
 # ## 6. Save it
 #
-# The pruned model is an ordinary checkpoint. Whoever gets it needs plain `transformers`, not this toolkit. `save` also
+# The pruned model is an ordinary **checkpoint**, a folder with weights and a configuration. Whoever gets it needs plain `transformers`, not this toolkit. `save` also
 # writes the plan (which layers, chosen by what) and reloads what it wrote to check it. We check again ourselves.
 
 # %%

@@ -28,7 +28,7 @@
 # * capture any layer's input and output with a hook, and prove that you captured the real thing;
 # * avoid a trap: the last hidden state that transformers reports is not what the last layer put out.
 #
-# **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 3 minutes on
+# **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 1 minute on
 # 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown]
@@ -65,7 +65,7 @@ from matplotlib.figure import Figure
 
 from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
 from shortgpt import block_influence, span_distances, watch_layers
-from shortgpt.plots import PALETTE, plot_norms, plot_similarity
+from shortgpt.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -299,8 +299,8 @@ print(
 )
 
 # %% [markdown]
-# The last layer looks as if it turned everything round, when in truth most of the turn is the final norm's doing: its
-# gain differs from entry to entry. Code that scores layers from `output_hidden_states` inherits this error, the paper's
+# Seen through `output_hidden_states`, the last layer turns everything by a right angle. In truth most of that turn is the
+# final norm's doing: its gain differs from entry to entry. Code that scores layers from `output_hidden_states` inherits this error, the paper's
 # published code among it. On this model the last layer scores high either way, so no plan changes; on a model with a
 # redundant last layer it would. Hooks have no such case.
 
@@ -315,8 +315,9 @@ plot_norms(states)
 plt.show()
 
 # %% [markdown]
-# They grow all the way, over two orders of magnitude (the axis is logarithmic). The first layer alone makes the
-# tokens many times longer: the embedding is a small push, and what follows outweighs it. A question comes up. If
+# They grow by more than two orders of magnitude, and steeper than straight: the axis is logarithmic, so the nearly straight
+# rise in its right half means growth by a similar *factor* at each layer. The first layer alone makes the tokens
+# many times longer: the embedding is a small push, and what follows outweighs it. A question comes up. If
 # every layer added a vector of similar length, later layers would matter less and less beside such a long stream.
 # Section 8 measures whether that is so.
 #
@@ -328,7 +329,8 @@ first, others = lengths[:, :, 0].mean(1), lengths[:, :, 1:].mean((1, 2))
 _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 ax.plot(first, "s--", color=PALETTE[1], markersize=5, label="first token")
 ax.plot(others, "o-", color=PALETTE[0], markersize=4, label="all other tokens")
-ax.set(yscale="log", xlabel="layers passed", ylabel="mean length of the hidden state")
+ax.set(yscale="log", xlabel="layers passed", ylabel="mean length of the hidden state (log scale)")
+plain_log_ticks(ax)
 ax.legend()
 plt.show()
 jump = int((first[1:] / first[:-1])[1:].argmax()) + 1
@@ -338,6 +340,8 @@ print(
 )
 
 # %% [markdown]
+# So the thousands of section 4 were one token's doing: in a sentence of eight tokens, one such length pulls the mean up.
+#
 # This is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must sum to one, so a head that has
 # nothing to look for parks its weight on the first token, and the model has learned to give that token an extreme
 # state that serves as a parking place. One token in hundreds, yet it dominates every plain average: a mean over
@@ -358,7 +362,8 @@ plt.show()
 # Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark, since
 # hardly anything of the embedding's direction is left after one layer. In the middle lies a large bright square: states
 # that are many layers apart still point in similar directions. And there are edges, where one layer turns the states
-# noticeably. Blocks and edges are what depth pruning looks for.
+# noticeably: the sharpest one inside lies between depths 24 and 25. That is layer 24, the notch in section 5's curve. Blocks
+# and edges are what depth pruning looks for.
 
 # %% [markdown]
 # ## 8. How much does a layer add?

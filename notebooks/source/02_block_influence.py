@@ -73,7 +73,7 @@ from shortgpt import block_influence, built_in_text, calibration_batches, choose
 from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers
 from shortgpt.calibration import data_folder
 from shortgpt.influence import LayerScores, relative_magnitude
-from shortgpt.plots import PALETTE, plot_layers, plot_scores
+from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_scores
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -184,6 +184,7 @@ _, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
 ax.plot(right, "o-", color=PALETTE[0], label="compare, then average (equation 1)")
 ax.plot(wrong, "s--", color=PALETTE[1], fillstyle="none", label="average, then compare")
 ax.set(yscale="log", xlabel="layer", ylabel="1 − cosine (log scale)")
+plain_log_ticks(ax)
 ax.legend()
 plt.show()
 odd = int((wrong / right).argmax())
@@ -227,12 +228,14 @@ pd.DataFrame(
 magnitude = relative_magnitude(states[:-1], states[1:])[:, :, 1:].mean((1, 2))  # without the first token
 score = block_influence(states[:-1], states[1:])[:, :, 1:].mean((1, 2))
 curve = np.linspace(0.2, 0.99, 100)
+below = 1 - (1 - magnitude.clamp(max=1).square()).sqrt() - score  # how far a layer lies below the curve
+below = below.where(score < 0.1, torch.tensor(0.0))
 _, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-for ax, shown in zip(axes, (score >= 0.1, score < 0.1), strict=True):
+for ax, shown in zip(axes, (score >= 0.1, below >= below.sort().values[-6]), strict=True):
     ax.plot(curve, 1 - np.sqrt(1 - curve**2), "--", color="black", linewidth=1, label="addition at a right angle")
     ax.scatter(magnitude, score, color=PALETTE[0], s=16)
     for layer in shown.nonzero().flatten().tolist():
-        ax.annotate(layer, (magnitude[layer], score[layer]), xytext=(4, -3), textcoords="offset points", fontsize=8)
+        ax.annotate(layer, (magnitude[layer], score[layer]), xytext=(5, -4), textcoords="offset points", fontsize=9)
     ax.set(xlabel="relative magnitude", ylabel="Block Influence")
 axes[0].legend()
 low = magnitude[score < 0.1]
@@ -244,7 +247,8 @@ print(f"Block Influence and relative magnitude rise together; {len(both)} of the
 # %% [markdown]
 # The points lie on the curve or a little below it (means over tokens may rise slightly above, as the curve bends
 # upward): these layers add mostly sideways, so length and turn carry nearly the same information
-# and both scores choose similar layers. That is a fact about this model, not a theorem; lesson 06 compares what the
+# and both scores choose similar layers. The numbered points on the right lie furthest below: these layers stretch or
+# shrink the most, and even they are not far off. That is a fact about this model, not a theorem; lesson 06 compares what the
 # choices cost.
 
 # %% [markdown]
@@ -403,7 +407,8 @@ print(f"In float16 arithmetic {lost.mean():.0%} of all token-layer pairs become 
       f"practically all.")  # fmt: skip
 
 # %% [markdown]
-# The deeper the layer, the longer the states, the more is lost. NaN ("not a number") at least is loud, unless someone
+# The deeper the layer, the longer the states, the more is lost. (The low bars on the left are a few tokens, the first one
+# among them, whose states are long from early on; so it isn't quite true that the first layers are safe.) NaN ("not a number") at least is loud, unless someone
 # silences it. The paper's published code replaces NaN by 0.5. With that, what would be chosen?
 
 # %%
@@ -414,7 +419,8 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
 
 # %% [markdown]
 # Every layer behind the overflow gets a score near 0.5, so none of them can be chosen any more, whatever it does. No
-# error appeared and the list looks plausible. Hence the `.float()` in `block_influence`, and hence `score_layers`
+# error appeared and the list looks plausible. (The upper list is from four documents. One layer in it differs from
+# section 5's six, which come from 27; section 8 asks how sure such a choice is.) Hence the `.float()` in `block_influence`, and hence `score_layers`
 # stops with an error when a state itself is not finite, instead of replacing it. (bfloat16 has float32's range, so
 # this overflow cannot happen there.)
 
@@ -481,8 +487,8 @@ stability = pd.DataFrame({choose: [agreement(n, choose) for n in sizes] for choo
 # %%
 _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 tokens = np.array(sizes) * scores.counts.mean()
-for choose, style in zip(stability, ("o-", "s--", "^:"), strict=True):
-    ax.plot(tokens, stability[choose], style, label=f"lowest {choose}")
+for choose, style, colour in zip(stability, ("o-", "s--", "^:"), PALETTE[:3], strict=True):
+    ax.plot(tokens, stability[choose], style, color=colour, label=f"lowest {choose}")
 ax.set(xlabel="tokens read for each choice", ylabel="share of layers in common", ylim=(0, 1.05))
 ax.legend()
 plt.show()
@@ -523,7 +529,7 @@ by_text["random tokens"] = score_layers(model, noise, progress=False)
 # %%
 ranks = pd.DataFrame({name: pd.Series(part.values).rank() for name, part in by_text.items()}).T.astype(int)
 _, ax = plt.subplots(figsize=(11, 4), layout="constrained")
-sns.heatmap(ranks, annot=True, fmt="d", cmap="viridis", cbar_kws={"label": "rank (1 = lowest)"}, annot_kws={"fontsize": 7}, ax=ax)
+sns.heatmap(ranks, annot=True, fmt="d", cmap="viridis", cbar_kws={"label": "rank (1 = lowest)"}, annot_kws={"fontsize": 8}, ax=ax)
 ax.axhline(len(by_genre), color="white", linewidth=3)
 ax.set(xlabel="layer")
 plt.show()
@@ -581,9 +587,12 @@ _, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
 ax.scatter(scores.values[tried[:-1]], damage[:-1], color=PALETTE[0])
 ax.scatter(scores.values[odd], damage[-1], marker="s", s=60, color=PALETTE[1], label=f"layer {odd}, from section 2")
 for i, (layer, ratio) in enumerate(zip(tried, damage, strict=True)):
-    place = (5, 4) if i % 2 else (5, -11)
-    ax.annotate(str(layer), (scores.values[layer], ratio), xytext=place, textcoords="offset points", fontsize=9)
-ax.set(xscale="log", yscale="log", xlabel="Block Influence", ylabel="perplexity without the layer / with")
+    place = (0, 7) if i % 2 else (0, -15)
+    ax.annotate(layer, (scores.values[layer], ratio), xytext=place, textcoords="offset points", ha="center", fontsize=9)
+ax.set(xscale="log", yscale="log", xlabel="Block Influence (log scale)", ylabel="perplexity without the layer / with")
+ax.margins(0.1)
+plain_log_ticks(ax, "x")
+plain_log_ticks(ax, "y")
 ax.legend()
 plt.show()
 print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest score), {damage[-2]:.0f}-fold without layer "

@@ -69,7 +69,7 @@ from tqdm.auto import tqdm
 
 from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load
 from shortgpt import perplexity, removal_order, remove_layers, save, score_layers, size
-from shortgpt.plots import PALETTE, plot_layers, plot_sweep
+from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
 from shortgpt.widgets import look_up, pruning_explorer
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
@@ -114,7 +114,8 @@ top.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"dense: {d
 top.set(yscale="log", ylim=dense / 2, ylabel="perplexity without it\n(log scale)")
 top.legend()
 bottom.bar(damage["layer"], damage["score"], color=PALETTE[1], hatch="///", edgecolor="black", linewidth=0.6)
-bottom.set(yscale="log", xlabel="layer", ylabel="Block Influence\n(log scale)")
+bottom.set(yscale="log", xlabel="layer", ylabel="Block Influence\n(log scale)", xticks=range(0, depth, 5))
+plain_log_ticks(bottom)
 plt.show()
 worst, mildest = damage.loc[damage["perplexity"].idxmax()], damage.loc[damage["perplexity"].idxmin()]
 print(f"Losing layer {worst['layer']:.0f} alone takes perplexity to {worst['perplexity']:,.0f}.")
@@ -135,6 +136,8 @@ ax.set(
     xlabel="Block Influence (log scale)",
     ylabel="perplexity, times the dense one (log scale)",
 )
+plain_log_ticks(ax, "x")
+plain_log_ticks(ax, "y")
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 place = damage[["score", "perplexity"]].rank(ascending=False).astype(int)
@@ -453,21 +456,22 @@ every_third[list(orders)].map("{:,.0f}".format)
 # %%
 ax = plot_sweep(curves, y="perplexity", hue="criterion")
 ax.axhline(model.config.vocab_size, color="black", linewidth=0.8, linestyle=":")
-ax.annotate("picking blindly among all tokens", (7.5, model.config.vocab_size), ha="center", va="top", fontsize=8)
+ax.annotate("picking blindly among all tokens", (7.5, model.config.vocab_size), ha="center", va="top", fontsize=9)
 plt.show()
 
 # %% [markdown]
 # There are two worlds in this picture. The two orders that measured something stay close to each other, and choose the same six
 # layers and the same twelve: on this model, how far a layer turns the state and how much it adds tell the same story. Their
-# perplexity rises steadily and without a cliff. The orders that only know positions are lost at their first point. Above the
+# perplexity rises steadily and without a cliff, and twelve layers do not take it to 1,000. The orders that only know positions
+# are past 1,000 at their first point. Above the
 # dotted line a model is not just unsure but sure of the wrong thing.
 #
 # Look at *random* and *sequential* once more: both come down somewhere. More layers gone, lower perplexity. Damage doesn't add up,
 # and that is why an order that judges layers one at a time can't be the last word.
 #
 # How good is the good curve? At nine layers perplexity is between three and four times the dense one. Large, but not out of line:
-# the paper's Llama-2-7B (already in 4 bits) goes from 8.03 to 40.78 when nine of 32 layers go, while its MMLU accuracy stays
-# where it was (ShortGPT, table 4). Perplexity and tests of knowledge don't break at the same point; lesson 05 is about that.
+# the paper's Llama-2-7B (already in 4 bits) goes from 8.03 to 40.78 when nine of 32 layers go, while its accuracy on MMLU, a
+# multiple-choice exam, stays where it was (ShortGPT, table 4). Perplexity and tests of knowledge don't break at the same point; lesson 05 is about that.
 # And a word of caution: each point is one measurement on a few hundred tokens. The gap between the two worlds is beyond doubt, the
 # difference between the two lower curves is not.
 

@@ -26,7 +26,7 @@
 # - compute whether the losses of pruning and quantization add up;
 # - save a pruned, quantized model and check that what reloads is what you saved.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 6 minutes on 2 CPU cores · **Memory:** about 3.5 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 6 minutes on 2 CPU cores · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
@@ -88,7 +88,7 @@ def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> pl
 
 
 # %% [markdown]
-# ## Rounding a weight
+# ## 1. Rounding a weight
 #
 # Almost all weights of a language model sit in its *linear layers*: matrices that multiply the hidden state. Here each weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer has 16. To *quantize* is to put a grid of so few values under the weights and move every weight to the nearest grid point.
 #
@@ -122,7 +122,7 @@ assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
 # %% [markdown]
 # No weight moves by more than half a step. That is small for 0.70 and everything for 0.04, which became zero: **the step is set by the largest weight of the row, and the small weights pay for it.**
 #
-# Now a row of the real model: one output channel of an MLP matrix in the middle of the network. *Predict* from the three printed numbers: on how many of the 15 points of the 4-bit grid will nearly all of its weights land?
+# Now a row of the real model: one output channel of a feed-forward matrix (`mlp.up_proj`) in the middle of the network. *Predict* from the three printed numbers: on how many of the 15 points of the 4-bit grid will nearly all of its weights land?
 
 # %%
 LAYER = 14
@@ -150,7 +150,7 @@ print(
 # Weights crowd around zero, and the few at the edges dictate the width. Eight bits are fine enough not to mind. Four bits are not: most weights share a handful of grid points.
 
 # %% [markdown]
-# ## One scale for how many weights?
+# ## 2. One scale for how many weights?
 #
 # A remedy follows at once: give each short *group* of weights its own scale, so that one large weight spoils its own group only. The function is already the right one, since it treats rows separately: cut the matrix into rows of 64 first. We measure the damage as *relative error*, the length of $\hat w - w$ over the length of $w$.
 
@@ -170,7 +170,7 @@ for bits in (8, 4):
 # Going from 8 to 4 bits makes the step 18 times coarser (127 / 7), and the error follows. Groups win some of it back, at a price: a float32 scale for every 64 weights is half a bit a weight.
 
 # %% [markdown]
-# ## NF4: levels where the weights are
+# ## 3. NF4: levels where the weights are
 #
 # The second remedy is a grid that isn't even. If weights are roughly normal, then levels should be dense around zero and sparse outside. *NF4* ("normal float, 4 bits", from QLoRA) is such a list of 16 levels, scaled by the largest weight of each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even grid's?
 
@@ -215,7 +215,7 @@ print(
 # The scales can themselves be stored in 8 bits, with scales of their own. This is *double quantization*; it takes the overhead from half a bit a weight to about an eighth of a bit.
 
 # %% [markdown]
-# ## A confession about this model
+# ## 4. A confession about this model
 #
 # Before we believe any 4-bit number we must look at where our weights come from. The default model is distributed as a small download, a *GGUF* file of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. *Predict:* how many different values does a block of 32 hold?
 
@@ -273,7 +273,7 @@ print(
 # So the rule for this model is: **never report a result on blocks of 32 with minimum and maximum**, it would be nearly free by construction. The two methods that `quantize` offers use other grids (a scale per row for 8 bits, NF4 in blocks of 64 for 4 bits), and there this model's weights behave like fresh ones. One caveat stays: our "float32" model is itself a rounded one. When you are online, set `MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"` to start from the original precision.
 
 # %% [markdown]
-# ## The whole model: what is the size?
+# ## 5. The whole model: what is the size?
 #
 # `quantize` rounds the linear layers and leaves the rest alone. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: the formula that one finds everywhere, number of elements times bytes an element, and `size`, which adds up the memory that is really held.
 
@@ -304,7 +304,7 @@ print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real
 # The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two would only split them into two tables. In a model of seven billion parameters embeddings are a few percent of the weights and nobody notices; in a small model they become the largest piece.
 
 # %% [markdown]
-# ## The grid: pruning times bits
+# ## 6. The grid: pruning times bits
 #
 # Now both savings together. First the pruning plan: score the layers by Block Influence and order them, as in lesson 03.
 
@@ -363,9 +363,7 @@ display(grid.pivot(index="removed", columns="bits", values="memory_mb")[[32, 8, 
 # The same nine models as points in a plane: left is small, down is good. A model is worth having if no other is both smaller and better.
 
 # %%
-ax = plot_size_quality(grid)
-ax.set_yticks([30, 50, 100], ["30", "50", "100"])
-ax.minorticks_off()
+plot_size_quality(grid)
 plt.show()
 
 # %% [markdown]
@@ -395,9 +393,9 @@ for bits in (32, 8, 4):
     row_of(removed=3, bits=bits)
 
 # %% [markdown]
-# ## Do the losses add up?
+# ## 7. Do the losses add up?
 #
-# Perplexity is an exponential, so the fair question is about its logarithm, the loss. Write $\ell(p, b)$ for the mean loss with pruning $p$ and bits $b$. If the two damages have nothing to do with each other, then doing both costs the sum of the single costs, and the *interaction* is zero:
+# Perplexity is an exponential, so the fair question is about its logarithm, the loss (its unit, from the natural logarithm, is the *nat*). Write $\ell(p, b)$ for the mean loss with pruning $p$ and bits $b$. If the two damages have nothing to do with each other, then doing both costs the sum of the single costs, and the *interaction* is zero:
 #
 # $$ \underbrace{\ell(p, b) - \ell(0, 32)}_{\text{both}} \;-\; \underbrace{[\ell(p, 32) - \ell(0, 32)]}_{\text{pruning alone}} \;-\; \underbrace{[\ell(0, b) - \ell(0, 32)]}_{\text{quantization alone}} $$
 #
@@ -425,12 +423,14 @@ plt.show()
 worst = costs.loc[costs["interaction"].abs().idxmax()]
 print(f"The largest interaction is {worst['interaction']:+.3f} ± {worst['s.e.']:.3f} nats, at {worst['removed']:.0f} layers and {worst['bits']:.0f} bits, "
       f"next to {worst['pruning']:.2f} for pruning and {worst['quantization']:.2f} for quantization.")  # fmt: skip
+sure = (costs["interaction"] > 2 * costs["s.e."]).sum()
+print(f"{(costs['interaction'] > 0).sum()} of {len(costs)} interactions are positive, {sure} by more than two standard errors.")
 
 # %% [markdown]
-# The first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. The interaction is small beside them. It is positive, so if anything a pruned model is a little more sensitive to rounding; but look at the standard errors, and remember that four documents stand behind them.
+# The first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. The interaction is small beside them. Where it stands clear of its standard error it is positive, so a pruned model seems a little more sensitive to rounding. "Seems", because the errors themselves come from four documents.
 
 # %% [markdown]
-# ## Which first?
+# ## 8. Which first?
 #
 # We pruned, then quantized. One can also quantize the dense model once and remove layers from the result. *Predict:* can the order matter, when each matrix is rounded by itself, without looking at any text?
 
@@ -446,7 +446,7 @@ gap = (orders.iloc[:, 2] - orders.iloc[:, 3]).abs().max()
 print(f"The two orders differ by at most {gap:.4f} in perplexity.")
 
 # %% [markdown]
-# Here the order does not matter, and it cannot: both methods look at one matrix at a time, and a layer that stays has the same matrix either way. The paper found a difference. It used *GPTQ*, which looks at calibration text while it rounds and lets later columns make up for earlier errors, so what it does can depend on the layers around. Here are the paper's own numbers (table 5): Llama-2-7B, another model, another method, 27 % of the model removed.
+# Here the order does not matter, and it cannot: both methods look at one matrix at a time, and a layer that stays has the same matrix either way. The paper found a difference. It used *GPTQ*, which looks at calibration text while it rounds and lets later columns make up for earlier errors, so what it does can depend on the layers around. Here are the paper's own numbers (table 5): Llama-2-7B, another model, another method, 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with four answers, one in English, one in Chinese.
 
 # %%
 paper = shortgpt.calibration.data_folder() / "paper"
@@ -464,7 +464,7 @@ print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on M
 # About a point, once, without a standard error: the paper does not make much of it, and neither should we.
 
 # %% [markdown]
-# ## The paper's table, and what it hides
+# ## 9. The paper's table, and what it hides
 #
 # Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our 4-bit models, each relative to its own unpruned 4-bit model, because perplexities of different models on different texts must not share an axis. *Look for* the shape of the two panels: do they tell the same story?
 
@@ -479,14 +479,14 @@ curves = {
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-for (label, (x, y)), style in zip(curves.items(), ("o-", "s--"), strict=True):
-    left.plot(x, y, style, label=label)
+for (label, (x, y)), style, colour in zip(curves.items(), ("o-", "s--"), PALETTE[:2], strict=True):
+    left.plot(x, y, style, color=colour, label=label)
 left.set(xlabel="layers removed (percent)", ylabel="perplexity (unpruned = 1)", ylim=(0, None))
-left.legend(fontsize=8)
-right.plot(table4["removed_percent"], table4["mmlu"], "o-", label="Llama-2-7B, GPTQ (the paper)")
+left.legend(fontsize=9)
+right.plot(table4["removed_percent"], table4["mmlu"], "o-", color=PALETTE[0], label="Llama-2-7B, GPTQ (the paper)")
 right.axhline(25, color="black", linestyle=":", label="guessing")
 right.set(xlabel="layers removed (percent)", ylabel="MMLU (percent)", ylim=(0, 50))
-right.legend(fontsize=8, loc="lower left")
+right.legend(fontsize=9, loc="lower left")
 plt.show()
 (_, paper_rise), (_, our_rise) = curves.values()
 first, last = table4["mmlu"].iloc[[0, -1]]
@@ -497,7 +497,7 @@ print(f"Our model's perplexity rises {our_rise.iloc[-1]:.1f} times at {share.ilo
 # The perplexity of the paper's model rises fivefold, and MMLU does not move. Read alone, MMLU says that nine layers of 32 were superfluous. Read alone, perplexity says that the model fell apart. Both are measured on the same models. A multiple-choice test asks only which of four letters is likeliest; a model can lose much of its grip on language and still rank four letters. **A pruned model needs more than one measure**, and lesson 05 is about that. (Our own model would not help to settle it: at its size MMLU is at guessing level even when dense.)
 
 # %% [markdown]
-# ## Save it, reload it, let it write
+# ## 10. Save it, reload it, let it write
 #
 # `save` writes an ordinary checkpoint, then reloads it and compares logits before it lets you have it. That is not pedantry: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model, load it into a second one and let that write.
 
@@ -519,7 +519,7 @@ print(
 print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()}")
 
 # %% [markdown]
-# ## Is it faster?
+# ## 11. Is it faster?
 #
 # Smaller is not automatically faster. On a CPU an 8-bit weight is turned back into a float before it is multiplied; whether the smaller memory traffic outweighs that extra work depends on the processor, the kernel and the batch. A removed layer is different: it is work that nobody does any more. `speed` measures reading a prompt (*prefill*) and writing token by token (*decode*). The numbers are those of the machine that built this page; run the cell for yours.
 
@@ -539,7 +539,11 @@ pd.DataFrame(rates).T.round(0).astype(int).rename_axis(columns="tokens per secon
 # %% [markdown]
 # ## What we saw
 #
-# Rounding to 8 bits with one scale a row hardly changes perplexity, at any depth we tried. NF4 costs visibly more on a model this small, but less than removing three layers. Pruning and quantization add up in the logarithm of perplexity, apart from a small interaction. The order of the two does not matter when matrices are rounded one by one. Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
+# - Rounding to 8 bits with one scale a row hardly changes perplexity, at any depth we tried.
+# - NF4 costs visibly more on a model this small, but less than removing three layers.
+# - Pruning and quantization add up in the logarithm of perplexity, apart from a small interaction.
+# - The order of the two does not matter when matrices are rounded one by one.
+# - Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
 #
 # All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, four short documents, and two quantization methods without calibration.
 
