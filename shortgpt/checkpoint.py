@@ -76,9 +76,7 @@ def prune_checkpoint(
         if renamed:  # no empty files
             work.append((shard, renamed))
     total = sum(tensor_bytes(shard, name) for shard, renamed in work for name in renamed)
-    quantized = [c for c in (config, config.get_text_config()) if getattr(c, "quantization_config", None)]
-    for owner in {id(c): c for c in quantized}.values():  # often the two are one
-        owner.quantization_config = names.inside(owner.quantization_config)
+    quantized = any(getattr(c, "quantization_config", None) for c in (config, config.get_text_config()))
     files = _other_files(src, config)
     needed = total + sum(source.stat().st_size for source in files.values()) + (1 << 20)  # headers, index, card
     with written_beside(dst, overwrite=overwrite, needed_bytes=needed) as new:

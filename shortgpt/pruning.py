@@ -27,6 +27,7 @@ from shortgpt.layers import (
     text_config,
 )
 from shortgpt.placement import accelerate_hooks, forget_replaced_movers, keep_in_device_map
+from shortgpt.rename import LayerNames
 
 RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
 
@@ -69,6 +70,7 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     setattr(pruned.get_submodule(parent), name, survivors)
     keep_in_device_map(pruned, path, kept)
     keep_in_config(pruned.config, kept)
+    _rename_in_quantization(pruned.config, LayerNames(path, path, kept))
     setattr(
         pruned.config, REMOVED_FIELD, sorted(set(range(len(original) + len(already))) - {original[i] for i in kept})
     )
@@ -98,11 +100,12 @@ def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: dict[str,
 def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[int]) -> None:
     """Make the configuration describe the pruned model; if that can't be done, keep the recipe instead."""
     depth = len(decoder_layers(model))
-    wanted = {name: [values[i] for i in kept] for name, values in per_layer_properties(model.config)}
-    fit_shared_weights(pruned, kept, depth)
-    if fit_config(pruned, model.config, kept):
-        fit_shared_weights(pruned, kept, depth)  # now that there is a configuration to build from
     left = differences(pruned, pruned.config)
+    if left:
+        fit_shared_weights(pruned, kept, depth)
+        if fit_config(pruned, model.config, kept):
+            fit_shared_weights(pruned, kept, depth)  # now that there may be a configuration to build from
+        left = differences(pruned, pruned.config)
     if left and getattr(model, RECIPE, None) is None:
         # what already differs in the dense model is not about removal: somebody changed it after loading
         before = set(_kinds(differences(model, model.config)))
@@ -112,6 +115,7 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
         return
     removed = [i for i in range(depth) if i not in kept]
     record_step(pruned, model, {"layers": removed})
+    wanted = {name: [values[i] for i in kept] for name, values in per_layer_properties(model.config)}
     _freeze_properties(pruned.config, wanted)
 
 
@@ -160,6 +164,18 @@ def _undo_rescaling(inner: nn.Module) -> None:
             for linear in (block.attention.output, block.feed_forward.value):
                 linear.weight = nn.Parameter(linear.weight * factor, linear.weight.requires_grad)
     inner.config.rescale_every = 0
+
+
+def _rename_in_quantization(config: PreTrainedConfig, names: LayerNames) -> None:
+    """Quantization settings may list modules, by names with layer numbers in them, that were left as they were."""
+    for owner in {id(c): c for c in (config, text_config(config))}.values():
+        settings = getattr(owner, "quantization_config", None)
+        if isinstance(settings, dict):
+            owner.quantization_config = names.inside(settings)
+        elif settings is not None:
+            for name, value in list(vars(settings).items()):
+                if isinstance(value, list | tuple | dict):
+                    setattr(settings, name, names.inside(value))
 
 
 def _freeze_properties(config: PreTrainedConfig, wanted: dict[str, list]) -> None:

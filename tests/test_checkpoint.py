@@ -221,7 +221,11 @@ def test_modules_left_unquantized_are_followed_to_their_new_place(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert config["quantization_config"]["llm_int8_skip_modules"] == ["lm_head", "model.layers.1.mlp"]
     assert type(reload(folder).model.layers[1].mlp.up_proj) is torch.nn.Linear
-    assert torch.equal(probe(reload(folder)), probe(remove_layers(model.eval(), [0, 1])))
+    pruned = remove_layers(model.eval(), [0, 1])
+    assert torch.equal(probe(reload(folder)), probe(pruned))
+    in_memory = save(pruned, tmp_path / "in_memory")
+    assert torch.equal(probe(reload(in_memory)), probe(pruned))
+    assert model.config.quantization_config.llm_int8_skip_modules[1] == "model.layers.0.mlp"  # the original's own
 
 
 def test_quantization_patterns_that_number_layers_are_refused():
