@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from shortgpt.layers import COUNT_NAMES, decoder_layers_path, is_index_list, per_layer_properties, text_config
+from shortgpt.layers import COUNT_NAMES, decoder_layers_path, is_index_list, text_config
 
 # numbers that say which layers are of which kind: how many at the start or end, every how many
 _KIND_NAMES = re.compile(r".*(layer|dense|moe|sparse|shared|window|replace|offset|period|step|interval|freq|pattern).*")
@@ -179,7 +179,6 @@ def _plain_attributes(module: nn.Module) -> Iterator[tuple[str, object]]:
 def _candidates(config: PreTrainedConfig, dense: PreTrainedConfig, kept: Sequence[int]) -> Iterator[tuple[str, object]]:
     """``(field, value)``: what a field about kinds of layers could have become."""
     depth = dense.num_hidden_layers
-    computed = [[values[i] for i in kept] for _, values in per_layer_properties(dense)]
     for name, value in vars(dense).items():
         if "token" in name or COUNT_NAMES.fullmatch(name):
             continue
@@ -195,7 +194,8 @@ def _candidates(config: PreTrainedConfig, dense: PreTrainedConfig, kept: Sequenc
                 [new + 1 for new, old in enumerate(kept) if old + 1 in value],  # counted from one
             ]
         elif isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-            options = [c for c in computed if {*c} <= {*value}]  # a repeating pattern: write it out
+            pattern = (list(value) * depth)[:depth]  # it repeats: write it out
+            options = [[pattern[i] for i in kept]]
         yield from ((name, option) for option in options if option != vars(config).get(name))
 
 

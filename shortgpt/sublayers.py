@@ -132,6 +132,10 @@ def _probe(model: PreTrainedModel, indices: Iterable[int]) -> tuple[dict[str, in
     def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
         for name, output in outputs.items():
             counts[type(layer.get_submodule(name)).__name__] = 0 if isinstance(output, Tensor) else len(output)
+        ffn = sublayers(layer)["ffn"]
+        order = [name in ffn for name in outputs]  # as they ran
+        if order != sorted(order):
+            return  # attention again after an FFN (LongCat): not one pair
         x_in = layer_input(inputs)
         try:
             rest = first(rerun(layer, inputs, outputs, without=[*outputs]))
