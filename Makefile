@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help tutorial lab test notebooks lint benchmarks clean
+.PHONY: help tutorial lab test notebooks lint benchmarks architectures clean
 
 help:
 	@echo "make tutorial    run the core lessons on the real default model; results land in output/"
@@ -14,6 +14,7 @@ help:
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make lint        ruff"
 	@echo "make benchmarks  time and memory of the BI pass, side by side, into docs/benchmarks.md"
+	@echo "make architectures  verify every architecture of transformers, into docs/architectures.md"
 
 # Python 3.13 on other platforms has no CPU build under the plain name: PIP_EXTRA can name another index for torch.
 $(READY): pyproject.toml constraints.txt
@@ -31,9 +32,12 @@ tutorial: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks notebooks/00_start_here.ipynb
 
+# many tiny models, a thread each, in two processes; then what needs the whole machine
+SMALL := tests/test_architectures.py tests/test_checkpoint.py tests/test_properties.py tests/test_bad_input.py
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 tests notebooks $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(SMALL) $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 tests notebooks $(SMALL:%=--ignore=%) $(PYTEST_ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py
@@ -44,6 +48,9 @@ lint: $(READY)
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/bi_pass.py
+
+architectures: $(READY)
+	cd tests && HF_HUB_OFFLINE=1 ../$(BIN)/python verification.py
 
 clean:
 	rm -rf $(VENV) output build dist
