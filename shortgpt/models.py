@@ -88,6 +88,7 @@ def load(
         options |= {"dtype": dtype, "use_safetensors": True}
         if is_own_format(folder):
             model = restore(folder, dtype=None if dtype == "auto" else dtype)
+            tokenizer_options |= {"config": model.config}  # transformers can't make sense of the one in the folder
         elif device_map is None:
             model = AutoModelForCausalLM.from_pretrained(folder, **options)
         else:
