@@ -103,8 +103,9 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
     if fit_config(pruned, model.config, kept):
         fit_shared_weights(pruned, kept, depth)  # now that there is a configuration to build from
     left = differences(pruned, pruned.config)
-    # what already differs in the dense model is not about removal (somebody changed it after loading)
-    if not left or set(_kinds(left)) <= set(_kinds(differences(model, model.config))):
+    # what already differs in a dense model is not about removal (somebody changed it after loading)
+    foreign = getattr(model, RECIPE, None) is None and {*_kinds(left)} <= {*_kinds(differences(model, model.config))}
+    if not left or foreign:
         pruned.__dict__.pop(RECIPE, None)
         return
     removed = [i for i in range(depth) if i not in kept]
