@@ -61,33 +61,35 @@ def model_facts(
     (``transformers`` or ``shortgpt``), ``prunable``, ``reason`` (why not), ``attention`` and ``ffn`` (names of the
     sublayers in a layer; whether they can be removed one by one is tried when they are scored).
     """
-    model = empty_model(name, **options) if model is None else model
     folder = Path(name) if str(name).endswith(".gguf") else model_folder(name)
     own = is_own_format(folder)
-    facts: dict[str, object] = {
+    reason = ""
+    try:
+        model = empty_model(name, **options) if model is None else model
+        stack, config = decoder_layers(model), model.config
+    except ValueError as error:
+        if own:
+            raise
+        reason, stack, config = str(error), [], AutoConfig.from_pretrained(folder, **options)
+    text = config.get_text_config()
+    removed = [] if model is None else list(removed_so_far(model))
+    return {
         "model": str(name),
-        "model_type": model.config.model_type,
-        "architecture": type(model).__name__,
-        "layers": model.config.get_text_config().num_hidden_layers,
-        "hidden_size": model.config.get_text_config().hidden_size,
-        "parameters": parameter_count(model),
-        "parameters_per_layer": None,
-        "dtype": _recipe(folder)["dtype"] if own else _dtype(model.config),
+        "model_type": config.model_type,
+        "architecture": type(model).__name__ if model is not None else next(iter(config.architectures or []), None),
+        "layers": len(stack) or getattr(text, "num_hidden_layers", None),
+        "hidden_size": getattr(text, "hidden_size", None),
+        "parameters": parameter_count(model) if model is not None else None,
+        "parameters_per_layer": parameter_count(stack[0]) if stack else None,
+        "dtype": _recipe(folder)["dtype"] if own else _dtype(config),
         "disk_bytes": _disk_bytes(folder, options.get("revision")),
-        "dense_layers": None,
-        "removed_layers": list(removed_so_far(model)),
+        "dense_layers": len(stack) + len(removed) if stack else None,
+        "removed_layers": removed,
         "steps": _recipe(folder)["steps"] if own else [],
         "format": "shortgpt" if own else "transformers",
-        "prunable": True,
-        "reason": "",
-    }
-    try:
-        stack = decoder_layers(model)
-    except ValueError as error:
-        return facts | {"prunable": False, "reason": str(error), "attention": [], "ffn": []}
-    facts |= {"layers": len(stack), "dense_layers": len(stack) + len(facts["removed_layers"])}
-    facts["parameters_per_layer"] = parameter_count(stack[0])
-    return facts | {kind: sorted({name for layer in stack for name in sublayers(layer)[kind]}) for kind in KINDS}
+        "prunable": not reason,
+        "reason": reason,
+    } | {kind: sorted({name for layer in stack for name in sublayers(layer)[kind]}) for kind in KINDS}
 
 
 def plan_in_words(plan: PruningPlan) -> str:
@@ -99,7 +101,8 @@ def plan_in_words(plan: PruningPlan) -> str:
     ]
     read = plan.calibration
     text = f", over {read['tokens']:,} tokens in {read['samples']} samples" if {"tokens", "samples"} <= {*read} else ""
-    lines.append(f"Chosen by {plan.criterion.replace('_', ' ')}{text if plan.scores else ''}.")
+    criterion = plan.criterion.removeprefix("by ").replace("_", " ")
+    lines.append(f"Chosen by {criterion}{text if plan.scores else ''}.")
     gone = [i for i in plan.removed if i in plan.scores]
     left = [i for i in plan.scores if i not in plan.removed]
     if gone and left:
@@ -125,9 +128,9 @@ def model_folder(name: str | os.PathLike) -> str:
 
 
 def _require_causal(config: PreTrainedConfig, trust_remote_code: bool) -> None:
-    if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        return
-    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+    own_code = trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    # of an encoder-decoder such as BART, transformers would load the decoder and fill what is missing with random numbers
+    if not config.is_encoder_decoder and (own_code or type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING):
         return
     kind = "is an encoder-decoder" if config.is_encoder_decoder else "has no causal language model in transformers"
     raise ValueError(f"model type {config.model_type!r} {kind}: only decoder-only models can be pruned here")

@@ -56,6 +56,7 @@ def evaluate(
     is not zero, so retention flatters; and read some generated text, too. Other tasks fetch their data from the Hub.
     """
     import pandas as pd
+    from tqdm.auto import tqdm
 
     from shortgpt.evaluation import OFFLINE_TASKS, compare
     from shortgpt.facts import empty_model
@@ -73,7 +74,9 @@ def evaluate(
         if not name.endswith(".gguf"):
             empty_model(name, **loading.source)
     tables, vocabularies = [], set()
-    for name in models:
+    bar = tqdm(models, unit="model")
+    for name in bar:
+        bar.set_description(f"measuring {name}")
         model, tokenizer = loading.load(name)
         vocabularies.add(len(tokenizer))
         tables.append(compare({name: model}, tokenizer, tasks=names, texts=documents, limit=limit))

@@ -46,18 +46,20 @@ def _in_words(facts: dict) -> dict[str, str]:
         if step.get(kind)
     ]
     own = "shortgpt's own: load it with shortgpt.load(); plain transformers refuses it"
+    parameters = f"{facts['parameters']:,}" if facts["parameters"] else ""
+    if facts["parameters_per_layer"]:
+        parameters += f", {facts['parameters_per_layer']:,} in the first layer"
     words = {
         "model": facts["model"],
-        "type": f"{facts['model_type']} ({facts['architecture']})",
+        "type": f"{facts['model_type']} ({facts['architecture'] or 'no class named'})",
         "layers": f"{facts['layers']}" + (f" of {facts['dense_layers']}; removed: {removed}" if removed else ""),
         "also gone": "; ".join(steps),
-        "hidden size": f"{facts['hidden_size']:,}",
-        "parameters": f"{facts['parameters']:,}"
-        + (f", {facts['parameters_per_layer']:,} in the first layer" if facts["parameters_per_layer"] else ""),
+        "hidden size": f"{facts['hidden_size']:,}" if facts["hidden_size"] else "",
+        "parameters": parameters,
         "dtype": facts["dtype"],
         "on disk": f"{facts['disk_bytes'] / 1e6:,.1f} MB" if facts["disk_bytes"] else "not on this machine",
         "format": own if facts["format"] == "shortgpt" else "transformers",
         "prunable": "yes" if facts["prunable"] else f"no: {facts['reason']}",
-        "sublayers": f"attention: {', '.join(facts['attention']) or 'none'}; ffn: {', '.join(facts['ffn']) or 'none'}",
+        "sublayers": "; ".join(f"{kind}: {', '.join(facts[kind])}" for kind in ("attention", "ffn") if facts[kind]),
     }
     return {name: value for name, value in words.items() if value}

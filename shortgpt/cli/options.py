@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,7 +141,10 @@ def read_documents(text: Path | None, language: str | None, part: str) -> list[s
 
     if text is not None and language is not None:
         raise typer.BadParameter("--language chooses among the built-in texts: leave it out with --text")
-    documents = documents_of(text) if text is not None else built_in_text(part, language=language or "en")["text"]
+    try:
+        documents = documents_of(text) if text is not None else built_in_text(part, language=language or "en")["text"]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{text} is not UTF-8 text: convert it, for instance with iconv") from error
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise ValueError(f"{text} is empty: give at least one document with a few hundred words")
@@ -183,8 +187,7 @@ def require_writable(file: Path, *suffixes: str) -> None:
         raise IsADirectoryError(f"{file} is a folder: name a file")
     if not file.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {file.parent}; make it first")
-    if not os.access(file.parent, os.W_OK):
-        raise PermissionError(f"{file.parent} is not writable: name a file elsewhere")
+    _try_to_write(file.parent)
 
 
 def require_room(folder: Path, *, overwrite: bool) -> None:
@@ -192,9 +195,14 @@ def require_room(folder: Path, *, overwrite: bool) -> None:
     from shortgpt.beside import check_target
 
     check_target(folder, overwrite=overwrite)
-    parent = next(p for p in folder.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise PermissionError(f"{parent} is not a folder that can be written to: save the model elsewhere")
+    _try_to_write(next(p for p in folder.absolute().parents if p.exists()))
+
+
+def _try_to_write(folder: Path) -> None:
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=folder, prefix=".shortgpt-"))
+    except OSError as error:
+        raise OSError(f"{folder} can't be written to ({error.strerror}): save the result elsewhere") from error
 
 
 @contextmanager

@@ -11,10 +11,12 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, NamedTuple, get_type_hints
 
 import typer
@@ -23,7 +25,7 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 something was wrong (one sentence on standard error says what), 2 wrong command line, "
     "130 interrupted. SHORTGPT_DEBUG=1 shows the traceback."
 )
-_EXPECTED = (ValueError, TypeError, ImportError, OSError)  # what the library raises on purpose
+_PACKAGE = Path(__file__).parents[1]
 # the library's sentences speak Python; here they speak shell
 _WORDS = {
     r"pass overwrite=True": "pass --overwrite",
@@ -33,8 +35,10 @@ _WORDS = {
     r"(`)?\bmax_memory\b(`|=)?": "--max-memory",
     r"use load\(\) without a name for": "leave the name out for",
     r"(then )?call load\(\) again": "then run this again",
-    r"load\(…?, sha256=…\)|pass sha256=": "pass --sha256 ",
+    r"no sha256= was given": "no --sha256 was given",
+    r"\bsha256=": "--sha256 ",
     r"give either n \(a number\) or ratio": "give either -n (a number) or --ratio",
+    r"write one with PruningPlan.to_json\(\)": "write one with shortgpt prune --plan-only",
     r"give calibration_batches\(\) some text": "name a file with --text",
 }
 
@@ -112,8 +116,6 @@ def one_sentence() -> Iterator[None]:
         if isinstance(error, typer.Exit | typer.BadParameter):  # typer's own: they know their exit code
             raise
         if os.environ.get("SHORTGPT_DEBUG"):
-            import traceback
-
             traceback.print_exc()
         print(f"shortgpt: {sentence(error)}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -124,15 +126,19 @@ def sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:  # "[Errno 13] Permission denied: 'x'" says it the wrong way round
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    if isinstance(error, UnicodeDecodeError):
-        text = f"a text file is not UTF-8 ({text}): convert it, for instance with iconv"
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         text = "out of memory: lower --batch-size or --length, or let layers wait on disk with --max-memory"
-    elif not isinstance(error, _EXPECTED):
+    elif not isinstance(error, OSError | ImportError) and not _ours(error):
         text = f"unexpected {type(error).__name__} ({text[:300]}): SHORTGPT_DEBUG=1 shows where; please report it"
     for pattern, words in _WORDS.items():
         text = re.sub(pattern, words, text)
     return text[:600]
+
+
+def _ours(error: Exception) -> bool:
+    """Whether `shortgpt` raised it on purpose: another library's ValueError is rarely about what the user did."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return isinstance(error, ValueError | TypeError) and Path(frames[-1][0].f_code.co_filename).is_relative_to(_PACKAGE)
 
 
 @contextmanager
