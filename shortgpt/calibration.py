@@ -82,7 +82,7 @@ def calibration_batches(
     for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    documents = [document for document in _documents(text) if document.strip()]
+    documents = [document for document in documents_of(text) if document.strip()]
     if not documents:
         raise ValueError("the calibration text is empty: give at least one document with a few hundred words")
     order = np.random.default_rng(seed).permutation(len(documents))
@@ -97,7 +97,8 @@ def calibration_batches(
     return [_pad(rows[i : i + batch_size], tokenizer) for i in range(0, len(rows), batch_size)]
 
 
-def _documents(text: str | Path | Iterable[str] | None) -> list[str]:
+def documents_of(text: str | Path | Iterable[str] | None) -> list[str]:
+    """The documents of a text as `calibration_batches` takes it, in their order."""
     if text is None:
         return built_in_text("calibration")["text"].tolist()
     if isinstance(text, str | Path):

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
+_NOT_LISTS = ("per_layer_config", "use_return_dict", "torch_dtype")  # reading the last one logs a warning
 _LISTS_OF_INDICES = re.compile(r".*layer.*|.*(idxs|indices)")
 
 
@@ -142,7 +143,7 @@ def per_layer_properties(config: PreTrainedConfig) -> Iterator[tuple[str, list]]
     config = text_config(config)
     for cls in type(config).__mro__:
         for name, member in vars(cls).items():
-            if isinstance(member, property) and name not in ("per_layer_config", "use_return_dict"):
+            if isinstance(member, property) and name not in _NOT_LISTS:
                 try:
                     value = getattr(config, name)
                 except Exception:  # of another configuration than this one

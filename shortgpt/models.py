@@ -78,16 +78,17 @@ def load(
         model, tokenizer = read_gguf(Path(name), sha256, dtype=torch.float32 if dtype == "auto" else dtype)
         return model.to(device), tokenizer
     else:
-        folder = _existing_folder_or_hub_id(name)
+        folder = folder_or_hub_id(name)
     options = {"trust_remote_code": trust_remote_code, **from_pretrained}
     tokenizer_options = {k: v for k, v in options.items() if k in ("trust_remote_code", "revision", "cache_dir")}
-    with _clear_errors(str(name)):
+    with clear_errors(str(name)):
         if dtype == "auto":
             on_gpu = not (device == "cpu" or is_default)
             dtype = _dtype_on_gpu(folder, tokenizer_options) if on_gpu else torch.float32
         options |= {"dtype": dtype, "use_safetensors": True}
         if is_own_format(folder):
             model = restore(folder, dtype=None if dtype == "auto" else dtype)
+            tokenizer_options |= {"config": model.config}  # transformers can't make sense of the one in the folder
         elif device_map is None:
             model = AutoModelForCausalLM.from_pretrained(folder, **options)
         else:
@@ -160,7 +161,7 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
     )
 
 
-def _existing_folder_or_hub_id(name: str | os.PathLike) -> str:
+def folder_or_hub_id(name: str | os.PathLike) -> str:
     text = str(name)
     if Path(text).expanduser().is_dir():
         folder = Path(text).expanduser()
@@ -173,7 +174,7 @@ def _existing_folder_or_hub_id(name: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def _clear_errors(name: str) -> Iterator[None]:
+def clear_errors(name: str) -> Iterator[None]:
     """Turn the Hub client's pages of explanation into one sentence that says what to do."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 

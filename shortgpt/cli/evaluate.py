@@ -1,0 +1,107 @@
+"""`shortgpt eval`: several models in one table."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shortgpt.cli.options import Language, Loading, read_documents
+from shortgpt.cli.run import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COUNTS = ("layers", "parameters")
+
+
+def evaluate(
+    loading: Loading,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="The first one is the reference.")],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="offline (the five that come along), none, or a list.",
+            rich_help_panel="Measures",
+        ),
+    ] = "offline",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Only the first items of each task: faster, less sure.", rich_help_panel="Measures"
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text for perplexity, .txt or .jsonl.", rich_help_panel="Measures"),
+    ] = None,
+    language: Annotated[
+        Language | None,
+        typer.Option(metavar="NAME", help="Of the built-in text for perplexity: en, zh.", rich_help_panel="Measures"),
+    ] = None,
+) -> Result:
+    """Compare models: perplexity, benchmark accuracy, size, and what was retained.
+
+    Use it on the dense model and what you made of it. One model is in memory at a time.
+
+        shortgpt eval smollm2-135m-instruct ./smaller --limit 100
+        shortgpt eval ./my_model ./smaller --tasks none --text my_domain.txt
+        shortgpt eval Qwen/Qwen2.5-0.5B ./smaller --tasks hellaswag,piqa --json
+
+    Rows: memory_mb (10^6 bytes of weights), perplexity (lower is better; only models with one tokenizer compare), an
+    accuracy in percent for each task, their average, and retention: the average in percent of the first model's. Chance
+    is not zero, so retention flatters; and read some generated text, too. Other tasks fetch their data from the Hub.
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    from shortgpt.evaluation import OFFLINE_TASKS, compare
+    from shortgpt.facts import empty_model
+
+    names = {"offline": OFFLINE_TASKS, "none": ()}.get(tasks, tuple(name.strip() for name in tasks.split(",")))
+    if names and importlib.util.find_spec("lm_eval") is None:
+        raise ImportError(
+            "benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]', or --tasks none"
+        )
+    repeated = sorted({name for name in models if models.count(name) > 1})
+    if repeated:
+        raise typer.BadParameter(f"{repeated[0]} is named twice: name each model once")
+    documents = read_documents(text, language, "perplexity")
+    for name in models:  # a misspelt second model should not be found out after minutes with the first
+        if not name.endswith(".gguf"):
+            empty_model(name, **loading.source)
+    tables, vocabularies = [], set()
+    bar = tqdm(models, unit="model")
+    for name in bar:
+        bar.set_description(f"measuring {name}")
+        model, tokenizer = loading.load(name)
+        vocabularies.add(len(tokenizer))
+        tables.append(compare({name: model}, tokenizer, tasks=names, texts=documents, limit=limit))
+        del model  # one at a time
+    table = pd.concat(tables)
+    if names:
+        table["retention"] = 100 * table["average"] / table["average"].iloc[0]
+    notes = []
+    if names and limit is not None:
+        notes.append(
+            f"note: a subset, at most {limit} items of each task, with a standard error of up to {50 / limit**0.5:.0f} "
+            "points each"
+        )
+    if len(vocabularies) > 1:
+        notes.append("note: these models have different tokenizers, so their perplexities do not compare")
+    table["limit"] = limit
+    return Result(table.reset_index(), for_people(table.drop(columns="limit")), notes)
+
+
+def for_people(table: pd.DataFrame) -> str:
+    """A column for each model; counts as whole numbers."""
+    rows = {
+        name: [f"{value:,.0f}" if name in _COUNTS else f"{value:,.2f}" for value in values]
+        for name, values in table.items()
+    }
+    import pandas as pd
+
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(table.index)).to_string()

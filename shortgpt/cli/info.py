@@ -1,0 +1,65 @@
+"""`shortgpt info`: facts about a model, or a plan in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from shortgpt.cli.options import DEFAULT, Loading, Model
+from shortgpt.cli.run import Result
+
+
+def info(loading: Loading, model: Model = DEFAULT) -> Result:
+    """Tell what a model is, what was removed from it, and whether it can be pruned; or read a plan aloud.
+
+    Weights are not loaded and not downloaded (those of a .gguf file are read, and the packaged default is fetched once).
+    MODEL may also be a plan, a .json file.
+
+        shortgpt info Qwen/Qwen2.5-0.5B
+        shortgpt info ./smaller --json
+        shortgpt info ./smaller/pruning_plan.json
+
+    Sublayers are the names of the attention and the FFN in a layer, where they were found; whether they can be removed
+    one by one is tried when you score them.
+    """
+    from shortgpt.choose import PruningPlan
+    from shortgpt.facts import model_facts, plan_beside, plan_in_words
+
+    if model.endswith(".json"):
+        plan = PruningPlan.from_json(model)
+        return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
+    ready = loading.load(model)[0] if model.endswith(".gguf") else None
+    facts = model_facts(model, model=ready, **loading.source)
+    plan = plan_beside(model)
+    lines = [f"{name:<12}{value}" for name, value in _in_words(facts).items()]
+    if plan is not None:
+        lines += ["", plan_in_words(plan)]
+    return Result(facts | {"plan": asdict(plan) if plan else None}, "\n".join(lines))
+
+
+def _in_words(facts: dict) -> dict[str, str]:
+    """The facts as a person reads them."""
+    removed = ", ".join(map(str, facts["removed_layers"]))
+    steps = [
+        f"{kind} of layers {', '.join(map(str, step[kind]))}"
+        for step in facts["steps"]
+        for kind in ("attention", "ffn")
+        if step.get(kind)
+    ]
+    own = "shortgpt's own: load it with shortgpt.load(); plain transformers refuses it"
+    parameters = f"{facts['parameters']:,}" if facts["parameters"] else ""
+    if facts["parameters_per_layer"]:
+        parameters += f", {facts['parameters_per_layer']:,} in the first layer"
+    words = {
+        "model": facts["model"],
+        "type": f"{facts['model_type']} ({facts['architecture'] or 'no class named'})",
+        "layers": f"{facts['layers']}" + (f" of {facts['dense_layers']}; removed: {removed}" if removed else ""),
+        "also gone": "; ".join(steps),
+        "hidden size": f"{facts['hidden_size']:,}" if facts["hidden_size"] else "",
+        "parameters": parameters,
+        "dtype": facts["dtype"],
+        "on disk": f"{facts['disk_bytes'] / 1e6:,.1f} MB" if facts["disk_bytes"] else "not on this machine",
+        "format": own if facts["format"] == "shortgpt" else "transformers",
+        "prunable": "yes" if facts["prunable"] else f"no: {facts['reason']}",
+        "sublayers": "; ".join(f"{kind}: {', '.join(facts[kind])}" for kind in ("attention", "ffn") if facts[kind]),
+    }
+    return {name: value for name, value in words.items() if value}

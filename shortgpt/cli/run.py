@@ -1,0 +1,191 @@
+"""What every command does: spread its groups of options, keep standard output clean, fail in one sentence.
+
+A command is a plain function that returns a `Result`. `command` makes of it what typer calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple, get_type_hints
+
+import typer
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 something was wrong (one sentence on standard error says what), 2 wrong command line, "
+    "130 interrupted. SHORTGPT_DEBUG=1 shows the traceback."
+)
+_PACKAGE = Path(__file__).parents[1]
+# the library's sentences speak Python; here they speak shell
+_WORDS = {
+    r"pass overwrite=True": "pass --overwrite",
+    r"(set |pass )?`?trust_remote_code=True`?": "--trust-remote-code",
+    r"(`|the option )?device_map(`|=)?": "--device-map",
+    r"without max_memory": "without --max-memory",
+    r"(`)?\bmax_memory\b(`|=)?": "--max-memory",
+    r"use load\(\) without a name for": "leave the name out for",
+    r"(then )?call load\(\) again": "then run this again",
+    r"no sha256= was given": "no --sha256 was given",
+    r"\bsha256=": "--sha256 ",
+    r"give either n \(a number\) or ratio": "give either -n (a number) or --ratio",
+    r"write one with PruningPlan.to_json\(\)": "write one with shortgpt prune --plan-only",
+    r"give calibration_batches\(\) some text": "name a file with --text",
+}
+
+
+class Result(NamedTuple):
+    """What a command gives: `data` for ``--json``, `text` for people, `notes` for standard error."""
+
+    data: object
+    text: str
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Printing:
+    """Options that every command has."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar=" ", help="Print JSON instead of a table.", rich_help_panel="Output")
+    ] = False
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", metavar=" ", help="No progress bars, no hints.", rich_help_panel="Output"),
+    ] = False
+
+
+def help_text(docstring: str) -> str:
+    """The docstring for typer: paragraphs flow to the terminal's width, indented lines (the examples) stay lines."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    # \b keeps older typers from joining the lines, and rich leaves it out
+    shown = (f"\b[cyan]{p}[/cyan]" if p.startswith("    ") else " ".join(p.split()) for p in paragraphs)
+    return "\n\n".join(shown)
+
+
+def command(function: Callable[..., Result]) -> Callable[..., None]:
+    """Turn `function` into a command: parameters that are dataclasses become a group of options, a field each."""
+    parameters, groups = [], {"printing": Printing}
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in inspect.signature(function).parameters.values():
+        if is_dataclass(hints[parameter.name]):
+            groups[parameter.name] = hints[parameter.name]
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
+    for name in [*(name for name in groups if name != "printing"), "printing"]:
+        types = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
+            for f in fields(groups[name])
+        ]
+
+    @functools.wraps(function)
+    def run(**values: object) -> None:
+        with one_sentence():
+            made = {name: cls(**{f.name: values.pop(f.name) for f in fields(cls)}) for name, cls in groups.items()}
+            printing = made.pop("printing")
+            with calm_libraries(bars=not printing.quiet and sys.stderr.isatty()):
+                result = function(**values, **made)
+            for note in () if printing.quiet else result.notes:
+                print(note, file=sys.stderr)
+            _print(as_json(result.data) if printing.as_json else result.text)
+
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn every failure into one sentence on standard error and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("shortgpt: interrupted; nothing half-written is left", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if isinstance(error, typer.Exit | typer.BadParameter):  # typer's own: they know their exit code
+            raise
+        if os.environ.get("SHORTGPT_DEBUG"):
+            traceback.print_exc()
+        print(f"shortgpt: {sentence(error)}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def sentence(error: Exception) -> str:
+    """What was wrong, in one line and in the words of the command line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:  # "[Errno 13] Permission denied: 'x'" says it the wrong way round
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        text = "out of memory: lower --batch-size or --length, or let layers wait on disk with --max-memory"
+    elif not isinstance(error, OSError | ImportError) and not _ours(error):
+        text = f"unexpected {type(error).__name__} ({text[:300]}): SHORTGPT_DEBUG=1 shows where; please report it"
+    for pattern, words in _WORDS.items():
+        text = re.sub(pattern, words, text)
+    return text[:600]
+
+
+def _ours(error: Exception) -> bool:
+    """Whether `shortgpt` raised it on purpose: another library's ValueError is rarely about what the user did."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return isinstance(error, ValueError | TypeError) and Path(frames[-1][0].f_code.co_filename).is_relative_to(_PACKAGE)
+
+
+@contextmanager
+def calm_libraries(*, bars: bool) -> Iterator[None]:
+    """While libraries work: what they print goes to standard error, and their bars show only if `bars`."""
+    from tqdm import std
+
+    start = std.tqdm.__init__  # every library's bars are tqdm's, and some have no switch of their own
+
+    def without_bar(self: std.tqdm, *args: object, **options: object) -> None:
+        start(self, *args, **options | {"disable": True})
+
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not os.environ.get("SHORTGPT_DEBUG"):
+            warnings.simplefilter("ignore")
+        try:
+            if not bars:
+                std.tqdm.__init__ = without_bar
+            yield
+        finally:
+            std.tqdm.__init__ = start
+
+
+def as_json(data: object) -> str:
+    """JSON that any reader takes: NaN (a standard error of one sample) is null."""
+    return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "to_dict"):  # a table: one object a row
+        value = value.to_dict("records")
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # nobody reads on (`| head -1`), or the disk is full: Python would try once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, f"standard output could not be written ({error.strerror})") from error
