@@ -213,6 +213,9 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         broken.model.layers[3].mlp.up_proj.weight.fill_(float("nan"))
     broken.save_pretrained("model")
     assert "layer 3 gives hidden states with NaN" in run("score", "model", "--text", "text.txt").stderr
+    Path("model/model.safetensors").write_bytes(b"not weights")
+    assert "the weights are damaged" in run("score", "model", "--text", "text.txt").stderr
+    assert run("prune", "out", "--plan", "plan.json").exit_code == 1 and not Path("out").exists()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +231,7 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("prune out --plan plan.json --sublayers ffn", "--sublayers goes with"),
         ("prune --model model -n 1 --sublayers ffn --plan-only p.json", "can't describe"),
         ("score model --max-memory 20GiB", "write it like 0=20GiB,cpu=4GiB"),
+        ("score model --device-map everywhere", "is neither auto"),
         ("score model --metric cosine", "block_influence"),
         ("score model --output scores.txt", "must end in .csv or .json"),
         ("score model --samples 0", "--samples"),

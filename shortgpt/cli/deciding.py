@@ -69,10 +69,10 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[Prun
         model, tokenizer = loading.load(name)
         scores = score_layers(model, calibration.batches(tokenizer, documents), metric=wish.metric)
         return choose_layers(scores, wish.n, ratio=wish.ratio), name, loading, (model, tokenizer)
-    return *_without_reading(wish, name, loading, calibration.seed), name, loading, None
+    return _without_reading(wish, name, loading, calibration.seed), name, loading, None
 
 
-def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> tuple[PruningPlan]:
+def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> PruningPlan:
     """By hand or by a baseline order: the number of layers is all one needs to know."""
     import numpy as np
 
@@ -90,11 +90,11 @@ def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> tupl
     )
     if wish.layers is None:
         plan = choose_layers(blank, wish.n, ratio=wish.ratio, order=wish.order, seed=seed)
-        return (replace(plan, calibration={}),)
+        return replace(plan, calibration={})
     chosen = parse_layers(wish.layers)
     check_indices(chosen, depth)
     original = blank.original_layers
-    return (PruningPlan(depth + len(already), (*already, *(original[i] for i in chosen)), model=blank.model),)
+    return PruningPlan(depth + len(already), (*already, *(original[i] for i in chosen)), model=blank.model)
 
 
 def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loading]:

@@ -74,12 +74,11 @@ def evaluate(
         if not name.endswith(".gguf"):
             empty_model(name, **loading.source)
     tables, vocabularies = [], set()
-    bar = tqdm(models, unit="model")
-    for name in bar:
-        bar.set_description(f"measuring {name}")
+    for number, name in enumerate(models, start=1):
         model, tokenizer = loading.load(name)
         vocabularies.add(len(tokenizer))
-        tables.append(compare({name: model}, tokenizer, tasks=names, texts=documents, limit=limit))
+        with tqdm(total=1, desc=f"measuring {name} ({number} of {len(models)})", bar_format="{desc}, {elapsed}"):
+            tables.append(compare({name: model}, tokenizer, tasks=names, texts=documents, limit=limit))
         del model  # one at a time
     table = pd.concat(tables)
     if names:

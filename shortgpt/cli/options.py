@@ -74,6 +74,7 @@ class Loading:
 
     def __post_init__(self) -> None:
         parse_max_memory(self.max_memory)  # a wrong one is told before anything is read
+        parse_device_map(self.device_map)
 
     @property
     def source(self) -> dict[str, object]:
@@ -94,7 +95,7 @@ class Loading:
             name,
             device=self.device,
             dtype="auto" if self.dtype == "auto" else getattr(torch, self.dtype),
-            device_map=json.loads(self.device_map) if (self.device_map or "").startswith("{") else self.device_map,
+            device_map=parse_device_map(self.device_map),
             max_memory=parse_max_memory(self.max_memory),
             sha256=self.sha256,
             **self.source,
@@ -166,6 +167,20 @@ def parse_max_memory(text: str | None) -> dict[int | str, int | str] | None:
             f"--max-memory {text!r} is not a limit for each device: write it like 0=20GiB,cpu=4GiB (GPU numbers and cpu)"
         )
     return {k: v if isinstance(v, int) else v.replace(" ", "") for k, v in limits.items()}
+
+
+def parse_device_map(text: str | None) -> str | dict[str, int | str] | None:
+    """``"auto"`` and the like as it is, or JSON with a device for each module."""
+    try:
+        if text in (None, "auto", "balanced", "balanced_low_0", "sequential"):
+            return text
+        if isinstance(devices := json.loads(text), dict):
+            return devices
+    except ValueError:
+        pass
+    raise typer.BadParameter(
+        f"--device-map {text!r} is neither auto, balanced, sequential nor JSON of modules and devices"
+    )
 
 
 def parse_layers(text: str) -> list[int]:

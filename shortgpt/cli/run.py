@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -126,8 +127,10 @@ def sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:  # "[Errno 13] Permission denied: 'x'" says it the wrong way round
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         text = "out of memory: lower --batch-size or --length, or let layers wait on disk with --max-memory"
+    elif type(error).__name__ == "SafetensorError":
+        text = f"the weights are damaged ({text}): download or copy them again"
     elif not isinstance(error, OSError | ImportError) and not _ours(error):
         text = f"unexpected {type(error).__name__} ({text[:300]}): SHORTGPT_DEBUG=1 shows where; please report it"
     for pattern, words in _WORDS.items():
@@ -154,6 +157,7 @@ def calm_libraries(*, bars: bool) -> Iterator[None]:
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not os.environ.get("SHORTGPT_DEBUG"):
             warnings.simplefilter("ignore")
+            logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
         try:
             if not bars:
                 std.tqdm.__init__ = without_bar
