@@ -34,8 +34,9 @@ def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor
         real = batch["attention_mask"].bool().to(states.device)
         real_states = states[:, real]  # [layers + 1, real tokens, hidden]
         require_finite(real_states[1:].flatten(1), model.dtype)
-        directions = torch.nn.functional.normalize(real_states, dim=-1)
-        total = total + torch.einsum("ith,jth->ij", directions, directions).double().cpu()
+        for some in real_states.cpu().split(256, dim=1):  # sums in float64, a few tokens at a time
+            directions = torch.nn.functional.normalize(some.double(), dim=-1)
+            total = total + torch.einsum("ith,jth->ij", directions, directions)
         tokens += int(real.sum())
     if not tokens:
         raise ValueError(NO_TOKENS)
