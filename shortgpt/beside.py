@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,11 +17,26 @@ _LOCK, _NEW, _OLD = "lock", "new", "old"
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise FileExistsError if `path` is a file, or a folder with something in it (unless `overwrite`)."""
+    """Raise if `path` can't become a new folder: a file, a full folder (unless `overwrite`), or one that we stand in."""
+    if _is_around_here(path):
+        raise ValueError(
+            f"{path} is the current folder or one around it, which can't be replaced: name a folder inside it"
+        )
+    inside = next((parent for parent in path.parents if parent.exists()), path)
+    if not inside.is_dir():
+        raise NotADirectoryError(f"{inside} is a file, so {path} can't be a folder in it: choose another folder")
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: name a folder to save the model in")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to replace it")
+
+
+def _is_around_here(path: Path) -> bool:
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # somebody removed it
+        return False
+    return path.resolve() in (here, *here.parents)
 
 
 @contextmanager
@@ -36,9 +51,10 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
         FileExistsError: see `check_target`.
         OSError: less than `needed_bytes` are free, or the disk became full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     _clear_dead_runs(path)
     check_target(path, overwrite=overwrite)
+    missing = [parent for parent in path.parents if not parent.exists()]  # the innermost first
+    path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes:
         raise OSError(
@@ -64,6 +80,10 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
                 _put_back(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if not path.exists():
+            for parent in missing:
+                with suppress(OSError):  # somebody else put something there
+                    parent.rmdir()
 
 
 def _put_back(beside: Path, path: Path) -> None:

@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from shortgpt.arguments import check_count, check_strings, check_tokenizer, shown
+
 Batch = dict[str, torch.Tensor]
 
 
@@ -40,7 +42,9 @@ def built_in_text(part: str = "calibration", *, language: str = "en", genre: str
             continue
         known = sorted(table[column].unique())
         if wanted not in known:
-            raise ValueError(f"the built-in text has no {column} {wanted!r} here: choose one of {', '.join(known)}")
+            raise ValueError(
+                f"the built-in text has no {column} {shown(wanted)} here: choose one of {', '.join(known)}"
+            )
         table = table[table[column] == wanted]
     return table.reset_index(drop=True)
 
@@ -77,11 +81,14 @@ def calibration_batches(
             (kept, shorter, if it is all there is). ``False``: each document is one sample, cut at `length` and padded.
 
     Raises:
+        TypeError: something else for the tokenizer or the strings.
         ValueError: no text, a number below 1, or ``pack=False`` with a tokenizer that has no pad token.
     """
+    check_tokenizer(tokenizer)
     for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value is not None or name != "samples":
+            check_count(name, value)
+    check_count("seed", seed, least=0)
     documents = [document for document in documents_of(text) if document.strip()]
     if not documents:
         raise ValueError("the calibration text is empty: give at least one document with a few hundred words")
@@ -93,7 +100,9 @@ def calibration_batches(
         rows = [stream[i : i + length] for i in range(0, len(stream) - length + 1, length)] or [stream]
     else:
         rows = [ids[:length] for ids in encoded if ids]
-    rows = rows[:samples]
+    rows = [row for row in rows if row][:samples]
+    if not rows:
+        raise ValueError("the tokenizer makes no token of the calibration text: give text in a language that it knows")
     return [_pad(rows[i : i + batch_size], tokenizer) for i in range(0, len(rows), batch_size)]
 
 
@@ -111,10 +120,11 @@ def documents_of(text: str | Path | Iterable[str] | None) -> list[str]:
         if path.suffix == ".txt":
             return [content]
         try:
-            return [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
+            rows = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path}: every line must be a JSON object with a "text" field') from error
-    return list(text)
+        return check_strings(f"the texts in {path.name}", rows)
+    return check_strings("text", text)
 
 
 def _pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:

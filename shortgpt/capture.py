@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from shortgpt.arguments import check_batch, shown, within_positions
 from shortgpt.layers import backbone, decoder_layers
 from shortgpt.placement import input_device
 
@@ -29,6 +30,10 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[int]:
     Our hooks, and only ours, are removed on leaving, also after an exception.
     """
 
+    stack = decoder_layers(model)
+    if not callable(report):
+        raise TypeError(f"report must be a function of (layer, x_in, x_out), got {shown(report)}")
+
     def hook_of(index: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
             x_in = args[0] if args else kwargs["hidden_states"]
@@ -36,15 +41,33 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[int]:
 
         return hook
 
-    handles = [
-        layer.register_forward_hook(hook_of(index), with_kwargs=True)
-        for index, layer in enumerate(decoder_layers(model))
-    ]
+    handles = [layer.register_forward_hook(hook_of(index), with_kwargs=True) for index, layer in enumerate(stack)]
     try:
         yield len(handles)
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """While open, the model is in eval mode; then each module is in its own mode again (they may differ)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def require_numbers(model: PreTrainedModel, values: Tensor) -> None:
+    """Raise ValueError if `values`, computed from the logits of `model`, hold a NaN: no measure could be trusted."""
+    if values.isnan().any():
+        raise ValueError(
+            f"the model gives logits with NaN (dtype {model.dtype}): load the model in float32 or bfloat16, or look for "
+            "damaged weights"
+        )
 
 
 def by_token(states: Tensor, mask: Tensor) -> Tensor:
@@ -71,14 +94,16 @@ def by_token(states: Tensor, mask: Tensor) -> Tensor:
 def run_backbone(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
     """One forward pass without the language-model head: nobody here needs its logits, the largest tensor of all.
 
-    Positions are counted from the first real token, so that padding on either side gives the same states.
+    Without dropout, whatever mode the model is in. Positions are counted from the first real token, so that padding on
+    either side gives the same states.
     """
     device = input_device(model)
     mask = batch["attention_mask"].to(device)  # [batch, tokens]
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    backbone(model)(
-        input_ids=batch["input_ids"].to(device), attention_mask=mask, position_ids=positions, use_cache=False
-    )
+    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    with eval_mode(model), within_positions(model, mask.shape[1]):
+        backbone(model)(
+            input_ids=batch["input_ids"].to(device), attention_mask=mask, position_ids=positions, use_cache=False
+        )
 
 
 @torch.inference_mode()
@@ -89,6 +114,7 @@ def hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor
     memory: right for looking at a few sentences, wrong for scoring a corpus (`score_layers` streams instead).
     """
     depth = len(decoder_layers(model))
+    check_batch(model, batch)
     states: list[Tensor | None] = [None] * (depth + 1)
 
     def keep(layer: int, x_in: Tensor, x_out: Tensor) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging
 
+from shortgpt.arguments import check_path
 from shortgpt.beside import check_target, written_beside
 from shortgpt.card import CARD_FILE, MARK, licence_lines, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
@@ -65,9 +66,10 @@ def prune_checkpoint(
         ValueError: damaged or truncated files, pickled weights, unknown architecture, a plan made for another model.
         OSError: the disk is full, or the result would not load.
     """
-    src, dst = Path(src).resolve(), Path(dst).resolve()
+    src, dst = check_path(src).resolve(), check_path(dst).resolve()
     _check_folders(src, dst, overwrite)
     shards = _read_shards(src)
+    plan = plan if isinstance(plan, PruningPlan) or not isinstance(plan, Iterable) else list(plan)
     config, kept, stack, path, plan = _decide(src, shards, plan)
     names = LayerNames(stack, path, kept)
     work: list[tuple[Shard, dict[str, str]]] = []  # files to write: where from, and old name to new name
@@ -100,6 +102,12 @@ def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
         )
     if not (src / "config.json").is_file():
         raise FileNotFoundError(f"{src} holds no model: it has no config.json")
+    try:
+        damaged = not isinstance(json.loads((src / "config.json").read_text(encoding="utf-8")), dict)
+    except ValueError:
+        damaged = True
+    if damaged:
+        raise ValueError(f"{src / 'config.json'} is damaged: download it again")
     if src == dst or src in dst.parents or dst in src.parents:
         raise FileExistsError(
             f"{dst} is, contains or lies inside the checkpoint that is read: choose a folder elsewhere"

@@ -7,13 +7,14 @@ the choice (scores, calibration, versions), so that it can be read, shared and a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from shortgpt.arguments import check_choice, check_count, check_path, shown
 from shortgpt.influence import LayerScores
 
 SCHEMA = 1
@@ -44,7 +45,13 @@ class PruningPlan:
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
     def __post_init__(self) -> None:
-        check_indices(self.removed, self.layers)
+        # plain numbers, whatever they came as: a plan is written as JSON
+        object.__setattr__(self, "layers", check_count("layers", self.layers))
+        object.__setattr__(self, "removed", tuple(check_indices(self.removed, self.layers)))
+        if not isinstance(self.scores, dict):
+            raise TypeError(f"scores must be a dict from layer to score, got {shown(self.scores)}")
+        layers = check_indices(self.scores, self.layers, keep_one=False)
+        object.__setattr__(self, "scores", dict(zip(layers, map(float, self.scores.values()), strict=True)))
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -53,7 +60,7 @@ class PruningPlan:
 
     def to_json(self, path: str | Path) -> Path:
         """Write the plan to `path` and return it."""
-        path = Path(path)
+        path = check_path(path, "a file")
         path.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
         return path
 
@@ -72,32 +79,47 @@ class PruningPlan:
 
     @classmethod
     def from_json(cls, path: str | Path) -> PruningPlan:
-        """Read a plan. Raises ValueError if the file is no plan, or one of a newer schema."""
+        """Read a plan. Raises FileNotFoundError, or ValueError if the file is no plan, or one of a newer schema."""
+        if not check_path(path, "a plan").exists():
+            raise FileNotFoundError(f"no such plan: {path} (PruningPlan.to_json() writes one)")
+        no_plan = f"{path} is not a pruning plan"
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = fields.pop("schema")
-            fields["removed"] = tuple(fields["removed"])
-            fields["scores"] = {int(layer): score for layer, score in fields.get("scores", {}).items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not a pruning plan: write one with PruningPlan.to_json()") from error
+        except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError) as error:
+            raise ValueError(f"{no_plan}: write one with PruningPlan.to_json()") from error
         if schema != SCHEMA:
             raise ValueError(f"{path} has plan schema {schema}, this version reads {SCHEMA}: update shortgpt-pruning")
-        return cls(**fields)
+        try:
+            if isinstance(scores := fields.get("scores", {}), dict):  # in JSON every key is a string
+                fields["scores"] = {int(layer): score for layer, score in scores.items()}
+            return cls(**fields)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{no_plan}: {error}") from error
 
 
-def check_indices(indices: Sequence[int], layers: int, *, keep_one: bool = True) -> None:
-    """Raise ValueError unless `indices` are distinct layers of a model with `layers` layers, and at least one stays."""
+def check_indices(indices: Iterable[int], layers: int, *, keep_one: bool = True) -> list[int]:
+    """`indices` as a list, if they are distinct layers of a model with `layers` layers, and at least one stays.
+
+    Raises:
+        TypeError: `indices` is no list. ValueError: an unknown or repeated layer, or none left.
+    """
+    if not isinstance(indices, Iterable):
+        raise TypeError(f"layers are a list of numbers, for instance [3, 4], got {shown(indices)}")
+    indices = list(indices)
     for index in indices:
         if isinstance(index, bool) or not isinstance(index, int | np.integer):
-            raise ValueError(f"a layer is named by its number, 0 to {layers - 1}, got {index!r}")
+            hint = " (a tensor: call tolist() on it first)" if hasattr(index, "tolist") else ""
+            raise ValueError(f"a layer is named by its number, 0 to {layers - 1}, got {shown(index)}{hint}")
     unknown = [int(i) for i in indices if not 0 <= i < layers]
     if unknown:
         raise ValueError(f"unknown layer {', '.join(map(str, unknown))}: this model has layers 0 to {layers - 1}")
-    twice = sorted({int(i) for i in indices if list(indices).count(i) > 1})
+    twice = sorted({int(i) for i in indices if indices.count(i) > 1})
     if twice:
         raise ValueError(f"layer {', '.join(map(str, twice))} is named twice: name each layer to remove once")
     if keep_one and len(indices) >= layers:
         raise ValueError(f"removing {len(indices)} of {layers} layers leaves none: keep at least one")
+    return [int(i) for i in indices]
 
 
 def choose_layers(
@@ -115,18 +137,25 @@ def choose_layers(
     Scores of an already pruned model give a plan that names original indices and includes what was removed before.
 
     Raises:
-        ValueError: neither or both of n and ratio, too many layers, an unknown order.
+        ValueError: neither or both of n and ratio, too many layers, an unknown order, a chosen layer without a score.
     """
+    _require_scores(scores)
     original = scores.original_layers
     if (n is None) == (ratio is None):
         raise ValueError("say how many layers to remove: give either n (a number) or ratio (a fraction of the layers)")
     if ratio is not None:
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number):
+            raise TypeError(f"ratio must be a number, got {shown(ratio)}")
         if not 0 <= ratio < 1:
             raise ValueError(f"ratio is a fraction of the layers, 0 to below 1, got {ratio}")
         n = round(ratio * len(original))
+    n = check_count("n", n, least=None)
     if not 0 <= n < len(original):
         raise ValueError(f"n must be 0 to {len(original) - 1} (this model has {len(original)} layers), got {n}")
     chosen = removal_order(scores, order, seed=seed)[:n]
+    nameless = [original[i] for i in chosen if order == "score" and np.isnan(scores.values[i])]
+    if nameless:
+        raise ValueError(f"layer {nameless[0]} has no score (NaN), so it can't be chosen by it: take a smaller n")
     return PruningPlan(
         layers=len(original) + len(scores.removed),
         removed=(*scores.removed, *(original[i] for i in chosen)),
@@ -139,6 +168,9 @@ def choose_layers(
 
 def removal_order(scores: LayerScores, order: str = "score", *, seed: int = 0) -> list[int]:
     """All layers (current indices), the first to remove first. See `choose_layers` for the orders."""
+    _require_scores(scores)
+    check_choice("order", order, ORDERS)
+    seed = check_count("seed", seed, least=0)
     depth = len(scores.values)
     if order == "score":
         return np.argsort(scores.values, kind="stable").tolist()
@@ -146,9 +178,12 @@ def removal_order(scores: LayerScores, order: str = "score", *, seed: int = 0) -
         return list(range(depth - 1, -1, -1))
     if order == "sequential":
         return list(range(depth))
-    if order == "random":
-        return np.random.default_rng(seed).permutation(depth).tolist()
-    raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
+    return np.random.default_rng(seed).permutation(depth).tolist()
+
+
+def _require_scores(scores: object) -> None:
+    if not isinstance(scores, LayerScores):
+        raise TypeError(f"expected scores from score_layers(), got {shown(scores)}")
 
 
 def _versions() -> dict[str, str]:

@@ -7,16 +7,26 @@ can keep its multiple-choice accuracy and lose the ability to write.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.arguments import (
+    check_count,
+    check_model,
+    check_strings,
+    check_tokenizer,
+    shown,
+)
 from shortgpt.calibration import data_folder
+from shortgpt.capture import eval_mode
+from shortgpt.choose import check_indices
+from shortgpt.layers import decoder_layers
 from shortgpt.likelihood import perplexity
 from shortgpt.measurement import size
 from shortgpt.placement import input_device
@@ -31,10 +41,21 @@ def removal_sweep(
     """Remove the first 0, 1, 2, … layers of `order` and `measure` each model: ``removed, layers, value``.
 
     `counts` are the numbers to try. Each model is a view that shares the weights (see `remove_layers`).
+
+    Raises:
+        ValueError: a count below 0, above the length of `order`, or that leaves no layer (before anything is measured).
     """
+    depth = len(decoder_layers(model))
+    order = check_indices(order, depth, keep_one=False)
+    if not callable(measure):
+        raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
+    counts, most = _numbers(counts), min(len(order), depth - 1)
+    for n in counts:
+        if not 0 <= n <= most:
+            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
     rows = []
-    for n in tqdm(list(counts), desc="removing layers", unit="model"):
-        pruned = remove_layers(model, list(order[:n]))
+    for n in tqdm(counts, desc="removing layers", unit="model"):
+        pruned = remove_layers(model, order[:n])
         rows.append(
             {"removed": n, "layers": pruned.config.get_text_config().num_hidden_layers, "value": measure(pruned)}
         )
@@ -63,6 +84,11 @@ def evaluate(
     Raises:
         ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task. ConnectionError: no network.
     """
+    check_model(model)
+    check_tokenizer(tokenizer)
+    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
+    limit, batch_size = None if limit is None else check_count("limit", limit), check_count("batch_size", batch_size)
+    input_device(model)  # refuses a model without weights
     try:
         import lm_eval
         from lm_eval.models.huggingface import HFLM
@@ -70,7 +96,6 @@ def evaluate(
     except ImportError as error:
         raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
-    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     # the harness's own catalogue takes most of a minute to read: leave it out when nothing needs it
     manager = TaskManager(include_defaults=not set(tasks) <= set(OFFLINE_TASKS))
     unknown = [name for name in tasks if name not in OFFLINE_TASKS and name not in manager.all_tasks]
@@ -79,7 +104,8 @@ def evaluate(
             f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
             "`lm_eval ls tasks` lists the harness's own"
         )
-    harness = HFLM(
+    tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
+    options = dict(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=batch_size,
@@ -90,14 +116,15 @@ def evaluate(
         else None,
     )
     try:
-        results = lm_eval.simple_evaluate(
-            model=harness,
-            tasks=[_offline_task(name) if name in OFFLINE_TASKS else name for name in tasks],
-            task_manager=manager,
-            limit=limit,
-            log_samples=False,
-            bootstrap_iters=100,
-        )
+        with eval_mode(model):  # the harness leaves it on
+            results = lm_eval.simple_evaluate(
+                model=HFLM(**options),
+                tasks=[_offline_task(name) if name in OFFLINE_TASKS else name for name in tasks],
+                task_manager=manager,
+                limit=limit,
+                log_samples=False,
+                bootstrap_iters=100,
+            )
     except (ConnectionError, OSError) as error:
         if "connect" in str(error).lower() or "offline" in str(error).lower():
             raise ConnectionError(
@@ -106,25 +133,6 @@ def evaluate(
             ) from error
         raise
     return pd.DataFrame(_tidy(results, limit))
-
-
-@torch.inference_mode()
-def continue_text(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, new_tokens: int = 40
-) -> str:
-    """What the model writes after `prompt`, greedily (always the likeliest token), without the prompt."""
-    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(input_device(model))
-    written = model.generate(
-        **ids, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id
-    )
-    return tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def repetition(text: str, n: int = 3) -> float:
-    """Share of the word n-grams of `text` that stood in it before: 0 for fresh text, near 1 for a loop."""
-    words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def compare(
@@ -146,7 +154,15 @@ def compare(
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
     such errors suggest; lesson 05 pairs the items to see it.
     """
-    texts = None if texts is None else list(texts)
+    if not isinstance(models, Mapping):
+        raise TypeError(f"models must be a dict from name to model, got {shown(models)}")
+    if not models:
+        raise ValueError("models is empty: give at least one, the reference first")
+    for model in models.values():  # before the first is measured
+        check_model(model)
+    texts = None if texts is None else check_strings("texts", texts)
+    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
+    limit = None if limit is None else check_count("limit", limit)
     rows = {}
     for name, model in models.items():
         cost = size(model)
@@ -163,6 +179,12 @@ def compare(
     if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]
     return table
+
+
+def _numbers(counts: Iterable[int]) -> list[int]:
+    if not isinstance(counts, Iterable):
+        raise TypeError(f"counts must be a list of whole numbers, for instance range(4), got {shown(counts)}")
+    return [check_count("each of counts", n, least=None) for n in counts]
 
 
 def _offline_task(name: str) -> dict:

@@ -24,7 +24,8 @@ from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.capture import Reporter, by_token, hidden_states, run_backbone, watch_layers
+from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, shown
+from shortgpt.capture import Reporter, by_token, run_backbone, watch_layers
 from shortgpt.layers import decoder_layers, removed_so_far
 from shortgpt.processes import share
 
@@ -36,6 +37,7 @@ def block_influence(x_in: Tensor, x_out: Tensor) -> Tensor:
     direction: it counts as a right angle. States are taken to float32 first, because in half precision the norms of
     deep layers overflow (float16 ends at 65,504) and the score becomes NaN.
     """
+    _require_one_shape(x_in, x_out)
     return 1 - cosine_similarity(x_in.float(), x_out.float(), dim=-1)
 
 
@@ -50,6 +52,7 @@ def relative_magnitude(x_in: Tensor, x_out: Tensor) -> Tensor:
     return (x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
 
 
+NO_TOKENS = "the calibration batches hold no token: give calibration_batches() some text"
 Watch = Callable[[PreTrainedModel, Reporter], AbstractContextManager[int]]
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "block_influence": block_influence,
@@ -114,6 +117,8 @@ class LayerScores:
 
     def merge(self, other: LayerScores) -> LayerScores:
         """Scores over the samples of both, for instance of two processes. Raises ValueError if they don't fit."""
+        if not isinstance(other, LayerScores):
+            raise TypeError(f"only scores can be merged, got {shown(other)}: pass what score_layers() returned")
         if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
             raise ValueError("only scores of one metric and one model can be merged")
         sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
@@ -129,6 +134,7 @@ class LayerScores:
 
         1 or 0 means that the choice does not hang on which texts were read; in between, it does.
         """
+        check_count("n", n, least=0)
         samples = len(self.counts)
         draws = np.random.default_rng(seed).integers(samples, size=(resamples, samples))
         scores = self.sums[draws].sum(1) / self.counts[draws].sum(1)[:, None]  # [resamples, layers]
@@ -171,22 +177,17 @@ def score_layers(
     Raises:
         ValueError: unknown metric, no calibration tokens, or a NaN or infinity in a hidden state (names the layer).
     """
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}")
+    check_choice("metric", metric, METRICS)
     depth = len(decoder_layers(model))
+    check_batches(batches)
 
     def score_share(rank: int, world: int) -> list[tuple[int, _BatchSums]]:
         bar = tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress or rank > 0)
         return [(i, _score_batch(model, batch, metric, watch)) for i, batch in enumerate(bar) if i % world == rank]
 
-    was_training = model.training
-    model.eval()
-    try:
-        parts = share(score_share)
-    finally:
-        model.train(was_training)
+    parts = share(score_share)
     if not any(counts.size for _, counts, _ in parts):
-        raise ValueError("the calibration batches hold no token: give calibration_batches() some text")
+        raise ValueError(NO_TOKENS)
     sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
     digests = tuple(digest for _, _, some in parts for digest in some)
     commit = getattr(model.config, "_commit_hash", None)
@@ -194,32 +195,12 @@ def score_layers(
     return LayerScores(sums, counts, metric, removed_so_far(model), digests, name)
 
 
-def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> pd.DataFrame:
-    """Block Influence of every *span* of layers: one minus the mean cosine between x_start and x_end, per token.
-
-    Returns one row per pair ``start < end``: ``start, end, layers, score``. Removing layers ``start … end - 1`` skips
-    that span; ``end`` equal to the number of layers means the state that leaves the last layer. Keeps all states of
-    one batch in memory: give it a few thousand tokens.
-    """
-    total, tokens = 0.0, 0
-    for batch in batches:
-        states = hidden_states(model, batch).float()  # [layers + 1, batch, tokens, hidden]
-        real = batch["attention_mask"].bool().to(states.device)
-        directions = torch.nn.functional.normalize(states[:, real], dim=-1)  # [layers + 1, real tokens, hidden]
-        total = total + torch.einsum("ith,jth->ij", directions, directions).double().cpu()
-        tokens += int(real.sum())
-    if not tokens:
-        raise ValueError("the batches hold no token: give calibration_batches() some text")
-    distance = (1 - total / tokens).numpy()
-    start, end = np.triu_indices(len(distance), k=1)
-    return pd.DataFrame({"start": start, "end": end, "layers": end - start, "score": distance[start, end]})
-
-
 _BatchSums = tuple[np.ndarray, np.ndarray, list[bytes]]  # sums [samples, layers], counts [samples], digests
 
 
 def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str, watch: Watch) -> _BatchSums:
     """Run the backbone once and sum the metric over the real tokens of each sample that has any."""
+    check_batch(model, batch)
     mask = batch["attention_mask"].bool().cpu()  # [batch, tokens]
     # one block for all layers: a small tensor left behind by each layer would break up the heap between large states
     per_token: Tensor  # [layers, batch, tokens]
@@ -234,7 +215,7 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
         run_backbone(model, batch)
     if idle:
         raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
-    _require_finite(per_token[:, mask], model.dtype)
+    require_finite(per_token[:, mask], model.dtype, count // len(decoder_layers(model)))
     # not every accelerator has float64, so this is done on the CPU; pads are replaced, whatever they hold
     sums = per_token.double().masked_fill(~mask, 0).sum(-1).T.numpy()  # [batch, layers]
     kept = mask.any(1).numpy()  # a sample of pads only says nothing
@@ -243,11 +224,21 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
     return sums[kept], mask.sum(1).numpy()[kept], digests
 
 
-def _require_finite(per_token: Tensor, dtype: torch.dtype) -> None:
+def require_finite(per_token: Tensor, dtype: torch.dtype, parts: int = 1) -> None:
     """Name the first broken layer: NaN or infinity in a state makes every metric NaN (infinity over infinite norm)."""
     broken = (~torch.isfinite(per_token)).any(-1).nonzero()
     if len(broken):
         raise ValueError(
-            f"layer {int(broken[0])} gives hidden states with NaN or infinity (dtype {dtype}): load the model in float32 "
-            "or bfloat16, or look for damaged weights"
+            f"layer {int(broken[0]) // parts} gives hidden states with NaN or infinity (dtype {dtype}): load the model in "
+            "float32 or bfloat16, or look for damaged weights"
+        )
+
+
+def _require_one_shape(x_in: Tensor, x_out: Tensor) -> None:
+    for states in (x_in, x_out):
+        if not isinstance(states, Tensor):
+            raise TypeError(f"hidden states must be tensors, got {shown(states)}")
+    if x_in.shape != x_out.shape or not x_in.ndim:
+        raise ValueError(
+            f"hidden states must have at least one axis and both one shape, got {list(x_in.shape)} and {list(x_out.shape)}"
         )

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from shortgpt.arguments import check_model
+
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
@@ -35,13 +37,13 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
         TypeError: `model` is not a transformers model.
         ValueError: an encoder-decoder, or no (or no single) list of layers as long as the configuration says.
     """
-    return model.get_submodule(decoder_layers_path(model))
+    path = decoder_layers_path(model)  # refuses what is no model
+    return model.get_submodule(path)
 
 
 def decoder_layers_path(model: PreTrainedModel) -> str:
     """Dotted name of the decoder layers within `model`, for instance ``"model.layers"``."""
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"expected a transformers model, got {type(model).__name__}: pass what load() returned first")
+    check_model(model)
     if model.config.is_encoder_decoder:
         raise ValueError(f"{type(model).__name__} is an encoder-decoder; only decoder-only models can be pruned here")
     config = text_config(model.config)

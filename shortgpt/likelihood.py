@@ -11,7 +11,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.arguments import (
+    check_count,
+    check_ids,
+    check_model,
+    check_strings,
+    check_tokenizer,
+    shown,
+    within_positions,
+)
 from shortgpt.calibration import built_in_text
+from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.placement import input_device
 
 
@@ -25,7 +35,7 @@ def perplexity(
 ) -> float:
     """``exp`` of the mean loss per token over `texts`; lower is better. See `perplexity_table` for the arguments."""
     texts = built_in_text("perplexity")["text"] if texts is None else texts
-    frame = pd.DataFrame({"text": list(texts)})
+    frame = pd.DataFrame({"text": check_strings("texts", texts)}, dtype=object)
     return float(perplexity_table(model, tokenizer, frame, window=window, stride=stride)["perplexity"].iloc[0])
 
 
@@ -49,13 +59,23 @@ def perplexity_table(
         columns `by` (if given), ``perplexity, standard_error, bits_per_byte, tokens, documents, window, stride``.
 
     Raises:
-        ValueError: no text with at least two tokens, or a stride outside 1 to window - 1.
+        ValueError: no text with at least two tokens, a stride outside 1 to window - 1, a missing column, a tokenizer
+            of another model, or logits with NaN. TypeError: no model, tokenizer or strings.
     """
+    check_model(model)
+    check_tokenizer(tokenizer)
     documents = built_in_text("perplexity") if documents is None else documents
+    if not isinstance(documents, pd.DataFrame):
+        raise TypeError(f"documents must be a DataFrame with a column 'text', got {shown(documents)}: see perplexity()")
+    for column in ("text", *([] if by is None else [by])):
+        if column not in documents:
+            raise ValueError(f"documents has no column {column!r}: it has {', '.join(map(str, documents))}")
+    window, stride = check_count("window", window, least=2), check_count("stride", stride)
+    texts = check_strings("texts", documents["text"])
     if not 1 <= stride < window:
         raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
     rows = []
-    for label, text in zip(documents[by] if by else [""] * len(documents), documents["text"], strict=True):
+    for label, text in zip([""] * len(texts) if by is None else documents[by], texts, strict=True):
         encoding = tokenizer(text, add_special_tokens=False)
         ids = torch.tensor(encoding["input_ids"])
         if len(ids) < 2:
@@ -67,19 +87,23 @@ def perplexity_table(
         rows.append({"label": label, "loss": losses.sum().item(), "tokens": len(losses), "bytes": size})
     if not rows:
         raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
-    table = pd.DataFrame([_summary(group) | {by or "": label} for label, group in pd.DataFrame(rows).groupby("label")])
+    groups = pd.DataFrame(rows).groupby("label", dropna=False)  # a document without a label is a document
+    table = pd.DataFrame([_summary(group) | {by or "": label} for label, group in groups])
     table["window"], table["stride"] = window, stride
     return table[([by] if by else []) + [c for c in table.columns if c not in (by, "")]]
 
 
 def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, stride: int = 512) -> Tensor:
     """Loss (nats) of every token after the first, each given what stands before it: ``[tokens] -> [tokens - 1]``."""
+    check_ids(model, ids)
     ids = ids.to(input_device(model))
     losses, done = [], 1  # tokens before `done` have their loss
     for start in range(0, len(ids), stride):
         end = min(start + window, len(ids))
-        logits = model(input_ids=ids[None, start:end], use_cache=False).logits[0]  # [window, vocabulary]
+        with eval_mode(model), within_positions(model, end - start):
+            logits = model(input_ids=ids[None, start:end], use_cache=False).logits[0]  # [window, vocabulary]
         losses.append(cross_entropy(logits[done - start - 1 : -1].float(), ids[done:end], reduction="none").cpu())
+        require_numbers(model, losses[-1])
         done = end
         if end == len(ids):
             break

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from shortgpt.arguments import check_count, check_model, check_path, within_positions
+from shortgpt.capture import eval_mode
 from shortgpt.layers import decoder_layers
 from shortgpt.placement import input_device
 
@@ -25,6 +27,7 @@ def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dic
     linear layer computes with, however it is packed. `folder` is where the model was saved; without it ``disk_bytes``
     is None.
     """
+    check_model(model)
     storages = {}
     for tensor in (*model.parameters(), *model.buffers()):
         for piece in _pieces(tensor) if tensor.device.type != "meta" else ():
@@ -32,7 +35,7 @@ def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dic
             storages[storage.data_ptr(), piece.device] = storage.nbytes()
     disk = None
     if folder is not None:
-        if not Path(folder).is_dir():
+        if not check_path(folder).is_dir():
             raise FileNotFoundError(f"no such folder: {folder}; save the model there first")
         disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     return {
@@ -69,6 +72,11 @@ def speed(
     ``slowest, fastest, batch_size, repeats``. The numbers belong to this machine and its load: compare models only
     within one session.
     """
+    check_model(model)
+    counts = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch_size": batch_size, "repeats": repeats}
+    for name, value in counts.items():
+        check_count(name, value)
+    check_count("seed", seed, least=0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     device, generator = input_device(model), torch.Generator().manual_seed(seed)
     prompt = torch.randint(vocabulary, (batch_size, prompt_tokens), generator=generator).to(device)
@@ -87,12 +95,13 @@ def speed(
         _synchronize(device)
         return time.perf_counter() - start
 
-    seconds(2)
     rates: dict[str, list[float]] = {"prefill": [], "decode": []}
-    for _ in range(repeats):
-        one, all_tokens = seconds(1), seconds(1 + new_tokens)
-        rates["prefill"].append(batch_size * prompt_tokens / one)
-        rates["decode"].append(batch_size * new_tokens / max(all_tokens - one, 1e-9))
+    with eval_mode(model), within_positions(model, prompt_tokens + 1 + new_tokens):
+        seconds(2)
+        for _ in range(repeats):
+            one, all_tokens = seconds(1), seconds(1 + new_tokens)
+            rates["prefill"].append(batch_size * prompt_tokens / one)
+            rates["decode"].append(batch_size * new_tokens / max(all_tokens - one, 1e-9))
     return pd.DataFrame(
         {
             "phase": phase,

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.arguments import shown
 from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
 from shortgpt.placement import accelerate_hooks
 from shortgpt.saving import is_own_format, restore
@@ -64,7 +65,19 @@ def load(
         PermissionError: a gated model without access.
         OSError: the disk is full.
     """
-    device = _best_device() if str(device) == "auto" else str(device)
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"expected a Hub id or the path of a folder, got {shown(name)}")
+    if not str(name):
+        raise ValueError("expected a Hub id or the path of a folder, got ''")
+    device = _best_device() if str(device) == "auto" else _usable_device(device)
+    if (
+        dtype != "auto"
+        and not isinstance(dtype, torch.dtype)
+        and not (isinstance(dtype, str) and isinstance(getattr(torch, dtype, None), torch.dtype))
+    ):
+        raise ValueError(f'unknown dtype {shown(dtype)}: take torch.float32, torch.bfloat16, torch.float16 or "auto"')
+    if max_memory is not None and not isinstance(max_memory, Mapping):
+        raise TypeError(f'max_memory is a dict, for instance {{0: "20GiB", "cpu": "4GiB"}}, got {shown(max_memory)}')
     device_map = "auto" if device_map is None and max_memory is not None else device_map
     is_default = str(name) == DEFAULT_MODEL
     if is_default:
@@ -98,6 +111,16 @@ def load(
     if not getattr(model, "hf_device_map", None):
         model = model.to(device)
     return model.eval(), tokenizer
+
+
+def _usable_device(device: object) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        known = isinstance(device, str | torch.device) and str(device).startswith(("cuda", "mps", "xpu"))
+        what = f"there is no device {str(device)!r} on this machine" if known else f"unknown device {shown(device)}"
+        raise ValueError(f"{what}: take \"auto\", or a device that torch can use here, such as 'cpu'") from error
+    return str(device)
 
 
 def _best_device() -> str:
@@ -144,7 +167,7 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
     """
     from shortgpt.layers import decoder_layers
 
-    layers = decoder_layers(model)
+    layers = decoder_layers(model)  # refuses what is no model
     count = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "parameters_per_layer": sum(p.numel() for p in layers[0].parameters()),

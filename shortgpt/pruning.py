@@ -47,8 +47,8 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
         ValueError: an unknown or repeated index, no layer left, a plan made for another model, or layers that the rest
             can't do without (their keys and values are used elsewhere; a hybrid model's last attention layer).
     """
-    already = removed_so_far(model)
-    original = [i for i in range(len(decoder_layers(model)) + len(already)) if i not in already]
+    depth, already = len(decoder_layers(model)), removed_so_far(model)
+    original = [i for i in range(depth + len(already)) if i not in already]
     if isinstance(layers, PruningPlan):
         if layers.layers != len(original) + len(already) or not set(already) <= set(layers.removed):
             raise ValueError(
@@ -56,7 +56,7 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
                 f"hand comes from one of {len(original) + len(already)} layers and already lacks {list(already) or 'none'}"
             )
         layers = [original.index(i) for i in layers.removed if i not in already]
-    check_indices(layers, len(original))
+    layers = check_indices(layers, len(original))
     kept = [i for i in range(len(original)) if i not in set(layers)]
     _require_kinds(model.config, kept)
     _require_no_boundary(decoder_layers(model), layers)

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from shortgpt.arguments import check_model, shown
+from shortgpt.placement import input_device
 from shortgpt.pruning import share_weights
 
 METHODS = {8: "torchao int8 weight-only", 4: "bitsandbytes NF4, double quantization"}
@@ -39,8 +41,10 @@ def quantize(model: PreTrainedModel, bits: int = 8) -> PreTrainedModel:
         ValueError: another number of bits, or a model that is quantized already.
         ImportError: the library is missing; the message has the install line.
     """
-    if bits not in METHODS:
-        raise ValueError(f"bits must be 8 or 4, got {bits!r}")
+    check_model(model)
+    if not isinstance(bits, int | float) or bits not in METHODS:
+        raise ValueError(f"bits must be 8 or 4, got {shown(bits)}")
+    input_device(model)  # refuses a model without weights
     if is_quantized(model):
         raise ValueError("this model is quantized already: quantize the original, or only remove layers from this one")
     quantized = _to_int8(model) if bits == 8 else _to_nf4(model)

@@ -18,9 +18,12 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.arguments import check_model, check_path, check_tokenizer, shown
 from shortgpt.beside import written_beside
+from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
+from shortgpt.layers import decoder_layers, removed_so_far
 from shortgpt.placement import accelerate_hooks, device_map_of, input_device
 from shortgpt.pruning import RECIPE, remove_layers
 
@@ -49,11 +52,18 @@ def save(
 
     Raises:
         FileExistsError: `path` exists and is not empty.
+        ValueError: a plan that says something else than what was removed, a model without weights or with NaN in them.
         OSError: the disk is full, or the reloaded checkpoint doesn't give the same logits (nothing is left at `path`).
     """
-    path = Path(path)
+    check_model(model)
+    path = check_path(path)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
+    if plan is not None:
+        _require_own_plan(model, plan)
+    input_device(model)  # refuses a model without weights
     with written_beside(path, overwrite=overwrite) as new:
-        before = _logits_on_probe(model) if verify else None
+        before = _logits_to_compare(model) if verify else None
         write_model(model, new)
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
@@ -195,8 +205,28 @@ def _no_random_weights() -> Iterator[None]:
 def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
-    with torch.inference_mode():
+    with torch.inference_mode(), eval_mode(model):
         return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()
+
+
+def _logits_to_compare(model: PreTrainedModel) -> torch.Tensor:
+    logits = _logits_on_probe(model)
+    try:
+        require_numbers(model, logits)
+    except ValueError as error:
+        raise ValueError(f"{error}; verify=False saves it as it is") from None
+    return logits
+
+
+def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
+    if not isinstance(plan, PruningPlan):
+        raise TypeError(f"plan must be a PruningPlan, got {shown(plan)}")
+    removed, depth = removed_so_far(model), len(decoder_layers(model)) + len(removed_so_far(model))
+    if sorted(plan.removed) != list(removed) or plan.layers != depth:
+        raise ValueError(
+            f"the plan removes layers {sorted(plan.removed)} of {plan.layers}, and from this model {list(removed)} of "
+            f"{depth} are gone: save it with the plan that made it"
+        )
 
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from shortgpt.arguments import check_batches, check_choice
 from shortgpt.branches import KINDS, Inputs, Removed, first, layer_input, record, rerun, sublayers
 from shortgpt.capture import run_backbone
 from shortgpt.choose import check_indices
-from shortgpt.influence import LayerScores, score_layers
+from shortgpt.influence import METRICS, LayerScores, score_layers
 from shortgpt.layers import decoder_layers
 from shortgpt.pruning import record_step, share_weights
 
@@ -51,9 +52,10 @@ def remove_sublayers(
             add the two as separate branches to the residual stream (that is checked by running it).
     """
     stack = decoder_layers(model)
-    wanted = {"attention": list(attention), "ffn": list(ffn)}
-    for indices in wanted.values():
-        check_indices(indices, len(stack), keep_one=False)
+    wanted = {
+        kind: check_indices(indices, len(stack), keep_one=False)
+        for kind, indices in (("attention", attention), ("ffn", ffn))
+    }
     names = [sublayers(layer) for layer in stack]
     for kind, indices in wanted.items():
         for i in indices:
@@ -61,7 +63,7 @@ def remove_sublayers(
                 there = " and ".join(k for k in KINDS if names[i][k]) or "neither of the two"
                 raise ValueError(f"layer {i} has no {kind} to remove: it has {there}")
     if outputs is None:
-        affected = sorted({*attention, *ffn})
+        affected = sorted({*wanted["attention"], *wanted["ffn"]})
         outputs, separate = _probe(model, affected)
         for i in affected:
             if i not in separate:
@@ -74,7 +76,9 @@ def remove_sublayers(
                 original = layer.get_submodule(name)
                 counts = kind == "attention" and position == 0  # Falcon-H1 has two mixers, and one cache place for both
                 layer.set_submodule(name, Removed(original, outputs[type(original).__name__], counts=counts))
-    step = {kind: sorted(map(int, indices)) for kind, indices in wanted.items()}
+    step = {kind: sorted(indices) for kind, indices in wanted.items()}
+    if not any(step.values()):  # an ordinary model still
+        return view
     record_step(view, model, step | {"outputs": dict(outputs)})
     return view
 
@@ -97,6 +101,8 @@ def score_sublayers(
         ValueError: as `score_layers`; or an architecture whose layers don't add two separate branches.
     """
     stack = decoder_layers(model)
+    check_choice("metric", metric, METRICS)
+    check_batches(batches)
     _, separate = _probe(model, range(len(stack)))
     if not separate:
         raise ValueError(_NOT_SEPARATE.format(i=0, layer=type(stack[0]).__name__))

@@ -1,0 +1,1069 @@
+"""Every public function, called wrongly: one sentence that names the fault, and model and files as they were.
+
+The table `WRONG` is the test: one line a call. `w` is a fresh `World` for each.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import LAYERS, VOCABULARY, build_tiny, random_batch
+
+import shortgpt
+from shortgpt import (
+    PruningPlan,
+    block_influence,
+    built_in_text,
+    calibration_batches,
+    choose_layers,
+    compare,
+    continue_text,
+    decoder_layers,
+    describe,
+    evaluate,
+    hidden_states,
+    load,
+    perplexity,
+    perplexity_table,
+    prune_checkpoint,
+    quantize,
+    removal_order,
+    removal_sweep,
+    remove_layers,
+    remove_sublayers,
+    repetition,
+    save,
+    score_layers,
+    score_sublayers,
+    size,
+    span_distances,
+    speed,
+    watch_layers,
+)
+from shortgpt.influence import LayerScores
+
+TEXTS = ["the river rose in the night.", "and took the bridge with it."]
+
+
+@dataclass
+class World:
+    """What a call may get wrong, and what must not change because of it."""
+
+    folder: Path
+    tokenizer: object
+    model: object = field(default_factory=build_tiny)
+    batch: dict = field(default_factory=random_batch)
+
+    def __post_init__(self) -> None:
+        self.scores = LayerScores(np.random.default_rng(0).random((4, LAYERS)), np.full(4, 8))
+        self.model.train()
+        self.model.model.layers[1].eval()  # modes may differ from module to module
+        self.model.model.layers[2].requires_grad_(False)
+        (self.folder / "here").mkdir()  # the current folder
+        (self.folder / "mine").mkdir()
+        (self.folder / "mine" / "thesis.txt").write_text("years of work")
+        (self.folder / "file.txt").write_text("a file, no folder")
+        self.remember()
+
+    def remember(self) -> None:
+        """What the calls must leave as it is; a call that prepares something remembers again."""
+        self.before = state_of(self.model), listing(self.folder)
+
+    def assert_unchanged(self) -> None:
+        state, files = self.before
+        assert_same_state(self.model, state)
+        assert listing(self.folder) == files
+
+    @property
+    def new(self) -> Path:
+        """A folder that isn't there."""
+        return self.folder / "new"
+
+    def file(self, text: str, name: str = "plan.json") -> Path:
+        (self.folder / name).write_text(text)
+        self.remember()
+        return self.folder / name
+
+    def checkpoint(self) -> Path:
+        """The tiny model on disk (one for all calls; nobody may write there)."""
+        return CHECKPOINT.folder
+
+    def broken(self, value: float = float("nan")) -> object:
+        """The model with one wrong number in layer 3."""
+        with torch.no_grad():
+            self.model.model.layers[3].mlp.down_proj.weight[0, 0] = value
+        self.remember()
+        return self.model
+
+    def with_mask(self, mask) -> dict:
+        return self.batch | {"attention_mask": mask}
+
+    def with_ids(self, ids) -> dict:
+        return {"input_ids": ids, "attention_mask": torch.ones(ids.shape, dtype=torch.long)}
+
+
+CHECKPOINT = SimpleNamespace(folder=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkpoint(tmp_path_factory):
+    CHECKPOINT.folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    build_tiny().save_pretrained(CHECKPOINT.folder)
+
+
+def on_meta():
+    with torch.device("meta"):
+        return build_tiny()
+
+
+def state_of(model) -> dict:
+    return {
+        "weights": {n: (t.clone(), t._version) for n, t in model.state_dict().items()},
+        "config": model.config.to_json_string(),
+        "generation": model.generation_config.to_json_string(),
+        "modes": {n: m.training for n, m in model.named_modules()},
+        "hooks": {n: (len(m._forward_hooks), len(m._forward_pre_hooks)) for n, m in model.named_modules()},
+        "forwards": [n for n, m in model.named_modules() if "forward" in vars(m)],
+        "gradients": {n: (p.requires_grad, p.grad) for n, p in model.named_parameters()},
+        "attributes": sorted(k for k in vars(model) if not k.startswith("_forward")),
+    }
+
+
+def assert_same_state(model, before: dict) -> None:
+    after = state_of(model)
+    for part in before.keys() - {"weights"}:
+        assert after[part] == before[part], f"{part} changed"
+    assert after["weights"].keys() == before["weights"].keys()
+    for name, (tensor, version) in before["weights"].items():
+        now, version_now = after["weights"][name]
+        assert version == version_now and torch.equal(tensor, now) | tensor.isnan().any(), f"{name} changed"
+
+
+def listing(folder: Path) -> dict[str, bytes | None]:
+    return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else None for f in sorted(folder.rglob("*"))}
+
+
+# ---- arguments that many functions share -----------------------------------------------------------------------------
+NO_MODEL = "expected a transformers model, got {}: pass what load\\(\\) returned first"
+NO_TOKENIZER = "expected a tokenizer, got {}: pass what load\\(\\) returned second"
+NO_WEIGHTS = "LlamaForCausalLM holds no weights \\(device meta\\): load it with load\\(\\)"
+Row = tuple[str, Callable, type, str]
+
+
+def no_model(call: Callable) -> list[Row]:
+    """Rows for a function that is given something else for a model; `call` takes the world and that thing."""
+    others = {
+        "NoneType": lambda w: None,
+        "str": lambda w: "gpt2",
+        "dict": lambda w: {},
+        "PreTrainedTokenizerFast|TokenizersBackend": lambda w: w.tokenizer,
+        "tuple": lambda w: (w.model, w.tokenizer),
+        "Linear": lambda w: torch.nn.Linear(2, 2),
+    }
+    return [
+        (
+            f"{name} for a model",
+            partial(lambda w, make: call(w, make(w)), make=make),
+            TypeError,
+            NO_MODEL.format(f"({name})"),
+        )
+        for name, make in others.items()
+    ]
+
+
+def no_tokenizer(call: Callable) -> list[Row]:
+    others = {"NoneType": lambda w: None, "str": lambda w: "gpt2", "LlamaForCausalLM": lambda w: w.model}
+    return [
+        (
+            f"{n} for a tokenizer",
+            partial(lambda w, make: call(w, make(w)), make=make),
+            TypeError,
+            NO_TOKENIZER.format(n),
+        )
+        for n, make in others.items()
+    ]
+
+
+def bad_count(call: Callable, name: str, least: int = 1) -> list[Row]:
+    """Rows for a whole number; `call` takes the world and a value."""
+    wrong_type = [("3", "'3'"), (2.5, "2.5"), (True, "True"), ([1], "list"), (torch.tensor(2), "Tensor")]
+    return [
+        *(
+            (
+                f"{name}={shown}",
+                partial(lambda w, v: call(w, v), v=value),
+                TypeError,
+                f"{name} must be a whole number, got {shown}",
+            )
+            for value, shown in wrong_type
+        ),
+        (
+            f"{name} too low",
+            lambda w: call(w, least - 1),
+            ValueError,
+            f"{name} must be at least {least}, got {least - 1}",
+        ),
+    ]
+
+
+def bad_layers(call: Callable) -> list[Row]:
+    """Rows for a list of layers; `call` takes the world and the list."""
+    return [
+        (
+            "layers None",
+            lambda w: call(w, None),
+            TypeError,
+            "layers are a list of numbers, for instance \\[3, 4\\], got None",
+        ),
+        ("one number", lambda w: call(w, 3), TypeError, "layers are a list of numbers, for instance \\[3, 4\\], got 3"),
+        ("a model for layers", lambda w: call(w, w.model), TypeError, "a list of numbers.*got LlamaForCausalLM"),
+        ("a float", lambda w: call(w, [1.0]), ValueError, "a layer is named by its number, 0 to 5, got 1.0"),
+        ("a string", lambda w: call(w, "23"), ValueError, "a layer is named by its number, 0 to 5, got '2'"),
+        ("a bool", lambda w: call(w, [True]), ValueError, "a layer is named by its number, 0 to 5, got True"),
+        (
+            "a tensor",
+            lambda w: call(w, torch.tensor([1, 2])),
+            ValueError,
+            "a layer is named by its number, 0 to 5, got.*tolist",
+        ),
+        ("negative", lambda w: call(w, [-1]), ValueError, "unknown layer -1: this model has layers 0 to 5"),
+        ("out of range", lambda w: call(w, [1, LAYERS]), ValueError, "unknown layer 6: this model has layers 0 to 5"),
+        ("huge", lambda w: call(w, [10**30]), ValueError, f"unknown layer {10**30}: this model"),
+        (
+            "twice",
+            lambda w: call(w, (np.int64(2), 2)),
+            ValueError,
+            "layer 2 is named twice: name each layer to remove once",
+        ),
+    ]
+
+
+def bad_batches(call: Callable, one: bool = False) -> list[Row]:
+    """Rows for token batches; `call` takes the world and the batches (`one`: a single batch)."""
+
+    def row(name: str, make: Callable, kind: type, says: str) -> Row:
+        return name, lambda w: call(w, make(w) if one else [make(w)]), kind, says
+
+    a_dict = "a batch is a dict with input_ids and attention_mask, got "
+    rows = [
+        row("None for a batch", lambda w: None, TypeError, f"{a_dict}None"),
+        row("a string for a batch", lambda w: "the river", TypeError, f"{a_dict}'the river'"),
+        row("ids for a batch", lambda w: w.batch["input_ids"], TypeError, f"{a_dict}Tensor"),
+        row(
+            "no mask",
+            lambda w: {"input_ids": w.batch["input_ids"]},
+            ValueError,
+            "the batch has no attention_mask: .*return_tensors",
+        ),
+        row("no ids", lambda w: {"attention_mask": w.batch["input_ids"]}, ValueError, "the batch has no input_ids: "),
+        row(
+            "lists",
+            lambda w: {"input_ids": [[1, 2]], "attention_mask": [[1, 1]]},
+            TypeError,
+            "input_ids must be a tensor .*got list",
+        ),
+        row(
+            "numpy",
+            lambda w: {k: v.numpy() for k, v in w.batch.items()},
+            TypeError,
+            "input_ids must be a tensor .*got ndarray",
+        ),
+        row(
+            "1-D ids",
+            lambda w: w.with_ids(torch.arange(1, 9)),
+            ValueError,
+            "input_ids must be .*\\[batch, tokens\\], got shape \\[8\\]",
+        ),
+        row(
+            "float ids",
+            lambda w: w.with_ids(torch.rand(2, 8)),
+            ValueError,
+            "input_ids must be whole numbers.*torch.float32",
+        ),
+        row(
+            "bool ids",
+            lambda w: w.with_ids(torch.ones(2, 8) > 0),
+            ValueError,
+            "input_ids must be whole numbers.*torch.bool",
+        ),
+        row(
+            "shapes differ",
+            lambda w: w.with_mask(torch.ones(3, 15)),
+            ValueError,
+            "attention_mask has shape \\[3, 15\\].*\\[3, 16\\]",
+        ),
+        row(
+            "4-D mask",
+            lambda w: w.with_mask(torch.ones(3, 1, 16, 16)),
+            ValueError,
+            "attention_mask has shape \\[3, 1, 16, 16\\]",
+        ),
+        row(
+            "mask of lists",
+            lambda w: w.with_mask([[1] * 16] * 3),
+            TypeError,
+            "attention_mask must be a tensor .*got list",
+        ),
+        row(
+            "additive mask",
+            lambda w: w.with_mask(torch.full((3, 16), -1e9)),
+            ValueError,
+            "attention_mask must hold 1 for .*and 0",
+        ),
+        row(
+            "NaN mask",
+            lambda w: w.with_mask(torch.full((3, 16), float("nan"))),
+            ValueError,
+            "attention_mask must hold 1 for",
+        ),
+        row(
+            "id beyond",
+            lambda w: w.with_ids(torch.full((1, 8), VOCABULARY)),
+            ValueError,
+            "token 96 is not in .*vocabulary of 96.*tokenizer",
+        ),
+        row(
+            "negative id",
+            lambda w: w.with_ids(torch.full((1, 8), -100)),
+            ValueError,
+            "token -100 is not in .*vocabulary of 96",
+        ),
+        row("no tokens", lambda w: w.with_ids(torch.ones(2, 0, dtype=torch.long)), ValueError, "hold.? no token"),
+        row("no rows", lambda w: w.with_ids(torch.ones(0, 4, dtype=torch.long)), ValueError, "hold.? no token"),
+    ]
+    if one:
+        return rows
+    all_pads = {"input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": torch.zeros(2, 4, dtype=torch.long)}
+    return [
+        *rows,
+        (
+            "None for batches",
+            lambda w: call(w, None),
+            TypeError,
+            "batches must be a list .*calibration_batches\\(\\).*got None",
+        ),
+        ("a number for batches", lambda w: call(w, 3), TypeError, "batches must be a list .*got 3"),
+        (
+            "a batch for batches",
+            lambda w: call(w, w.batch),
+            TypeError,
+            "batches must be a list .*got dict: put it in a list",
+        ),
+        ("no batch", lambda w: call(w, []), ValueError, "hold no token: give calibration_batches\\(\\) some text"),
+        ("an empty generator", lambda w: call(w, (b for b in ())), ValueError, "hold no token"),
+        ("all pads", lambda w: call(w, [all_pads]), ValueError, "hold no token"),
+        ("a bad batch late", lambda w: call(w, iter([w.batch, w.batch, {}])), ValueError, "the batch has no input_ids"),
+    ]
+
+
+def bad_folder(call: Callable) -> list[Row]:
+    """Rows for a folder to write; `call` takes the world and the path."""
+    return [
+        ("folder None", lambda w: call(w, None), TypeError, "expected the path of a folder, got None"),
+        ("folder 3", lambda w: call(w, 3), TypeError, "expected the path of a folder, got 3"),
+        ("folder empty", lambda w: call(w, ""), ValueError, "the path of the folder is empty"),
+        (
+            "folder a file",
+            lambda w: call(w, w.folder / "file.txt"),
+            FileExistsError,
+            "file.txt is a file: name a folder",
+        ),
+        (
+            "folder in a file",
+            lambda w: call(w, w.folder / "file.txt" / "x"),
+            OSError,
+            "file.txt.* is a file, .*choose another folder",
+        ),
+        (
+            "folder not empty",
+            lambda w: call(w, w.folder / "mine"),
+            FileExistsError,
+            "mine is not empty: choose another folder, or",
+        ),
+    ]
+
+
+NAN = "layer 3 gives hidden states with NaN or infinity \\(dtype torch.float32\\): load"
+NAN_LOGITS = "the model gives logits with NaN \\(dtype torch.float32\\): load"
+NOT_A_METRIC = "unknown metric .*: choose one of block_influence, angular_distance, relative_magnitude"
+
+
+def gpt2(w):
+    return build_tiny("gpt2")  # knows 256 positions
+
+
+def long_text(n: int) -> str:
+    return "a" * n
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+WRONG: dict[str, list[Row]] = {
+    "load": [
+        ("None", lambda w: load(None), TypeError, "expected a Hub id or the path of a folder, got None"),
+        ("3", lambda w: load(3), TypeError, "expected a Hub id .*got 3"),
+        ("a model", lambda w: load(w.model), TypeError, "expected a Hub id .*got LlamaForCausalLM"),
+        ("empty", lambda w: load(""), ValueError, "expected a Hub id or the path of a folder, got ''"),
+        ("no folder", lambda w: load(w.folder / "nowhere"), FileNotFoundError, "no such folder: .*nowhere"),
+        (
+            "no model in it",
+            lambda w: load(w.folder / "mine"),
+            FileNotFoundError,
+            "mine holds no model: it has no config.json",
+        ),
+        ("a file", lambda w: load(w.folder / "file.txt"), FileNotFoundError, "no such folder: .*file.txt"),
+        ("device", lambda w: load(w.checkpoint(), device="gpu0"), ValueError, "unknown device 'gpu0': .*'cpu'"),
+        (
+            "no such GPU",
+            lambda w: load(w.checkpoint(), device="cuda:77"),
+            ValueError,
+            "no device 'cuda:77' on this machine",
+        ),
+        ("dtype", lambda w: load(w.checkpoint(), dtype="float99"), ValueError, "unknown dtype 'float99': .*float32"),
+        ("dtype 3", lambda w: load(w.checkpoint(), dtype=3), ValueError, "unknown dtype 3: "),
+        (
+            "memory",
+            lambda w: load(w.checkpoint(), max_memory="4GiB"),
+            TypeError,
+            "max_memory .*for instance .*got '4GiB'",
+        ),
+    ],
+    "describe": no_model(lambda w, m: describe(m)),
+    "decoder_layers": no_model(lambda w, m: decoder_layers(m)),
+    "built_in_text": [
+        (
+            "part",
+            lambda w: built_in_text("all"),
+            ValueError,
+            "no part 'all' here: choose one of calibration, perplexity",
+        ),
+        ("part 3", lambda w: built_in_text(3), ValueError, "no part 3 here: choose one of"),
+        ("language", lambda w: built_in_text(language="fr"), ValueError, "no language 'fr' here: choose one of en, zh"),
+        ("genre", lambda w: built_in_text(genre=[1]), ValueError, "no genre .*choose one of"),
+    ],
+    "calibration_batches": [
+        *no_tokenizer(lambda w, t: calibration_batches(t, TEXTS)),
+        *bad_count(lambda w, n: calibration_batches(w.tokenizer, TEXTS, samples=n), "samples"),
+        *bad_count(lambda w, n: calibration_batches(w.tokenizer, TEXTS, length=n), "length"),
+        *bad_count(lambda w, n: calibration_batches(w.tokenizer, TEXTS, batch_size=n), "batch_size"),
+        *bad_count(lambda w, n: calibration_batches(w.tokenizer, TEXTS, seed=n), "seed", least=0),
+        (
+            "no text",
+            lambda w: calibration_batches(w.tokenizer, []),
+            ValueError,
+            "text is empty: give at least one document",
+        ),
+        ("blank text", lambda w: calibration_batches(w.tokenizer, ["", " \n"]), ValueError, "text is empty: give"),
+        (
+            "a sentence",
+            lambda w: calibration_batches(w.tokenizer, "the river"),
+            ValueError,
+            "list of strings, got 'the river'",
+        ),
+        ("numbers", lambda w: calibration_batches(w.tokenizer, ["a", 1]), TypeError, "text must be strings, got 1"),
+        ("a number", lambda w: calibration_batches(w.tokenizer, 3), TypeError, "text must be a list of strings.*got 3"),
+        ("bytes", lambda w: calibration_batches(w.tokenizer, b"the"), TypeError, "text must be .*got bytes"),
+        (
+            "no file",
+            lambda w: calibration_batches(w.tokenizer, w.folder / "no.txt"),
+            FileNotFoundError,
+            "no such .*no.txt",
+        ),
+        (
+            "a folder",
+            lambda w: calibration_batches(w.tokenizer, w.folder / "mine"),
+            ValueError,
+            "must be a .txt or .jsonl",
+        ),
+        (
+            "bad JSON",
+            lambda w: calibration_batches(w.tokenizer, w.file("{", "a.jsonl")),
+            ValueError,
+            "every line must be a JSON",
+        ),
+        (
+            "JSON numbers",
+            lambda w: calibration_batches(w.tokenizer, w.file('{"text": 3}', "a.jsonl")),
+            TypeError,
+            "strings, got 3",
+        ),
+        ("no pad", lambda w: unpaddable(w), ValueError, "the tokenizer has no pad token: set `tokenizer.pad_token"),
+    ],
+    "hidden_states": [
+        *no_model(lambda w, m: hidden_states(m, w.batch)),
+        *bad_batches(lambda w, b: hidden_states(w.model, b), one=True),
+        ("on meta", lambda w: hidden_states(on_meta(), w.batch), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: hidden_states(gpt2(w), random_batch(tokens=257)),
+            ValueError,
+            "257 tokens .*256 positions: ",
+        ),
+    ],
+    "watch_layers": [
+        *no_model(lambda w, m: watch_layers(m, print).__enter__()),
+        ("no function", lambda w: watch_layers(w.model, 3).__enter__(), TypeError, "report must be a function .*got 3"),
+    ],
+    "block_influence": [
+        ("lists", lambda w: block_influence([1.0], [1.0]), TypeError, "states must be tensors, got list"),
+        ("None", lambda w: block_influence(torch.ones(3), None), TypeError, "states must be tensors, got None"),
+        (
+            "shapes",
+            lambda w: block_influence(torch.ones(3), torch.ones(4)),
+            ValueError,
+            "one shape, got \\[3\\] and \\[4\\]",
+        ),
+        (
+            "broadcast",
+            lambda w: block_influence(torch.ones(2, 3), torch.ones(3)),
+            ValueError,
+            "one shape, got \\[2, 3\\] and",
+        ),
+        (
+            "numbers",
+            lambda w: block_influence(torch.tensor(1.0), torch.tensor(1.0)),
+            ValueError,
+            "at least one axis.*got \\[\\]",
+        ),
+    ],
+    "score_layers": [
+        *no_model(lambda w, m: score_layers(m, [w.batch], progress=False)),
+        *bad_batches(lambda w, b: score_layers(w.model, b, progress=False)),
+        ("metric", lambda w: score_layers(w.model, [w.batch], metric="cosine"), ValueError, NOT_A_METRIC),
+        ("metric list", lambda w: score_layers(w.model, [w.batch], metric=["a"]), ValueError, NOT_A_METRIC),
+        ("metric None", lambda w: score_layers(w.model, [w.batch], metric=None), ValueError, NOT_A_METRIC),
+        ("NaN", lambda w: score_layers(w.broken(), [w.batch], progress=False), ValueError, NAN),
+        ("inf", lambda w: score_layers(w.broken(float("inf")), [w.batch], progress=False), ValueError, NAN),
+        ("on meta", lambda w: score_layers(on_meta(), [w.batch], progress=False), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: score_layers(gpt2(w), [random_batch(tokens=257)], progress=False),
+            ValueError,
+            "257 tokens",
+        ),
+    ],
+    "span_distances": [
+        *no_model(lambda w, m: span_distances(m, [w.batch])),
+        *bad_batches(lambda w, b: span_distances(w.model, b)),
+        ("NaN", lambda w: span_distances(w.broken(), [w.batch]), ValueError, NAN),
+        ("on meta", lambda w: span_distances(on_meta(), [w.batch]), ValueError, NO_WEIGHTS),
+    ],
+    "choose_layers": [
+        ("no scores", lambda w: choose_layers(None, 2), TypeError, "expected scores from score_layers\\(\\), got None"),
+        (
+            "an array",
+            lambda w: choose_layers(w.scores.values, 2),
+            TypeError,
+            "expected scores from score_layers\\(\\), got ndarray",
+        ),
+        ("sublayers", lambda w: choose_layers({"ffn": w.scores}, 2), TypeError, "expected scores .*got dict"),
+        *bad_count(lambda w, n: choose_layers(w.scores, n), "n", least=0)[:-1],
+        ("negative", lambda w: choose_layers(w.scores, -1), ValueError, "n must be 0 to 5 .*got -1"),
+        ("all", lambda w: choose_layers(w.scores, LAYERS), ValueError, "n must be 0 to 5 .*got 6"),
+        ("huge", lambda w: choose_layers(w.scores, 10**30), ValueError, "n must be 0 to 5"),
+        ("nothing said", lambda w: choose_layers(w.scores), ValueError, "give either n .* or ratio"),
+        ("both", lambda w: choose_layers(w.scores, 1, ratio=0.2), ValueError, "give either n .* or ratio"),
+        ("ratio 1", lambda w: choose_layers(w.scores, ratio=1.0), ValueError, "ratio is a fraction .*got 1.0"),
+        (
+            "ratio NaN",
+            lambda w: choose_layers(w.scores, ratio=float("nan")),
+            ValueError,
+            "ratio is a fraction .*got nan",
+        ),
+        ("ratio text", lambda w: choose_layers(w.scores, ratio="25%"), TypeError, "ratio must be a number, got '25%'"),
+        ("ratio bool", lambda w: choose_layers(w.scores, ratio=False), TypeError, "ratio must be a number, got False"),
+        (
+            "order",
+            lambda w: choose_layers(w.scores, 1, order="best"),
+            ValueError,
+            "unknown order 'best': choose one of score",
+        ),
+        (
+            "order list",
+            lambda w: choose_layers(w.scores, 1, order=[]),
+            ValueError,
+            "unknown order list: choose one of score",
+        ),
+        *bad_count(lambda w, n: choose_layers(w.scores, 1, order="random", seed=n), "seed", least=0),
+        ("no score", lambda w: choose_layers(nan_scores(), 6 - 1), ValueError, "layer 2 has no score \\(NaN\\)"),
+    ],
+    "removal_order": [
+        ("no scores", lambda w: removal_order(None), TypeError, "expected scores from score_layers\\(\\), got None"),
+        ("order", lambda w: removal_order(w.scores, "best"), ValueError, "unknown order 'best': choose one of score"),
+        *bad_count(lambda w, n: removal_order(w.scores, "random", seed=n), "seed", least=0),
+    ],
+    "PruningPlan": [
+        *bad_layers(lambda w, layers: PruningPlan(LAYERS, layers)),
+        *bad_count(lambda w, n: PruningPlan(n, ()), "layers"),
+        ("all", lambda w: PruningPlan(2, (0, 1)), ValueError, "removing 2 of 2 layers leaves none: keep at least one"),
+        (
+            "scores",
+            lambda w: PruningPlan(6, (1,), scores=[0.1]),
+            TypeError,
+            "scores must be a dict from layer to score, got list",
+        ),
+        ("score of no layer", lambda w: PruningPlan(6, (1,), scores={9: 0.1}), ValueError, "unknown layer 9: "),
+        (
+            "no file",
+            lambda w: PruningPlan.from_json(w.folder / "no.json"),
+            FileNotFoundError,
+            "no such plan: .*no.json",
+        ),
+        ("a folder", lambda w: PruningPlan.from_json(w.folder / "mine"), ValueError, "mine is not a pruning plan: "),
+        ("path None", lambda w: PruningPlan.from_json(None), TypeError, "expected the path of a plan, got None"),
+        (
+            "half a file",
+            lambda w: PruningPlan.from_json(w.file('{"schema": 1, ')),
+            ValueError,
+            "not a pruning plan: .*to_json",
+        ),
+        ("a list", lambda w: PruningPlan.from_json(w.file("[1, 2]")), ValueError, "not a pruning plan: "),
+        ("a number", lambda w: PruningPlan.from_json(w.file("3")), ValueError, "not a pruning plan: "),
+        ("no layers", lambda w: plan_file(w, layers=...), ValueError, "not a pruning plan: "),
+        ("a field too many", lambda w: plan_file(w, author="me"), ValueError, "not a pruning plan: .*'author'"),
+        ("scores a list", lambda w: plan_file(w, scores=[1]), ValueError, "not a pruning plan: "),
+        (
+            "layer 9 of 6",
+            lambda w: plan_file(w, removed=[9]),
+            ValueError,
+            "plan.json is not a pruning plan: .*unknown layer 9",
+        ),
+        ("removed a number", lambda w: plan_file(w, removed=3), ValueError, "plan.json is not a pruning plan: "),
+        (
+            "the future",
+            lambda w: PruningPlan.from_json(w.file('{"schema": 2, "drop": []}')),
+            ValueError,
+            "schema 2, .*update",
+        ),
+        (
+            "write to None",
+            lambda w: PruningPlan(6, (1,)).to_json(None),
+            TypeError,
+            "expected the path of a file, got None",
+        ),
+        ("write nowhere", lambda w: PruningPlan(6, (1,)).to_json(w.new / "p.json"), FileNotFoundError, "new"),
+        (
+            "mergekit",
+            lambda w: PruningPlan(6, (1,)).to_mergekit(),
+            ValueError,
+            "names no model: pass model='owner/name'",
+        ),
+    ],
+    "remove_layers": [
+        *no_model(lambda w, m: remove_layers(m, [1])),
+        *bad_layers(lambda w, layers: remove_layers(w.model, layers)),
+        (
+            "all",
+            lambda w: remove_layers(w.model, range(LAYERS)),
+            ValueError,
+            "removing 6 of 6 layers leaves none: keep",
+        ),
+        (
+            "another's plan",
+            lambda w: remove_layers(w.model, PruningPlan(30, (1,))),
+            ValueError,
+            "a dense model of 30 layers",
+        ),
+    ],
+    "remove_sublayers": [
+        *no_model(lambda w, m: remove_sublayers(m, ffn=[1])),
+        *bad_layers(lambda w, layers: remove_sublayers(w.model, attention=layers)),
+        *bad_layers(lambda w, layers: remove_sublayers(w.model, ffn=layers)),
+        ("on meta", lambda w: remove_sublayers(on_meta(), ffn=[1]), ValueError, NO_WEIGHTS),
+    ],
+    "score_sublayers": [
+        *no_model(lambda w, m: score_sublayers(m, [w.batch], progress=False)),
+        *bad_batches(lambda w, b: score_sublayers(w.model, b, progress=False)),
+        ("metric", lambda w: score_sublayers(w.model, [w.batch], metric=3), ValueError, NOT_A_METRIC),
+        (
+            "NaN",
+            lambda w: score_sublayers(w.broken(), [w.batch], progress=False),
+            ValueError,
+            "layer 3 .*NaN or infinity",
+        ),
+        ("on meta", lambda w: score_sublayers(on_meta(), [w.batch], progress=False), ValueError, NO_WEIGHTS),
+    ],
+    "save": [
+        *no_model(lambda w, m: save(m, w.new)),
+        *bad_folder(lambda w, path: save(w.model, path)),
+        ("onto this folder", lambda w: save(w.model, ".", overwrite=True), ValueError, "current folder"),
+        ("onto a parent", lambda w: save(w.model, "..", overwrite=True), ValueError, "current folder"),
+        (
+            "overwriting a file",
+            lambda w: save(w.model, w.folder / "file.txt", overwrite=True),
+            FileExistsError,
+            "is a file",
+        ),
+        ("tokenizer", lambda w: save(w.model, w.new, tokenizer="gpt2"), TypeError, NO_TOKENIZER.format("str")),
+        ("plan", lambda w: save(w.model, w.new, plan=[1]), TypeError, "plan must be a PruningPlan, got list"),
+        (
+            "not its plan",
+            lambda w: save(w.model, w.new, plan=PruningPlan(6, (1,))),
+            ValueError,
+            "plan removes layers \\[1\\] of 6.*\\[\\]",
+        ),
+        ("on meta", lambda w: save(on_meta(), w.new), ValueError, NO_WEIGHTS),
+        ("on meta, unverified", lambda w: save(on_meta(), w.new, verify=False), ValueError, NO_WEIGHTS),
+        ("NaN", lambda w: save(w.broken(), w.new), ValueError, f"{NAN_LOGITS}.*verify=False"),
+        ("deep", lambda w: save(w.broken(), w.new / "a" / "b"), ValueError, NAN_LOGITS),
+    ],
+    "prune_checkpoint": [
+        *bad_layers(lambda w, layers: prune_checkpoint(w.checkpoint(), w.new, layers, progress=False)),
+        *bad_folder(lambda w, path: prune_checkpoint(w.checkpoint(), path, [1], progress=False)),
+        (
+            "from None",
+            lambda w: prune_checkpoint(None, w.new, [1]),
+            TypeError,
+            "expected the path of a folder, got None",
+        ),
+        (
+            "from a model",
+            lambda w: prune_checkpoint(w.model, w.new, [1]),
+            TypeError,
+            "path of a folder, got LlamaForCausalLM",
+        ),
+        (
+            "from nowhere",
+            lambda w: prune_checkpoint(w.folder / "no", w.new, [1]),
+            FileNotFoundError,
+            "no such folder: .*no ",
+        ),
+        (
+            "from no model",
+            lambda w: prune_checkpoint(w.folder / "mine", w.new, [1]),
+            FileNotFoundError,
+            "no config.json",
+        ),
+        ("bad JSON", lambda w: half_checkpoint(w, "{"), (ValueError, OSError), "config.json|damaged"),
+        ("JSON list", lambda w: half_checkpoint(w, "[1]"), ValueError, "config.json is damaged: "),
+        ("no weights", lambda w: half_checkpoint(w, None), FileNotFoundError, "holds no weights: neither"),
+        ("all", lambda w: prune_checkpoint(w.checkpoint(), w.new, range(LAYERS)), ValueError, "leaves none: keep"),
+        (
+            "other plan",
+            lambda w: prune_checkpoint(w.checkpoint(), w.new, PruningPlan(30, (1,))),
+            ValueError,
+            "30 layers",
+        ),
+        (
+            "in itself",
+            lambda w: prune_checkpoint(w.checkpoint(), w.checkpoint() / "x", [1]),
+            FileExistsError,
+            "lies inside",
+        ),
+    ],
+    "quantize": [
+        *no_model(lambda w, m: quantize(m)),
+        ("3 bits", lambda w: quantize(w.model, 3), ValueError, "bits must be 8 or 4, got 3"),
+        ("text", lambda w: quantize(w.model, "8"), ValueError, "bits must be 8 or 4, got '8'"),
+        ("list", lambda w: quantize(w.model, [8]), ValueError, "bits must be 8 or 4, got list"),
+        ("twice", lambda w: quantize(quantize(w.model)), ValueError, "quantized already: quantize the original"),
+        ("on meta", lambda w: quantize(on_meta()), ValueError, NO_WEIGHTS),
+        ("on meta, 4", lambda w: quantize(on_meta(), 4), ValueError, NO_WEIGHTS),
+    ],
+    "perplexity": [
+        *no_model(lambda w, m: perplexity(m, w.tokenizer, TEXTS)),
+        *no_tokenizer(lambda w, t: perplexity(w.model, t, TEXTS)),
+        (
+            "one string",
+            lambda w: perplexity(w.model, w.tokenizer, "the river"),
+            TypeError,
+            "texts must be a list of strings.*'the river'",
+        ),
+        (
+            "a number",
+            lambda w: perplexity(w.model, w.tokenizer, 3),
+            TypeError,
+            "texts must be a list of strings.*got 3",
+        ),
+        (
+            "numbers",
+            lambda w: perplexity(w.model, w.tokenizer, ["ab", None]),
+            TypeError,
+            "texts must be strings, got None",
+        ),
+        (
+            "no text",
+            lambda w: perplexity(w.model, w.tokenizer, []),
+            ValueError,
+            "no text to measure .*at least two tokens",
+        ),
+        ("short text", lambda w: perplexity(w.model, w.tokenizer, ["", "a"]), ValueError, "no text to measure"),
+        *bad_count(lambda w, n: perplexity(w.model, w.tokenizer, TEXTS, window=n), "window", least=2),
+        *bad_count(lambda w, n: perplexity(w.model, w.tokenizer, TEXTS, stride=n), "stride"),
+        (
+            "stride",
+            lambda w: perplexity(w.model, w.tokenizer, TEXTS, window=8, stride=8),
+            ValueError,
+            "1 to window - 1.* 8 .* 8",
+        ),
+        ("on meta", lambda w: perplexity(on_meta(), w.tokenizer, TEXTS), ValueError, NO_WEIGHTS),
+        ("NaN", lambda w: perplexity(w.broken(), w.tokenizer, TEXTS), ValueError, NAN_LOGITS),
+        (
+            "too long",
+            lambda w: perplexity(gpt2(w), w.tokenizer, [long_text(257)]),
+            ValueError,
+            "257 tokens .*256 positions",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: perplexity(w.model, many_tokens(w), ["zz" * 4]),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
+    "perplexity_table": [
+        *no_model(lambda w, m: perplexity_table(m, w.tokenizer, pd.DataFrame({"text": TEXTS}))),
+        *no_tokenizer(lambda w, t: perplexity_table(w.model, t, pd.DataFrame({"text": TEXTS}))),
+        (
+            "a list",
+            lambda w: perplexity_table(w.model, w.tokenizer, TEXTS),
+            TypeError,
+            "documents must be a DataFrame .*got list",
+        ),
+        (
+            "no text",
+            lambda w: perplexity_table(w.model, w.tokenizer, pd.DataFrame({"a": TEXTS})),
+            ValueError,
+            "no column 'text'.* a",
+        ),
+        (
+            "by",
+            lambda w: perplexity_table(w.model, w.tokenizer, pd.DataFrame({"text": TEXTS}), by="x"),
+            ValueError,
+            "no column 'x'.* text",
+        ),
+        (
+            "NaN text",
+            lambda w: perplexity_table(w.model, w.tokenizer, pd.DataFrame({"text": [None]})),
+            TypeError,
+            "strings, got None|nan",
+        ),
+        (
+            "empty",
+            lambda w: perplexity_table(w.model, w.tokenizer, pd.DataFrame({"text": []})),
+            ValueError,
+            "no text to measure",
+        ),
+    ],
+    "removal_sweep": [
+        *no_model(lambda w, m: removal_sweep(m, [1, 2], count_layers, [0, 1])),
+        *bad_layers(lambda w, layers: removal_sweep(w.model, layers, count_layers, [0, 1])),
+        (
+            "measure",
+            lambda w: removal_sweep(w.model, [1], "perplexity", [0]),
+            TypeError,
+            "measure must be a function .*'perplexity'",
+        ),
+        (
+            "counts",
+            lambda w: removal_sweep(w.model, [1], count_layers, 3),
+            TypeError,
+            "counts must be a list of whole numbers.*got 3",
+        ),
+        (
+            "float",
+            lambda w: removal_sweep(w.model, [1], count_layers, [0.5]),
+            TypeError,
+            "each of counts must be a whole number, got 0.5",
+        ),
+        (
+            "negative",
+            lambda w: removal_sweep(w.model, [1, 2], count_layers, [-1]),
+            ValueError,
+            "counts must be 0 to 2 .*got -1",
+        ),
+        (
+            "too many",
+            lambda w: removal_sweep(w.model, [1, 2], count_layers, [0, 3]),
+            ValueError,
+            "counts must be 0 to 2 .*got 3",
+        ),
+        (
+            "all",
+            lambda w: removal_sweep(w.model, range(6), unreachable, [0, 6]),
+            ValueError,
+            "counts must be 0 to 5 .*got 6",
+        ),
+    ],
+    "evaluate": [
+        *no_model(lambda w, m: evaluate(m, w.tokenizer, ["grammar"])),
+        *no_tokenizer(lambda w, t: evaluate(w.model, t, ["grammar"])),
+        (
+            "no task",
+            lambda w: evaluate(w.model, w.tokenizer, []),
+            ValueError,
+            "unknown task \\(none given\\): offline there are",
+        ),
+        (
+            "None",
+            lambda w: evaluate(w.model, w.tokenizer, None),
+            TypeError,
+            "tasks must be a list of strings.*got None",
+        ),
+        ("numbers", lambda w: evaluate(w.model, w.tokenizer, [3]), TypeError, "tasks must be strings, got 3"),
+        *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], limit=n), "limit"),
+        *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], batch_size=n), "batch_size"),
+        ("on meta", lambda w: evaluate(on_meta(), w.tokenizer, ["grammar"], limit=2), ValueError, NO_WEIGHTS),
+    ],
+    "continue_text": [
+        *no_model(lambda w, m: continue_text(m, w.tokenizer, "the")),
+        *no_tokenizer(lambda w, t: continue_text(w.model, t, "the")),
+        (
+            "empty",
+            lambda w: continue_text(w.model, w.tokenizer, ""),
+            ValueError,
+            "the prompt is empty: give it at least one word",
+        ),
+        ("None", lambda w: continue_text(w.model, w.tokenizer, None), TypeError, "prompt must be a string, got None"),
+        (
+            "a list",
+            lambda w: continue_text(w.model, w.tokenizer, ["a", "b"]),
+            TypeError,
+            "prompt must be a string, got list",
+        ),
+        *bad_count(lambda w, n: continue_text(w.model, w.tokenizer, "the", new_tokens=n), "new_tokens"),
+        ("NaN", lambda w: continue_text(w.broken(), w.tokenizer, "the"), ValueError, NAN_LOGITS),
+        ("on meta", lambda w: continue_text(on_meta(), w.tokenizer, "the"), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: continue_text(gpt2(w), w.tokenizer, long_text(300)),
+            ValueError,
+            "340 tokens .*256 positions",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: continue_text(w.model, many_tokens(w), "zz"),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
+    "repetition": [
+        ("None", lambda w: repetition(None), TypeError, "text must be a string, got None"),
+        ("a list", lambda w: repetition(["a b c"]), TypeError, "text must be a string, got list"),
+        *bad_count(lambda w, n: repetition("a b c d", n), "n"),
+    ],
+    "compare": [
+        *no_tokenizer(lambda w, t: compare({"dense": w.model}, t, tasks=(), texts=TEXTS)),
+        *no_model(lambda w, m: compare({"dense": w.model, "x": m}, w.tokenizer, tasks=(), texts=TEXTS)),
+        (
+            "a model",
+            lambda w: compare(w.model, w.tokenizer),
+            TypeError,
+            "models must be a dict from name to model, got LlamaForCausalLM",
+        ),
+        (
+            "a list",
+            lambda w: compare([w.model], w.tokenizer),
+            TypeError,
+            "models must be a dict from name to model, got list",
+        ),
+        ("no model", lambda w: compare({}, w.tokenizer), ValueError, "models is empty: give at least one"),
+        (
+            "one string",
+            lambda w: compare({"a": w.model}, w.tokenizer, tasks=(), texts="ab"),
+            TypeError,
+            "texts must be a list of strings",
+        ),
+        (
+            "None",
+            lambda w: compare({"a": w.model}, w.tokenizer, tasks=None, texts=TEXTS),
+            TypeError,
+            "tasks must be a list of strings",
+        ),
+        *bad_count(lambda w, n: compare({"a": w.model}, w.tokenizer, tasks=["grammar"], texts=TEXTS, limit=n), "limit"),
+    ],
+    "size": [
+        *no_model(lambda w, m: size(m)),
+        (
+            "no folder",
+            lambda w: size(w.model, w.new),
+            FileNotFoundError,
+            "no such folder: .*new; save the model there first",
+        ),
+        ("a file", lambda w: size(w.model, w.folder / "file.txt"), FileNotFoundError, "no such folder: .*file.txt"),
+        ("a number", lambda w: size(w.model, 3), TypeError, "expected the path of a folder, got 3"),
+    ],
+    "speed": [
+        *no_model(lambda w, m: speed(m, prompt_tokens=4, new_tokens=1, repeats=1)),
+        *bad_count(lambda w, n: speed(w.model, prompt_tokens=n), "prompt_tokens"),
+        *bad_count(lambda w, n: speed(w.model, new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: speed(w.model, batch_size=n), "batch_size"),
+        *bad_count(lambda w, n: speed(w.model, repeats=n), "repeats"),
+        *bad_count(lambda w, n: speed(w.model, seed=n), "seed", least=0),
+        ("on meta", lambda w: speed(on_meta()), ValueError, NO_WEIGHTS),
+        ("too long", lambda w: speed(gpt2(w), prompt_tokens=250), ValueError, "tokens .*256 positions"),
+    ],
+}
+
+
+def count_layers(model) -> float:
+    return float(len(decoder_layers(model)))
+
+
+def unreachable(model) -> float:
+    raise AssertionError("measured a model although a later count is impossible")
+
+
+def nan_scores() -> LayerScores:
+    sums = np.ones((2, LAYERS))
+    sums[:, 2:4] = np.nan
+    return LayerScores(sums, np.ones(2, dtype=int))
+
+
+def unpaddable(w):
+    w.tokenizer.pad_token = None
+    return calibration_batches(w.tokenizer, [*TEXTS, "short"], pack=False)
+
+
+def many_tokens(w):
+    """The tokenizer of a model with a larger vocabulary."""
+    w.tokenizer.add_tokens([f"<{i}>" for i in range(100)] + ["zz"])
+    return w.tokenizer
+
+
+def plan_file(w, **changed):
+    fields = {"schema": 1, "layers": 6, "removed": [1]} | changed
+    path = w.file(json.dumps({k: v for k, v in fields.items() if v is not ...}))
+    return PruningPlan.from_json(path)
+
+
+def half_checkpoint(w, config: str | None):
+    src = w.folder / "half"
+    src.mkdir()
+    for file in w.checkpoint().iterdir():
+        if config is not None or file.name == "config.json":
+            (src / file.name).write_bytes(file.read_bytes())
+    if config is not None:
+        (src / "config.json").write_text(config)
+    w.remember()
+    return prune_checkpoint(src, w.new, [1], progress=False)
+
+
+CLEAR = (TypeError, ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+CALLS = [pytest.param(*row, id=f"{name}: {row[0]}") for name, rows in WRONG.items() for row in rows]
+
+
+def test_every_public_name_is_in_the_table():
+    assert sorted(WRONG) == sorted(shortgpt.__all__) and all(WRONG.values())
+
+
+@pytest.mark.parametrize(("name", "call", "kind", "says"), CALLS)
+def test_a_wrong_call_is_one_sentence_and_changes_nothing(name, call, kind, says, tmp_path, tokenizer, monkeypatch):
+    w = World(tmp_path, tokenizer)
+    monkeypatch.chdir(tmp_path / "here")
+    written = listing(CHECKPOINT.folder)
+    with pytest.raises(kind) as caught:
+        call(w)
+    sentence = str(caught.value)
+    assert type(caught.value) in CLEAR
+    assert re.search(says, sentence), sentence
+    assert "\n" not in sentence and 20 <= len(sentence) <= 330, sentence
+    w.assert_unchanged()
+    assert listing(CHECKPOINT.folder) == written
