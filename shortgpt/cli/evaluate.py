@@ -97,10 +97,7 @@ def evaluate(
 
 def for_people(table: pd.DataFrame) -> str:
     """A column for each model; counts as whole numbers."""
-    rows = {
-        name: [f"{value:,.0f}" if name in _COUNTS else f"{value:,.2f}" for value in values]
-        for name, values in table.items()
-    }
-    import pandas as pd
-
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(table.index)).to_string()
+    text = table.astype(object)
+    for name in table:
+        text[name] = [f"{value:,.0f}" if name in _COUNTS else f"{value:,.2f}" for value in table[name]]
+    return text.T.to_string()
