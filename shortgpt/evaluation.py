@@ -105,15 +105,18 @@ def evaluate(
             "`lm_eval ls tasks` lists the harness's own"
         )
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
+    start = "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else tokenizer.bos_token or tokenizer.eos_token
+    if start is None:
+        raise ValueError(
+            "benchmarks need a token that stands for the beginning of a text: set tokenizer.bos_token or tokenizer.eos_token"
+        )
     options = dict(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=batch_size,
         max_length=1024,
         softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
-        prefix_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        if "<|endoftext|>" in tokenizer.get_vocab()
-        else None,
+        prefix_token_id=tokenizer.convert_tokens_to_ids(start),
     )
     try:
         with eval_mode(model):  # the harness leaves it on

@@ -100,10 +100,15 @@ def load(
             dtype = _dtype_on_gpu(folder, tokenizer_options) if on_gpu else torch.float32
         options |= {"dtype": dtype, "use_safetensors": True}
         if is_own_format(folder):
+            if device_map is not None:
+                raise ValueError(
+                    f"{name} is in shortgpt's own format, which is read into memory as a whole: load it without device_map "
+                    "and max_memory"
+                )
             model = restore(folder, dtype=None if dtype == "auto" else dtype)
             tokenizer_options |= {"config": model.config}  # transformers can't make sense of the one in the folder
         elif device_map is None:
-            model = AutoModelForCausalLM.from_pretrained(folder, **options)
+            model = _read(folder, **options)
         else:
             model = _spread(folder, device_map, max_memory, options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
@@ -111,6 +116,25 @@ def load(
     if not getattr(model, "hf_device_map", None):
         model = model.to(device)
     return model.eval(), tokenizer
+
+
+def _read(folder: str | Path, **options: object) -> PreTrainedModel:
+    """``from_pretrained`` that never fills a missing weight with random numbers."""
+    choice = {key: value for key, value in options.items() if key in ("trust_remote_code", "revision", "cache_dir")}
+    config = AutoConfig.from_pretrained(folder, **choice)
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{folder} is an encoder-decoder ({config.model_type}); only decoder-only models can be pruned here"
+        )
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        some = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
+        raise ValueError(
+            f"{folder} lacks weights that {type(model).__name__} needs ({some}): the checkpoint is incomplete, or of another "
+            "architecture than its config.json says"
+        )
+    return model
 
 
 def _usable_device(device: object) -> str:
@@ -149,7 +173,7 @@ def _spread(folder: str | Path, device_map: object, max_memory: Mapping | None, 
         own = tempfile.TemporaryDirectory(dir=cache_folder(), prefix="offload-", ignore_cleanup_errors=True)
         options = options | {"offload_folder": own.name}
     memory = None if max_memory is None else dict(max_memory)  # a copy: accelerate writes bytes in place of "1GiB"
-    model = AutoModelForCausalLM.from_pretrained(folder, device_map=device_map, max_memory=memory, **options)
+    model = _read(folder, device_map=device_map, max_memory=memory, **options)
     if own is not None and os.listdir(own.name):
         # pruned views share what reads the weights: the folder goes with the last of them, or when Python ends
         maps = [getattr(hook, "weights_map", None) for hook in accelerate_hooks(model)]

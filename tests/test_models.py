@@ -230,3 +230,23 @@ def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkey
     with pytest.raises(error, match=message) as caught:
         load("x/y")
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["model.layers.3.mlp.up_proj.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs \(model\.layers\.3\.mlp\.up_proj"):
+        load(tmp_path)
+
+
+def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):
+    from transformers import BartConfig
+
+    BartConfig(d_model=16, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is an encoder-decoder \(bart\)"):
+        load(tmp_path)

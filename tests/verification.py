@@ -356,7 +356,8 @@ that is new in transformers has no row, and the tests fail until somebody looks 
 
 def table_lines() -> dict[str, str]:
     """The committed rows, by model type."""
-    rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    verified = TABLE.read_text(encoding="utf-8").partition("## Left out")[0]
+    rows = [line for line in verified.splitlines() if line.startswith("| `")]
     return {row.split("`")[1]: row for row in rows}
 
 
