@@ -104,6 +104,10 @@ def evaluate(
             f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
             "`lm_eval ls tasks` lists the harness's own"
         )
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise ValueError(
+            "the tokenizer has no begin and no end token, which the harness needs: set tokenizer.eos_token"
+        )
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
     start = "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else tokenizer.bos_token or tokenizer.eos_token
     if start is None:

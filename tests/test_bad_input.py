@@ -4,6 +4,7 @@ The table `WRONG` is the test: one line a call. `w` is a fresh `World` for each.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -911,6 +912,7 @@ WRONG: dict[str, list[Row]] = {
         *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], limit=n), "limit"),
         *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], batch_size=n), "batch_size"),
         ("on meta", lambda w: evaluate(on_meta(), w.tokenizer, ["grammar"], limit=2), ValueError, NO_WEIGHTS),
+        ("no end", lambda w: evaluate(w.model, w.tokenizer, ["grammar"]), ValueError, "no begin and no end token"),
     ],
     "continue_text": [
         *no_model(lambda w, m: continue_text(m, w.tokenizer, "the")),
@@ -1067,3 +1069,42 @@ def test_a_wrong_call_is_one_sentence_and_changes_nothing(name, call, kind, says
     assert "\n" not in sentence and 20 <= len(sentence) <= 330, sentence
     w.assert_unchanged()
     assert listing(CHECKPOINT.folder) == written
+
+
+# ---- right calls leave no trace either -------------------------------------------------------------------------------
+MEASURES = {
+    "hidden_states": lambda w, m: hidden_states(m, w.batch).numpy(),
+    "score_layers": lambda w, m: score_layers(m, [w.batch], progress=False).sums,
+    "score_sublayers": lambda w, m: score_sublayers(m, [w.batch], progress=False)["ffn"].sums,
+    "span_distances": lambda w, m: span_distances(m, [w.batch])["score"].to_numpy(),
+    "perplexity": lambda w, m: perplexity(m, w.tokenizer, TEXTS),
+    "continue_text": lambda w, m: [ord(letter) for letter in continue_text(m, w.tokenizer, "the", new_tokens=8)],
+    "evaluate": lambda w, m: evaluate(m, w.tokenizer, ["grammar"], limit=4)["value"].to_numpy(),
+    "save": lambda w, m: len(os.listdir(save(m, w.folder / f"saved-{m.training}"))),
+    "quantize": lambda w, m: quantize(m)(**w.batch).logits.detach().numpy(),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_training_mode_changes_no_result_and_is_left_on(name, tmp_path, tokenizer):
+    """GPT-2 has dropout: a measure that forgot about it would differ from run to run."""
+    tokenizer.eos_token = "?"
+    model, w = build_tiny("gpt2"), World(tmp_path, tokenizer)
+    expected = MEASURES[name](w, model)
+    model.train()
+    model.transformer.h[1].eval()
+    before = state_of(model)
+    np.testing.assert_array_equal(MEASURES[name](w, model), expected)
+    assert_same_state(model, before)
+
+
+def test_the_harness_gets_a_tokenizer_of_its_own(tiny, tokenizer):
+    tokenizer.pad_token, tokenizer.eos_token = None, "?"
+    evaluate(tiny, tokenizer, ["grammar"], limit=2)
+    assert tokenizer.pad_token is None
+
+
+def test_a_document_without_a_label_is_measured(tiny, tokenizer):
+    documents = pd.DataFrame({"text": TEXTS, "genre": ["news", None]})
+    table = perplexity_table(tiny, tokenizer, documents, by="genre")
+    assert table["tokens"].sum() == sum(len(text) - 1 for text in TEXTS) and len(table) == 2

@@ -139,13 +139,13 @@ def test_one_broken_entry_of_a_state_breaks_every_metric(metric, dtype, broken):
         assert not torch.isfinite(METRICS[metric](x_in, x_out))
 
 
-def test_a_layer_that_does_not_run_has_no_score(tiny, batch, monkeypatch):
+def test_a_layer_that_does_not_run_has_no_score(tiny, monkeypatch):
     monkeypatch.setattr(
         "shortgpt.influence.run_backbone", lambda model, batch: tiny.model.layers[0](torch.ones(1, 1, 32))
     )
     tiny.model.layers[0].forward = lambda states: states
     with pytest.raises(ValueError, match="layer 1 of this LlamaForCausalLM did not run"):
-        score_layers(tiny, [batch | {"attention_mask": torch.ones(1, 1, dtype=torch.long)}], progress=False)
+        score_layers(tiny, [random_batch(rows=1, tokens=1)], progress=False)
 
 
 def test_non_finite_values_at_pads_are_ignored(tiny, batch):

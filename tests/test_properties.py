@@ -145,6 +145,11 @@ def test_pruning_files_equals_saving_what_removal_gives(family, removed, shard):
     assert all(torch.equal(tensor, memory.state_dict()[name]) for name, tensor in files.state_dict().items())
 
 
+def test_removing_no_sublayer_leaves_an_ordinary_model(tmp_path):
+    save(remove_sublayers(TINY), tmp_path / "new", verify=False)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "new"), BATCH), logits(TINY, BATCH))
+
+
 @settings(max_examples=12)
 @given(families, layers)
 def test_removing_both_branches_of_layers_equals_removing_the_layers(family, removed):
