@@ -110,10 +110,6 @@ def evaluate(
         )
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
     start = "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else tokenizer.bos_token or tokenizer.eos_token
-    if start is None:
-        raise ValueError(
-            "benchmarks need a token that stands for the beginning of a text: set tokenizer.bos_token or tokenizer.eos_token"
-        )
     options = dict(
         pretrained=model,
         tokenizer=tokenizer,

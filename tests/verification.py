@@ -169,6 +169,9 @@ def _removal(model: PreTrainedModel, removals: dict[str, list[int]]) -> str:
 
 @torch.no_grad()
 def generated_logits(model: PreTrainedModel, batch: dict[str, torch.Tensor], use_cache: bool) -> torch.Tensor:
+    """Logits of six steps of generation along one fixed continuation, so that both ways read the same tokens."""
+    prompt = batch["input_ids"].shape[1]
+    fixed = list(range(10, 16))
     settings = GenerationConfig(
         max_new_tokens=6,
         do_sample=False,
@@ -178,7 +181,13 @@ def generated_logits(model: PreTrainedModel, batch: dict[str, torch.Tensor], use
         output_logits=True,
         return_dict_in_generate=True,
     )
-    return torch.stack(model.generate(**batch, generation_config=settings).logits)
+    out = model.generate(
+        **batch,
+        generation_config=settings,
+        prefix_allowed_tokens_fn=lambda row, ids: [fixed[len(ids) - prompt]],
+    )
+    assert out.sequences[0, prompt:].tolist() == fixed
+    return torch.stack(out.logits)
 
 
 def _cached_and_uncached(model: PreTrainedModel) -> float:
