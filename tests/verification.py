@@ -351,7 +351,8 @@ that is new in transformers has no row, and the tests fail until somebody looks 
 * **scores**: Block Influence equals a computation in float64 on hidden states that separate hooks saw (1e-6).
 * **removal**: the logits without two layers in the middle, the first, the last, and several apart equal those of the dense
   model with these layers forced to hand on their input (1e-5); the dense model is untouched, bit for bit.
-* **cache**: generation with the cache gives the logits of generation without (1e-4, or ten times what the dense model is off).
+* **cache**: generation with the cache gives the logits of generation without (1e-4, or ten times what the dense model is
+  off).
 * **checkpoint**: saved and reloaded with equal logits (1e-6). *transformers*: plain `from_pretrained` reloads it, nothing
   missing or unexpected. *ours*: no configuration of transformers describes the pruned model; `shortgpt.load` restores it
   from our own format, and plain `from_pretrained` refuses the folder.
