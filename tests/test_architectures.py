@@ -24,7 +24,16 @@ from transformers.models.auto.modeling_auto import (
 )
 from verification import batch_of, deviation, identity_logits, logits
 
-from shortgpt import decoder_layers, load, remove_layers, remove_sublayers, save, score_layers, score_sublayers
+from shortgpt import (
+    decoder_layers,
+    load,
+    prune_checkpoint,
+    remove_layers,
+    remove_sublayers,
+    save,
+    score_layers,
+    score_sublayers,
+)
 from shortgpt.blueprint import differences
 from shortgpt.pruning import RECIPE
 from shortgpt.saving import is_own_format
@@ -107,6 +116,26 @@ def test_gpt2_with_scaling_by_layer_keeps_each_layers_own_scale(tmp_path):
     assert is_own_format(folder)
     reloaded, _ = load_without_tokenizer(folder)
     assert torch.equal(logits(reloaded, batch), logits(pruned, batch))
+
+
+def test_a_pattern_that_no_period_gives_still_addresses_the_cache_right():
+    """Jamba's attention is every third layer: without layers 2 and 3 its configuration can't say where it is, ours does."""
+    config = tiny_config("jamba")
+    config.attn_layer_period, config.attn_layer_offset = 3, 1
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    kinds = list(model.config.layers_block_type)
+    pruned, batch = remove_layers(model, [2, 3]), batch_of(1, 7, seed=1)
+    assert getattr(pruned, RECIPE, None) is not None
+    assert pruned.config.layers_block_type == [kinds[i] for i in (0, 1, 4, 5)]
+    assert deviation(*(verification.generated_logits(pruned, batch, use) for use in (True, False))) <= 1e-4
+
+
+def test_what_only_our_format_can_hold_is_not_pruned_on_disk(tmp_path):
+    tiny_model("diffllama").save_pretrained(tmp_path / "dense")
+    with pytest.raises(ValueError, match="the files alone can't be pruned: use remove_layers"):
+        prune_checkpoint(tmp_path / "dense", tmp_path / "pruned", [1], progress=False)
+    assert not (tmp_path / "pruned").exists()
 
 
 def test_a_user_changed_model_is_not_mistaken_for_one_that_pruning_broke(tmp_path):
@@ -194,6 +223,12 @@ def test_load_reads_our_format_by_folder(tmp_path, tokenizer):
     assert torch.equal(logits(model, batch), logits(pruned, batch))
 
 
+def test_our_format_says_that_it_is_read_as_a_whole(tmp_path):
+    folder = save(remove_layers(tiny_model("diffllama"), [1]), tmp_path / "pruned")
+    with pytest.raises(ValueError, match="own format, which is read into memory as a whole"):
+        load(folder, max_memory={"cpu": "1GiB"})
+
+
 def test_our_format_with_other_weights_is_refused(tmp_path):
     folder = save(remove_layers(tiny_model("diffllama"), [1]), tmp_path / "pruned")
     saved = json.loads((folder / "config.json").read_text())
@@ -215,6 +250,16 @@ def test_layers_and_sublayers_can_be_removed_in_turn_and_saved(tmp_path):
     assert torch.equal(logits(restored, batch), logits(pruned, batch))
     without_both = remove_sublayers(model, attention=[2], ffn=[2])
     assert deviation(logits(without_both, batch), logits(remove_layers(model, [2]), batch)) <= 1e-6
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "falcon_h1", "qwen3_next", "gpt_neo"])
+def test_the_cache_goes_on_counting_where_attention_is_gone(model_type):
+    """transformers asks the first layer with keys how many tokens are cached: take the attention out of just that one."""
+    model, batch = tiny_model(model_type), batch_of(1, 7, seed=1)
+    kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
+    first = next(i for i, kind in enumerate(kinds) if "linear" not in kind)
+    pruned = remove_sublayers(model, attention=[first])
+    assert deviation(*(verification.generated_logits(pruned, batch, use) for use in (True, False))) <= 1e-4
 
 
 def test_a_sublayer_that_is_not_there_is_named():

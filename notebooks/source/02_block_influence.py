@@ -262,7 +262,7 @@ print(f"Block Influence and relative magnitude rise together; {len(both)} of the
 print(inspect.getsource(block_influence))
 
 # %% [markdown]
-# One line. The `.float()` in it is not decoration; section 7 shows what happens without. The expectation is in
+# One line, once the shapes are known to agree. The `.float()` in it is not decoration; section 7 shows what happens without. The expectation is in
 # `score_layers`: it streams texts through the model, sums per document, and forgets each pair of states at once. It
 # also leaves out padding. To be sure what it does, compute one layer by hand, with a hook of our own, and compare.
 

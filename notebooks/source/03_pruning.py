@@ -347,7 +347,8 @@ print("the same with and without cache:", repr(tokenizer.decode(cached[0])))
 # %% [markdown]
 # ## 4. Save, reload, talk
 #
-# A pruned model should be a model like any other. `save` writes an ordinary checkpoint, plus the plan that led to it. (We use a
+# A pruned model should be a model like any other. `save` writes an ordinary checkpoint, plus the plan that led to it and a model
+# card (`README.md`) that tells it in words. (We use a
 # temporary folder; for your own, give any path.)
 
 # %%
