@@ -23,6 +23,7 @@ _HOME = {
     "removal_order": "choose",
     "PruningPlan": "choose",
     "remove_layers": "pruning",
+    "heal": "healing",
     "remove_sublayers": "sublayers",
     "score_sublayers": "sublayers",
     "save": "saving",

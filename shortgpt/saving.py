@@ -169,6 +169,10 @@ def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedMode
     """Apply one step of a recipe."""
     if "layers" in step:
         return remove_layers(model, step["layers"])
+    if "patches" in step:
+        from shortgpt.patches import add_patches, empty_patches
+
+        return add_patches(model, empty_patches(step["patches"], step["width"]))
     from shortgpt.sublayers import remove_sublayers
 
     return remove_sublayers(model, **step)
