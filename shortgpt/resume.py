@@ -61,7 +61,8 @@ def stand_ins(
 
 
 def copied(output: Output, whole: bool = True) -> Output:
-    """The states in memory of their own, because a layer may add to its input in place; the rest only if `whole`."""
+    """The states in memory of their own, because a layer may add to its input in place; attention maps if `whole`."""
     if isinstance(output, Tensor):
         return output.clone()
-    return (output[0].clone(), *(output[1:] if whole else [None] * (len(output) - 1)))
+    others = (None if not whole and isinstance(value, Tensor) and value.ndim == 4 else value for value in output[1:])
+    return (output[0].clone(), *others)
