@@ -13,7 +13,7 @@ help:
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make lint        ruff"
-	@echo "make benchmarks  time and memory of the BI pass, side by side, into docs/benchmarks.md"
+	@echo "make benchmarks  time and memory of the BI pass and of trials, side by side, into docs/benchmarks.md"
 	@echo "make architectures  verify every architecture of transformers, into docs/architectures.md"
 
 # Python 3.13 on other platforms has no CPU build under the plain name: PIP_EXTRA can name another index for torch.
@@ -49,6 +49,7 @@ lint: $(READY)
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/bi_pass.py
+	$(BIN)/python benchmarks/resume.py
 
 architectures: $(READY)
 	cd tests && HF_HUB_OFFLINE=1 ../$(BIN)/python verification.py

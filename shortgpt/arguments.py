@@ -43,6 +43,13 @@ def check_count(name: str, value: object, *, least: int | None = 1) -> int:
     return int(value)
 
 
+def check_counts(name: str, values: object, *, least: int | None = None) -> list[int]:
+    """`values` as a list of ints."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list of whole numbers, got {shown(values)}")
+    return [check_count(f"each of {name}", value, least=least) for value in values]
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(choices)}")

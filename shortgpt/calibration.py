@@ -6,8 +6,9 @@ to score layers, ``perplexity`` to measure the result. Any other text is one arg
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,13 @@ def documents_of(text: str | Path | Iterable[str] | None) -> list[str]:
             raise ValueError(f'{path}: every line must be a JSON object with a "text" field') from error
         return check_strings(f"the texts in {path.name}", rows)
     return check_strings("text", text)
+
+
+def sample_digests(batch: Mapping[str, torch.Tensor]) -> list[bytes]:
+    """Fingerprint (SHA-256) of the real tokens of each sample that has any, whatever its batch or padding."""
+    rows = zip(batch["input_ids"].cpu(), batch["attention_mask"].bool().cpu(), strict=True)
+    tokens = [ids[real].numpy() for ids, real in rows]
+    return [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
 
 
 def _pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:

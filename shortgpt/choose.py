@@ -33,6 +33,8 @@ class PruningPlan:
         scores: score of each layer that could be chosen, keyed by its original index (empty for criteria without one).
         calibration: ``tokens, samples, sha256`` of the text that was read.
         model: name of the model, ``@commit`` included if it came from the Hub; for the reader, it is not checked.
+        search: what the choice cost, if layers were tried: ``objective, value, evaluations, forward_passes, seconds, seed,
+            budget``. Plans are equal whatever it says: seconds differ from run to run.
         versions: of shortgpt, torch and transformers.
     """
 
@@ -42,6 +44,7 @@ class PruningPlan:
     scores: dict[int, float] = field(default_factory=dict)
     calibration: dict[str, int | str] = field(default_factory=dict)
     model: str = ""
+    search: dict[str, int | float | str] = field(default_factory=dict, compare=False)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class PruningPlan:
         object.__setattr__(self, "removed", tuple(check_indices(self.removed, self.layers)))
         if not isinstance(self.scores, dict):
             raise TypeError(f"scores must be a dict from layer to score, got {shown(self.scores)}")
+        if not isinstance(self.search, dict):
+            raise TypeError(f"search must be a dict of what the search cost, got {shown(self.search)}")
         layers = check_indices(self.scores, self.layers, keep_one=False)
         object.__setattr__(self, "scores", dict(zip(layers, map(float, self.scores.values()), strict=True)))
 
@@ -161,7 +166,7 @@ def choose_layers(
         removed=(*scores.removed, *(original[i] for i in chosen)),
         criterion=scores.metric if order == "score" else order,
         scores={original[i]: float(value) for i, value in enumerate(scores.values)} if order == "score" else {},
-        calibration={"tokens": int(scores.counts.sum()), "samples": len(scores.counts), "sha256": scores.sha256},
+        calibration=scores.calibration,
         model=scores.model,
     )
 

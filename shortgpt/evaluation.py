@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import (
     check_count,
+    check_counts,
     check_model,
     check_strings,
     check_tokenizer,
@@ -49,7 +50,7 @@ def removal_sweep(
     order = check_indices(order, depth, keep_one=False)
     if not callable(measure):
         raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
-    counts, most = _numbers(counts), min(len(order), depth - 1)
+    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
     for n in counts:
         if not 0 <= n <= most:
             raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
@@ -182,12 +183,6 @@ def compare(
     if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]
     return table
-
-
-def _numbers(counts: Iterable[int]) -> list[int]:
-    if not isinstance(counts, Iterable):
-        raise TypeError(f"counts must be a list of whole numbers, for instance range(4), got {shown(counts)}")
-    return [check_count("each of counts", n, least=None) for n in counts]
 
 
 def _offline_task(name: str) -> dict:

@@ -25,8 +25,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, shown
+from shortgpt.calibration import sample_digests
 from shortgpt.capture import Reporter, by_token, run_backbone, watch_layers
-from shortgpt.layers import decoder_layers, removed_so_far
+from shortgpt.layers import decoder_layers, model_name, removed_so_far
 from shortgpt.processes import share
 
 
@@ -85,6 +86,11 @@ class LayerScores:
     def sha256(self) -> str:
         """Fingerprint of the calibration tokens: of all samples, in order."""
         return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
+
+    @property
+    def calibration(self) -> dict[str, int | str]:
+        """What was read, as a plan records it."""
+        return {"tokens": int(self.counts.sum()), "samples": len(self.counts), "sha256": self.sha256}
 
     @property
     def values(self) -> np.ndarray:
@@ -190,9 +196,7 @@ def score_layers(
         raise ValueError(NO_TOKENS)
     sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
     digests = tuple(digest for _, _, some in parts for digest in some)
-    commit = getattr(model.config, "_commit_hash", None)
-    name = model.config.name_or_path + (f"@{commit}" if commit else "")
-    return LayerScores(sums, counts, metric, removed_so_far(model), digests, name)
+    return LayerScores(sums, counts, metric, removed_so_far(model), digests, model_name(model))
 
 
 _BatchSums = tuple[np.ndarray, np.ndarray, list[bytes]]  # sums [samples, layers], counts [samples], digests
@@ -219,9 +223,7 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
     # not every accelerator has float64, so this is done on the CPU; pads are replaced, whatever they hold
     sums = per_token.double().masked_fill(~mask, 0).sum(-1).T.numpy()  # [batch, layers]
     kept = mask.any(1).numpy()  # a sample of pads only says nothing
-    tokens = [ids[real].numpy() for ids, real in zip(batch["input_ids"].cpu(), mask, strict=True)]
-    digests = [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
-    return sums[kept], mask.sum(1).numpy()[kept], digests
+    return sums[kept], mask.sum(1).numpy()[kept], sample_digests(batch)
 
 
 def require_finite(per_token: Tensor, dtype: torch.dtype, parts: int = 1) -> None:

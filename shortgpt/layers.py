@@ -108,7 +108,7 @@ def keep_in_config(config: PreTrainedConfig, kept: Sequence[int]) -> None:
     config = text_config(config)
     depth = config.num_hidden_layers
     listed = getattr(config, "num_layers", depth)  # LongCat: two cache places in each of its layers
-    _require_key_value_sources(config, kept)
+    require_key_value_sources(config, kept)
     overrides = config.to_dict().get("per_layer_config") if getattr(config, "is_heterogeneous", False) else None
     changed = {}
     for name, value in vars(config).items():
@@ -159,11 +159,17 @@ def removed_so_far(model: PreTrainedModel) -> tuple[int, ...]:
     return tuple(getattr(model.config, REMOVED_FIELD, ()))
 
 
+def model_name(model: PreTrainedModel) -> str:
+    """The name under which `model` was loaded, with ``@commit`` if it came from the Hub."""
+    commit = getattr(model.config, "_commit_hash", None)
+    return model.config.name_or_path + (f"@{commit}" if commit else "")
+
+
 def _are_numbers(values: dict) -> bool:
     return bool(values) and all(isinstance(key, int) and not isinstance(key, bool) for key in values)
 
 
-def _require_key_value_sources(config: PreTrainedConfig, kept: Sequence[int]) -> None:
+def require_key_value_sources(config: PreTrainedConfig, kept: Sequence[int]) -> None:
     modes = getattr(config, "kv_sharing_modes", None) or []
     kinds = getattr(config, "layer_types", None) or [None] * len(modes)
     for i, mode in enumerate(modes):

@@ -24,6 +24,7 @@ from shortgpt.layers import (
     per_layer_properties,
     removed_so_far,
     renumber,
+    require_key_value_sources,
     text_config,
 )
 from shortgpt.placement import accelerate_hooks, forget_replaced_movers, keep_in_device_map
@@ -58,8 +59,7 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
         layers = [original.index(i) for i in layers.removed if i not in already]
     layers = check_indices(layers, len(original))
     kept = [i for i in range(len(original)) if i not in set(layers)]
-    _require_kinds(model.config, kept)
-    _require_no_boundary(decoder_layers(model), layers)
+    require_removable(model, layers)
 
     pruned = share_weights(model)
     path = decoder_layers_path(pruned)
@@ -77,6 +77,14 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     if len(kept) < len(original):
         _match_config(pruned, model, kept)
     return pruned
+
+
+def require_removable(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Raise ValueError if the rest of `model` can't do without `layers` (current indices)."""
+    kept = [i for i in range(len(decoder_layers(model))) if i not in set(layers)]
+    _require_kinds(model.config, kept)
+    _require_no_boundary(decoder_layers(model), layers)
+    require_key_value_sources(text_config(model.config), kept)
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Block Influence of spans: how much several layers in a row turn the states together. See `influence`."""
+"""How far several layers in a row turn the states together: Block Influence of spans, or their angle. See `influence`."""
 
 from __future__ import annotations
 
@@ -10,36 +10,60 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_batches
+from shortgpt.arguments import check_batches, check_choice
 from shortgpt.capture import hidden_states
 from shortgpt.influence import NO_TOKENS, require_finite
 from shortgpt.layers import decoder_layers
 
+METRICS = ("block_influence", "angular_distance")
+TOKENS = ("all", "last")
 
-def span_distances(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> pd.DataFrame:
-    """Block Influence of every *span* of layers: one minus the mean cosine between x_start and x_end, per token.
+
+def span_distances(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    metric: str = "block_influence",
+    tokens: str = "all",
+) -> pd.DataFrame:
+    """Distance over every *span* of layers, between x_start and x_end: a mean over tokens.
 
     Returns one row per pair ``start < end``: ``start, end, layers, score``. Removing layers ``start … end - 1`` skips
     that span; ``end`` equal to the number of layers means the state that leaves the last layer. Keeps all states of
     one batch in memory: give it a few thousand tokens.
 
+    Args:
+        metric: ``"block_influence"``, one minus the cosine; or ``"angular_distance"``, the angle as a fraction of a half
+            turn (Gromov et al., arXiv 2403.17887).
+        tokens: ``"all"``, or only the ``"last"`` real one of each sample, as Gromov et al. take it: it has seen the
+            whole sample.
+
     Raises:
-        ValueError: no tokens, or a NaN or infinity in a hidden state (names the layer), as `score_layers`.
+        ValueError: unknown metric or tokens, no tokens, or a NaN or infinity in a hidden state (names the layer), as
+            `score_layers`.
     """
     decoder_layers(model)  # refuses what is no model before a batch is read
+    check_choice("metric", metric, METRICS)
+    check_choice("tokens", tokens, TOKENS)
     check_batches(batches)
-    total, tokens = 0.0, 0
+    total, count = 0.0, 0
     for batch in batches:
         states = hidden_states(model, batch).float()  # [layers + 1, batch, tokens, hidden]
         real = batch["attention_mask"].bool().to(states.device)
+        if tokens == "last":
+            real &= real.flip(1).cumsum(1).flip(1) == 1  # no real token after it
         real_states = states[:, real]  # [layers + 1, real tokens, hidden]
         require_finite(real_states[1:].flatten(1), model.dtype)
         for some in real_states.cpu().split(256, dim=1):  # sums in float64, a few tokens at a time
             directions = torch.nn.functional.normalize(some.double(), dim=-1)
-            total = total + torch.einsum("ith,jth->ij", directions, directions)
-        tokens += int(real.sum())
-    if not tokens:
+            if metric == "block_influence":
+                total = total + torch.einsum("ith,jth->ij", directions, directions)
+            else:
+                cosines = torch.einsum("ith,jth->tij", directions, directions)
+                total = total + (cosines.clamp(-1, 1).arccos() / torch.pi).sum(0)
+        count += int(real.sum())
+    if not count:
         raise ValueError(NO_TOKENS)
-    distance = (1 - total / tokens).numpy()
+    distance = (total / count).numpy() if metric == "angular_distance" else (1 - total / count).numpy()
     start, end = np.triu_indices(len(distance), k=1)
     return pd.DataFrame({"start": start, "end": end, "layers": end - start, "score": distance[start, end]})

@@ -1,0 +1,220 @@
+"""Try sets of removed layers on calibration batches: what each costs, without computing again what stays the same.
+
+All trials run in one view of the model (`share_weights`), through the model's own forward. A removed layer gets a
+``forward`` that passes its input on. The states of a *base* set are kept; where a trial equals the base up to some layer,
+the last layer before it returns the base's state and the ones before that do nothing. So trying each layer alone costs
+about half of as many forward passes, and the results are those of `remove_layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+from transformers import PreTrainedModel
+
+from shortgpt.arguments import check_batch, check_batches, check_choice, within_positions
+from shortgpt.capture import require_numbers, run_backbone
+from shortgpt.choose import check_indices
+from shortgpt.influence import NO_TOKENS
+from shortgpt.layers import decoder_layers
+from shortgpt.placement import input_device
+from shortgpt.pruning import require_removable, share_weights
+from shortgpt.resume import Output, copied, stand_ins
+
+OBJECTIVES = ("loss", "divergence")
+_CHUNK = 128  # tokens whose distributions over the vocabulary are compared at a time
+
+
+class Trials:
+    """Value sets of removed layers: ``trials(removed)`` is a number, lower is better.
+
+    Args:
+        model: left as it is: weights, mode, hooks. Its weights must not change while trials are made.
+        batches: dicts with ``input_ids`` and ``attention_mask``, ``[batch, tokens]`` (see `calibration_batches`).
+        objective: ``"loss"``, the mean cross entropy of the next token over all real tokens that have one before them,
+            in nats (the logarithm of the perplexity on the batches); or ``"divergence"``, the mean Kullback-Leibler
+            divergence from the model's next-token distribution to the trial's over all real tokens, in nats: 0 for no
+            layer removed. The second asks for the model's behaviour and not for the text, so little text says more.
+
+    Attributes:
+        depth: number of layers.
+        base: the set whose states are kept (see `rebase`); at first, none removed.
+        resumes: whether trials resume at the base's states. Not so for an architecture whose layers hand on more than
+            their output (shared keys and values, for instance); that is found out on a few tokens.
+        evaluations: how many sets were valued.
+        forward_passes: layers run, divided by the depth: 1.0 is one ordinary pass over the batches, and making the
+            object costs that. Not counted: embeddings and head, which run each time (``"divergence"``: the head twice).
+
+    Memory: the output of every layer for every token, ``depth * tokens * hidden`` numbers in the model's dtype, on the
+    device of the layer (30 layers, 576 wide, 2,048 tokens, float32: 142 MB; while `rebase` runs, up to twice that), and
+    the logits of one batch, twice for ``"divergence"``.
+
+    >>> trials = Trials(model, calibration_batches(tokenizer, samples=4))
+    >>> trials([]), trials([10]), trials([10, 11])
+
+    Raises:
+        ValueError: unknown objective, no tokens, logits with NaN (also in a trial).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], *, objective: str = "loss"
+    ) -> None:
+        self.depth = len(decoder_layers(model))
+        check_choice("objective", objective, OBJECTIVES)
+        check_batches(batches)
+        self.model, self.objective, self.batches = model, objective, list(batches)
+        for batch in self.batches:
+            check_batch(model, batch)
+        self.tokens = sum(int(self._counted(batch).sum()) for batch in self.batches)
+        if not self.tokens:
+            alone = any(batch["attention_mask"].any() for batch in self.batches)
+            raise ValueError(
+                "no sample has two tokens, so there is none to predict: give longer text" if alone else NO_TOKENS
+            )
+        self.base: frozenset[int] = frozenset()
+        self.evaluations, self.forward_passes = 0, 0.0
+        self._view = share_weights(model).eval()
+        self._stack = list(decoder_layers(self._view))
+        self._whole = True  # keep attention maps that layers return, too: only where the model reads them
+        self._widths = [0] * self.depth  # how many values each layer returns; 0: a tensor, no tuple
+        self._outputs: list[list[Output]] = [[] for _ in self.batches]  # of each layer, in the base
+        self.resumes = self._can_resume()
+        self._keep(self.base)
+        self._dense = [outputs[-1] for outputs in self._outputs]
+
+    def __call__(self, removed: Collection[int]) -> float:
+        """The objective without the layers `removed` (0-based, as `model` is now); infinite if they can't go.
+
+        Raises:
+            ValueError: an unknown or repeated layer, none left, or logits with NaN.
+        """
+        removed = frozenset(check_indices(removed, self.depth))
+        self.evaluations += 1
+        try:
+            require_removable(self.model, sorted(removed))
+        except ValueError:  # a hybrid model's last attention, keys and values that others read
+            return float("inf")
+        start = self._first_difference(removed)
+        self._count(removed, start)
+        total = 0.0
+        for i, batch in enumerate(self.batches):
+            logits = self._logits(batch, removed, self._outputs[i][:start])
+            total += self._sum(i, batch, logits)
+        return total / self.tokens
+
+    def rebase(self, removed: Collection[int]) -> None:
+        """Keep the states of the set `removed`, so that sets that add to it resume there (a round of greedy search)."""
+        removed = frozenset(check_indices(removed, self.depth))
+        if removed != self.base:
+            self._keep(removed)
+
+    @torch.inference_mode()
+    def _keep(self, removed: frozenset[int]) -> None:
+        start = self._first_difference(removed) if self._outputs[0] else 0
+        self._count(removed, start)
+        known = [outputs[:start] for outputs in self._outputs]
+        new = [self._record(batch, removed, kept) for batch, kept in zip(self.batches, known, strict=True)]
+        # only now, so that an interruption leaves the old base whole
+        self._outputs = [kept + rest for kept, rest in zip(known, new, strict=True)]
+        self.base = removed
+
+    def _record(self, batch: Mapping[str, Tensor], removed: Collection[int], kept: Sequence[Output]) -> list[Output]:
+        """The outputs of all layers from ``len(kept)`` on."""
+        outputs: list[Output] = []
+        handles = [
+            layer.register_forward_hook(lambda module, args, output: outputs.append(copied(output, self._whole)))
+            for layer in self._stack[len(kept) :]
+        ]
+        try:
+            with stand_ins(self._stack, self._widths, removed, kept):
+                run_backbone(self._view, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs
+
+    @torch.inference_mode()
+    def _logits(self, batch: Mapping[str, Tensor], removed: Collection[int], kept: Sequence[Output]) -> Tensor:
+        """One forward pass without the layers `removed`, resumed behind those whose outputs are `kept`.
+
+        Positions are counted from the first real token. Returns ``[batch, tokens, vocabulary]``.
+        """
+        device = input_device(self._view)
+        mask = batch["attention_mask"].to(device)  # [batch, tokens]
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        with within_positions(self._view, mask.shape[1]), stand_ins(self._stack, self._widths, removed, kept):
+            return self._view(
+                input_ids=batch["input_ids"].to(device), attention_mask=mask, position_ids=positions, use_cache=False
+            ).logits
+
+    def _counted(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Which positions the mean is over, ``[batch, tokens]``: real ones; for the loss, with a real one after them."""
+        real = batch["attention_mask"].bool()
+        if self.objective == "divergence":
+            return real
+        followed = torch.cat([real[:, 1:], torch.zeros_like(real[:, :1])], dim=1)
+        return real & followed
+
+    @torch.inference_mode()
+    def _sum(self, index: int, batch: Mapping[str, Tensor], logits: Tensor) -> float:
+        """The objective summed over the counted tokens of a batch: a few at a time in float32, the sum in float64."""
+        where = self._counted(batch).to(logits.device)
+        if self.objective == "loss":
+            references, compare = batch["input_ids"].to(logits.device).roll(-1, dims=1), _cross_entropy
+        else:
+            references, compare = self._dense_logits(index).to(logits.device), _divergence
+        values = [torch.zeros(0)]
+        for row, (its_logits, its_references) in enumerate(zip(logits, references, strict=True)):
+            chunks = zip(its_logits[where[row]].split(_CHUNK), its_references[where[row]].split(_CHUNK), strict=True)
+            values += [compare(some.float(), others).cpu() for some, others in chunks]
+        require_numbers(self.model, torch.cat(values))
+        return torch.cat(values).double().sum().item()
+
+    def _dense_logits(self, index: int) -> Tensor:
+        """Of one batch, from the state that left the dense model's last layer: they take too much memory to keep."""
+        if self.resumes:
+            return self._logits(self.batches[index], (), [*self._outputs[index][:-1], self._dense[index]])
+        self.forward_passes += 1 / len(self.batches)
+        return self._logits(self.batches[index], (), [])
+
+    def _first_difference(self, removed: frozenset[int]) -> int:
+        return min(removed ^ self.base, default=self.depth) if self.resumes else 0
+
+    def _count(self, removed: frozenset[int], start: int) -> None:
+        self.forward_passes += len(set(range(start, self.depth)) - removed) / self.depth
+
+    def _can_resume(self) -> bool:
+        """Whether a few tokens, resumed behind each layer, give the logits that they give in one pass."""
+        rows = next(batch for batch in self.batches if batch["attention_mask"].any())
+        row = int(rows["attention_mask"].any(1).nonzero()[0])
+        ids = rows["input_ids"][row][rows["attention_mask"][row].bool()][None, :4]
+        sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with torch.inference_mode():
+            expected = self._logits(sample, (), [])
+            for self._whole in (False, True):
+                outputs = self._record(sample, (), [])
+                self._widths = [0 if isinstance(output, Tensor) else len(output) for output in outputs]
+                try:
+                    resumed = [self._logits(sample, (), outputs[:start]) for start in range(1, self.depth + 1)]
+                except Exception:  # something that a skipped layer should have left behind is missing
+                    continue
+                near = (
+                    100 * torch.finfo(expected.dtype).eps * expected.abs().max()
+                )  # GPU kernels may vary from run to run
+                if all((logits - expected).abs().max() <= near for logits in resumed):
+                    return True
+        return False
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``[tokens, vocabulary], [tokens] -> [tokens]``, in nats."""
+    return cross_entropy(logits, targets, reduction="none")
+
+
+def _divergence(logits: Tensor, dense: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the dense distribution, ``[tokens, vocabulary] twice -> [tokens]``, in nats."""
+    log_q, log_p = logits.log_softmax(-1), dense.float().log_softmax(-1)
+    return kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
