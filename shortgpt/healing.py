@@ -71,7 +71,7 @@ def heal(
             output projection that is added to the residual stream (mixtures of experts: use ``kind="linear"``), states
             with NaN or infinity, or what `remove_layers` refuses.
     """
-    _check(kind, sites)
+    check_repair(kind, sites)
     pruned = remove_layers(model, layers)  # refuses what can't be removed, before anything is computed
     targets = _targets(model, pruned, sites)
     check_batches(batches)
@@ -90,7 +90,7 @@ def repair(
     progress: bool = True,
 ) -> PreTrainedModel:
     """Repair `pruned`, which `remove_layers` made of `model` and nobody else holds, on recorded `samples`: see `heal`."""
-    _check(kind, sites)
+    check_repair(kind, sites)
     targets = _targets(model, pruned, sites)
     samples = [sample for sample in samples if sample.real.any()]
     if not samples:
@@ -272,7 +272,7 @@ def _targets(model: PreTrainedModel, pruned: PreTrainedModel, sites: str) -> dic
     return {i: following[i] for i in kept if gaps and i >= gaps[0] and (sites == "all" or i in gaps)}
 
 
-def _check(kind: str, sites: str) -> None:
+def check_repair(kind: str, sites: str) -> None:
     check_choice("kind", kind, KINDS)
     check_choice("sites", sites, SITES)
     if kind == "linear" and sites == "all":

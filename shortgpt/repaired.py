@@ -1,0 +1,70 @@
+"""Choose layers with the repair in the loop: the best layers to remove and repair are not the best to remove.
+
+A linear patch stands for several layers in a row as easily as for one, so contiguous spans gain most from it, and which ones
+can only be found by repairing each. Part of the text fits the patches, the rest judges them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from shortgpt.arguments import check_batches
+from shortgpt.capture import eval_mode, require_numbers
+from shortgpt.choose import check_indices
+from shortgpt.healing import Sample, check_repair, repair
+from shortgpt.layers import decoder_layers
+from shortgpt.placement import input_device
+from shortgpt.pruning import remove_layers
+
+
+def repaired_loss(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    held_back: Iterable[Mapping[str, Tensor]],
+    *,
+    kind: str = "fold",
+    sites: str = "gaps",
+) -> Callable[[Collection[int]], float]:
+    """A function from a set of layers to the loss on `held_back` after removing them and repairing on `batches`.
+
+    The loss is the mean cross entropy per token in nats; infinite for what can't be removed or repaired. The dense states at
+    all depths are kept, ``(layers + 1) * tokens * hidden`` numbers, so that each trial runs the layers next to its gaps only.
+    """
+    check_repair(kind, sites)
+    for some in (batches, held_back):
+        check_batches(some)
+    held_back, depth = list(held_back), len(decoder_layers(model))
+    samples = [Sample(model, batch, range(depth + 1)) for batch in batches]
+
+    def value(removed: Collection[int]) -> float:
+        try:
+            pruned = remove_layers(model, check_indices(removed, depth))
+            repaired = repair(model, pruned, samples, kind=kind, sites=sites, progress=False)
+        except ValueError:
+            return float("inf")
+        return mean_loss(repaired, held_back)
+
+    return value
+
+
+@torch.inference_mode()
+def mean_loss(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> float:
+    """Mean cross entropy of every real token that has a real one before it, in nats."""
+    total, tokens, device = 0.0, 0, input_device(model)
+    with eval_mode(model):
+        for batch in batches:
+            ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+            logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+            scored = (mask[:, 1:] & mask[:, :-1]).bool()
+            losses = cross_entropy(
+                logits[:, :-1][scored].float(), ids[:, 1:][scored].to(logits.device), reduction="none"
+            )
+            require_numbers(model, losses)
+            total, tokens = total + losses.double().sum().item(), tokens + len(losses)
+    return total / tokens
