@@ -32,6 +32,7 @@ from shortgpt.likelihood import perplexity
 from shortgpt.measurement import size
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
+from shortgpt.writing import begin_token
 
 OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))
 
@@ -105,12 +106,8 @@ def evaluate(
             f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
             "`lm_eval ls tasks` lists the harness's own"
         )
-    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
-        raise ValueError(
-            "the tokenizer has no begin and no end token, which the harness needs: set tokenizer.eos_token"
-        )
+    start = begin_token(tokenizer, "the harness")
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
-    start = "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else tokenizer.bos_token or tokenizer.eos_token
     options = dict(
         pretrained=model,
         tokenizer=tokenizer,

@@ -34,6 +34,7 @@ from shortgpt import (
     load,
     perplexity,
     perplexity_table,
+    plan_agreement,
     prune_checkpoint,
     quantize,
     removal_order,
@@ -41,12 +42,14 @@ from shortgpt import (
     remove_layers,
     remove_sublayers,
     repetition,
+    sampled_text,
     save,
     score_layers,
     score_sublayers,
     size,
     span_distances,
     speed,
+    tokens_needed,
     watch_layers,
 )
 from shortgpt.influence import LayerScores
@@ -403,6 +406,17 @@ def gpt2(w):
 
 def long_text(n: int) -> str:
     return "a" * n
+
+
+def endless(model: object) -> object:
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def with_end(w: World) -> object:
+    """The tokenizer with an end token, from which sampling starts."""
+    w.tokenizer.eos_token = "?"
+    return w.tokenizer
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -945,6 +959,78 @@ WRONG: dict[str, list[Row]] = {
             ValueError,
             "not in .*vocabulary of 96",
         ),
+    ],
+    "sampled_text": [
+        *no_model(lambda w, m: sampled_text(m, with_end(w))),
+        *no_tokenizer(lambda w, t: sampled_text(w.model, t)),
+        (
+            "no begin token",
+            lambda w: sampled_text(w.model, w.tokenizer),
+            ValueError,
+            "no begin and no end token, which",
+        ),
+        *bad_count(lambda w, n: sampled_text(w.model, with_end(w), n), "samples"),
+        *bad_count(lambda w, n: sampled_text(w.model, with_end(w), 1, n), "length"),
+        *bad_count(lambda w, n: sampled_text(w.model, with_end(w), batch_size=n), "batch_size"),
+        ("seed", lambda w: sampled_text(w.model, with_end(w), seed=-1), ValueError, "seed must be at least 0"),
+        (
+            "temperature 0",
+            lambda w: sampled_text(w.model, with_end(w), temperature=0),
+            ValueError,
+            "temperature must be above 0 and finite, got 0",
+        ),
+        (
+            "temperature NaN",
+            lambda w: sampled_text(w.model, with_end(w), temperature=float("nan")),
+            ValueError,
+            "temperature must be above 0 and finite, got nan",
+        ),
+        (
+            "temperature in words",
+            lambda w: sampled_text(w.model, with_end(w), temperature="high"),
+            TypeError,
+            "temperature must be a number, got 'high'",
+        ),
+        ("NaN", lambda w: sampled_text(w.broken(), with_end(w), progress=False), ValueError, NAN_LOGITS),
+        ("on meta", lambda w: sampled_text(on_meta(), with_end(w), progress=False), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: sampled_text(endless(gpt2(w)), with_end(w), 1, 300, progress=False),
+            ValueError,
+            "301 tokens .*256 positions",
+        ),
+    ],
+    "plan_agreement": [
+        ("scores alone", lambda w: plan_agreement(w.scores, 2), TypeError, "scores must be a dict from name to scores"),
+        ("a list", lambda w: plan_agreement([w.scores] * 2, 2), TypeError, "scores must be a dict .* got list"),
+        ("a table", lambda w: plan_agreement({"a": w.scores.table}, 2), TypeError, "expected scores .* got DataFrame"),
+        ("one", lambda w: plan_agreement({"a": w.scores}, 2), ValueError, "at least two texts, got 1"),
+        (
+            "another model",
+            lambda w: plan_agreement({"a": w.scores, "b": LayerScores(np.ones((2, 4)), np.ones(2))}, 2),
+            ValueError,
+            "the scores 'b' are of other layers than the first",
+        ),
+        *bad_count(lambda w, n: plan_agreement({"a": w.scores, "b": w.scores}, n), "n"),
+        (
+            "all layers",
+            lambda w: plan_agreement({"a": w.scores, "b": w.scores}, LAYERS),
+            ValueError,
+            f"n must be 1 to {LAYERS - 1} .*, got {LAYERS}",
+        ),
+    ],
+    "tokens_needed": [
+        ("a dict", lambda w: tokens_needed({"a": w.scores}, 2), TypeError, "expected scores .* got dict"),
+        (
+            "one sample",
+            lambda w: tokens_needed(LayerScores(np.ones((1, 4)), np.ones(1)), 2),
+            ValueError,
+            "of one sample only: score at least two",
+        ),
+        *bad_count(lambda w, n: tokens_needed(w.scores, n), "n"),
+        *bad_count(lambda w, n: tokens_needed(w.scores, 2, resamples=n), "resamples"),
+        ("seed", lambda w: tokens_needed(w.scores, 2, seed=-1), ValueError, "seed must be at least 0"),
+        ("all layers", lambda w: tokens_needed(w.scores, LAYERS), ValueError, f"n must be 1 to {LAYERS - 1} "),
     ],
     "repetition": [
         ("None", lambda w: repetition(None), TypeError, "text must be a string, got None"),
