@@ -162,7 +162,7 @@ def _search(run: Run, counts: list[int], seed: int) -> Iterator[Choice]:
         ways = (partial(_scores, "block_influence"), partial(_span, "all"), partial(_baseline, "reverse"))
         starts = [choice for way in ways for choice in way(run, [n], seed)]
         cost.passes -= sum(start.forward_passes for start in starts)
-        possible = [start.layers for start in starts if _can_go(run.model, start.layers)]
+        possible = [start.layers for start in starts if _can_go(run.model, start.layers)][: run.budget]
         best, history = evolve(
             run.trials, run.depth, n, starts=possible, budget=run.budget, seed=seed, progress=run.progress
         )

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batch, check_batches, check_choice, within_positions
@@ -170,7 +169,7 @@ class Trials:
         values = [torch.zeros(0)]
         for row, (its_logits, its_references) in enumerate(zip(logits, references, strict=True)):
             chunks = zip(its_logits[where[row]].split(_CHUNK), its_references[where[row]].split(_CHUNK), strict=True)
-            values += [compare(some.float(), others).cpu() for some, others in chunks]
+            values += [compare(some, others).cpu() for some, others in chunks]
         require_numbers(self.model, torch.cat(values))
         return torch.cat(values).double().sum().item()
 
@@ -215,10 +214,16 @@ class Trials:
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """``[tokens, vocabulary], [tokens] -> [tokens]``, in nats."""
-    return cross_entropy(logits, targets, reduction="none")
+    return -_log_softmax(logits).gather(-1, targets[:, None])[:, 0]
 
 
 def _divergence(logits: Tensor, dense: Tensor) -> Tensor:
     """Kullback-Leibler divergence from the dense distribution, ``[tokens, vocabulary] twice -> [tokens]``, in nats."""
-    log_q, log_p = logits.log_softmax(-1), dense.float().log_softmax(-1)
-    return kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    log_p = _log_softmax(dense)
+    return (log_p.exp() * (log_p - _log_softmax(logits))).sum(-1)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In float32, with the sum that `torch.sum` makes in pairs: torch's own log_softmax adds 50,000 terms one by one."""
+    shifted = logits.float() - logits.float().amax(-1, keepdim=True)
+    return shifted - shifted.exp().sum(-1, keepdim=True).log()

@@ -658,7 +658,6 @@ WRONG: dict[str, list[Row]] = {
         ("negative", lambda w: choose_by(w.model, [w.batch], "search", -1), ValueError, "n must be 0 to 5 .*got -1"),
         ("all", lambda w: choose_by(w.model, [w.batch], "reverse", 6), ValueError, "n must be 0 to 5 .*got 6"),
         *bad_count(lambda w, n: choose_by(w.model, [w.batch], "search", 1, budget=n), "budget"),
-        ("low budget", lambda w: choose_by(w.model, [w.batch], "search", 2, budget=1), ValueError, "number of starts"),
         *bad_count(lambda w, n: choose_by(w.model, [w.batch], "random", 1, seed=n), "seed", least=0),
         (
             "objective",
