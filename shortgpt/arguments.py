@@ -46,8 +46,15 @@ def check_count(name: str, value: object, *, least: int | None = 1) -> int:
 def check_counts(name: str, values: object, *, least: int | None = None) -> list[int]:
     """`values` as a list of ints."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a list of whole numbers, got {shown(values)}")
+        raise TypeError(f"{name} must be a list of whole numbers, for instance [0, 1], got {shown(values)}")
     return [check_count(f"each of {name}", value, least=least) for value in values]
+
+
+def check_some(name: str, values: list) -> list:
+    """`values`, if there are any."""
+    if not values:
+        raise ValueError(f"{name} is empty: give at least one")
+    return values
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:

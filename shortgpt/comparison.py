@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_counts, check_strings, shown
+from shortgpt.arguments import check_counts, check_some, check_strings, shown
 from shortgpt.criteria import BUDGET, SEEDED, WAYS, Run, plan_of
 from shortgpt.pruning import remove_layers
 
@@ -45,8 +45,9 @@ def compare_criteria(
     """
     if not callable(measure):
         raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
-    criteria = check_strings("criteria", criteria)
-    counts, seeds = sorted(set(check_counts("counts", counts))), check_counts("seeds", seeds)
+    criteria = check_some("criteria", check_strings("criteria", criteria))
+    counts = check_some("counts", sorted(set(check_counts("counts", counts))))
+    seeds = check_some("seeds", check_counts("seeds", seeds))
     run = Run(model, batches, criteria, counts, objective, budget, seeds, progress)
     runs = [(criterion, seed) for criterion in criteria for seed in (seeds if criterion in SEEDED else [None])]
     rows, measured = [], {}

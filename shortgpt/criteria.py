@@ -146,14 +146,14 @@ def _one_by_one(run: Run, counts: list[int], seed: int) -> Iterator[Choice]:
     cost = _Cost(run)
     values = leave_one_out(run.trials, run.depth, progress=run.progress)
     order = np.argsort(values, kind="stable").tolist()
-    yield from [cost.choice(order[:n], scores=values) for n in counts]
+    yield from [cost.choice(order[:n], run.trials(order[:n]), values) for n in counts]
 
 
 def _greedy(run: Run, counts: list[int], seed: int) -> Iterator[Choice]:
     cost, order = _Cost(run), []
     for n in counts:
         order = greedy(run.trials, run.depth, n, start=order, progress=run.progress)
-        yield cost.choice(order)
+        yield cost.choice(order, run.trials(order))
 
 
 def _search(run: Run, counts: list[int], seed: int) -> Iterator[Choice]:
@@ -162,9 +162,11 @@ def _search(run: Run, counts: list[int], seed: int) -> Iterator[Choice]:
         ways = (partial(_scores, "block_influence"), partial(_span, "all"), partial(_baseline, "reverse"))
         starts = [choice for way in ways for choice in way(run, [n], seed)]
         cost.passes -= sum(start.forward_passes for start in starts)
-        possible = [start.layers for start in starts if _can_go(run.model, start.layers)]
-        best, _ = evolve(run.trials, run.depth, n, starts=possible, budget=run.budget, seed=seed, progress=run.progress)
-        yield cost.choice(list(best), seed=seed, budget=run.budget)
+        possible = [start.layers for start in starts if _can_go(run.model, start.layers)][: run.budget]
+        best, history = evolve(
+            run.trials, run.depth, n, starts=possible, budget=run.budget, seed=seed, progress=run.progress
+        )
+        yield cost.choice(list(best), history["best"].iloc[-1], seed=seed, budget=run.budget)
 
 
 class _Cost:
@@ -175,11 +177,10 @@ class _Cost:
         run.trials.rebase(())  # so that the cost does not depend on what was tried before
         self.passes, self.evaluations = run.trials.forward_passes - 1, run.trials.evaluations
 
-    def choice(self, layers: list[int], scores: np.ndarray | None = None, **more: int) -> Choice:
-        value = self.run.trials(layers)
+    def choice(self, layers: list[int], value: float, scores: np.ndarray | None = None, **more: int) -> Choice:
         passes, seconds = self.run.trials.forward_passes - self.passes, time.perf_counter() - self.start
         evaluations = self.run.trials.evaluations - self.evaluations
-        search = {"objective": self.run.objective, "value": value, "evaluations": evaluations}
+        search = {"objective": self.run.objective, "value": float(value), "evaluations": evaluations}
         search |= {"forward_passes": passes, "seconds": seconds, **more}
         return Choice(layers, passes, seconds, scores, search)
 

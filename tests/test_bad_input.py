@@ -21,16 +21,20 @@ from conftest import LAYERS, VOCABULARY, build_tiny, random_batch
 import shortgpt
 from shortgpt import (
     PruningPlan,
+    Trials,
     block_influence,
     built_in_text,
     calibration_batches,
+    choose_by,
     choose_layers,
     compare,
+    compare_criteria,
     continue_text,
     decoder_layers,
     describe,
     evaluate,
     hidden_states,
+    leave_one_out,
     load,
     perplexity,
     perplexity_table,
@@ -397,6 +401,7 @@ def bad_folder(call: Callable) -> list[Row]:
 
 NAN = "layer 3 gives hidden states with NaN or infinity \\(dtype torch.float32\\): load"
 NAN_LOGITS = "the model gives logits with NaN \\(dtype torch.float32\\): load"
+NOT_AN_OBJECTIVE = "unknown objective .*: choose one of loss, divergence"
 NOT_A_METRIC = "unknown metric .*: choose one of block_influence, angular_distance, relative_magnitude"
 
 
@@ -565,6 +570,18 @@ WRONG: dict[str, list[Row]] = {
         ),
     ],
     "span_distances": [
+        (
+            "metric",
+            lambda w: span_distances(w.model, [w.batch], metric="relative_magnitude"),
+            ValueError,
+            "unknown metric 'relative_magnitude': choose one of block_influence, angular_distance",
+        ),
+        (
+            "tokens",
+            lambda w: span_distances(w.model, [w.batch], tokens="first"),
+            ValueError,
+            "unknown tokens 'first': choose one of all, last",
+        ),
         *no_model(lambda w, m: span_distances(m, [w.batch])),
         *bad_batches(lambda w, b: span_distances(w.model, b)),
         ("NaN", lambda w: span_distances(w.broken(), [w.batch]), ValueError, NAN),
@@ -614,7 +631,117 @@ WRONG: dict[str, list[Row]] = {
         ("order", lambda w: removal_order(w.scores, "best"), ValueError, "unknown order 'best': choose one of score"),
         *bad_count(lambda w, n: removal_order(w.scores, "random", seed=n), "seed", least=0),
     ],
+    "Trials": [
+        *no_model(lambda w, m: Trials(m, [w.batch])),
+        *bad_batches(lambda w, batches: Trials(w.model, batches)),
+        *bad_layers(lambda w, layers: Trials(w.model, [w.batch])(layers)),
+        *bad_layers(lambda w, layers: Trials(w.model, [w.batch]).rebase(layers)),
+        ("all", lambda w: Trials(w.model, [w.batch])(range(LAYERS)), ValueError, "removing 6 of 6 layers leaves none"),
+        ("objective", lambda w: Trials(w.model, [w.batch], objective="mmlu"), ValueError, NOT_AN_OBJECTIVE),
+        (
+            "one token a sample",
+            lambda w: Trials(w.model, [{k: v[:, :1] for k, v in w.batch.items()}]),
+            ValueError,
+            "no sample has two tokens, so there is none to predict: give longer text",
+        ),
+        ("on meta", lambda w: Trials(on_meta(), [w.batch]), ValueError, NO_WEIGHTS),
+        ("NaN", lambda w: Trials(w.broken(), [w.batch])([2]), ValueError, NAN_LOGITS),
+        ("too long", lambda w: Trials(gpt2(w), [random_batch(1, 257)]), ValueError, "257 tokens .*256 positions"),
+    ],
+    "leave_one_out": [
+        (
+            "no function",
+            lambda w: leave_one_out(w.model.config, 6),
+            TypeError,
+            "value must be a function of the removed",
+        ),
+        ("None", lambda w: leave_one_out(None, 6), TypeError, "for instance Trials\\(...\\), got None"),
+        *bad_count(lambda w, n: leave_one_out(unreachable, n), "depth"),
+    ],
+    "choose_by": [
+        *no_model(lambda w, m: choose_by(m, [w.batch], "greedy", 1)),
+        *bad_batches(lambda w, batches: choose_by(w.model, batches, "reverse", 1)),
+        ("criterion", lambda w: choose_by(w.model, [w.batch], "score", 1), ValueError, "unknown criterion 'score': .*"),
+        (
+            "no criterion",
+            lambda w: choose_by(w.model, [w.batch], None, 1),
+            ValueError,
+            "unknown criterion None: choose",
+        ),
+        *bad_count(lambda w, n: choose_by(w.model, [w.batch], "search", n), "n", least=0)[:-1],
+        ("negative", lambda w: choose_by(w.model, [w.batch], "search", -1), ValueError, "n must be 0 to 5 .*got -1"),
+        ("all", lambda w: choose_by(w.model, [w.batch], "reverse", 6), ValueError, "n must be 0 to 5 .*got 6"),
+        *bad_count(lambda w, n: choose_by(w.model, [w.batch], "search", 1, budget=n), "budget"),
+        *bad_count(lambda w, n: choose_by(w.model, [w.batch], "random", 1, seed=n), "seed", least=0),
+        (
+            "objective",
+            lambda w: choose_by(w.model, [w.batch], "greedy", 1, objective=None),
+            ValueError,
+            "unknown objective None",
+        ),
+        ("NaN state", lambda w: choose_by(w.broken(), [w.batch], "block_influence_iterative", 1), ValueError, NAN),
+        ("NaN", lambda w: choose_by(w.broken(), [w.batch], "greedy", 1), ValueError, NAN_LOGITS),
+    ],
+    "compare_criteria": [
+        *no_model(lambda w, m: compare_criteria(m, [w.batch], [1], ["reverse"], unreachable)),
+        *bad_batches(lambda w, batches: compare_criteria(w.model, batches, [1], ["reverse"], unreachable)),
+        (
+            "measure",
+            lambda w: compare_criteria(w.model, [w.batch], [1], ["reverse"], "perplexity"),
+            TypeError,
+            "measure must be a function .*'perplexity'",
+        ),
+        (
+            "one name",
+            lambda w: compare_criteria(w.model, [w.batch], [1], "reverse", unreachable),
+            TypeError,
+            "criteria must be a list of strings, got 'reverse'",
+        ),
+        (
+            "criterion",
+            lambda w: compare_criteria(w.model, [w.batch], [1], ["reverse", "x"], unreachable),
+            ValueError,
+            "unknown criterion 'x': choose one of random, ",
+        ),
+        (
+            "one count",
+            lambda w: compare_criteria(w.model, [w.batch], 1, ["reverse"], unreachable),
+            TypeError,
+            "counts must be a list of whole numbers, .*got 1",
+        ),
+        (
+            "count",
+            lambda w: compare_criteria(w.model, [w.batch], [1, 6], ["reverse"], unreachable),
+            ValueError,
+            "n must be 0 to 5 .*got 6",
+        ),
+        (
+            "no counts",
+            lambda w: compare_criteria(w.model, [w.batch], [], ["greedy"], unreachable),
+            ValueError,
+            "counts is empty: give at least one",
+        ),
+        (
+            "seeds",
+            lambda w: compare_criteria(w.model, [w.batch], [1], ["random"], unreachable, seeds=[-1]),
+            ValueError,
+            "seed must be at least 0, got -1",
+        ),
+        (
+            "one seed",
+            lambda w: compare_criteria(w.model, [w.batch], [1], ["random"], unreachable, seeds=0),
+            TypeError,
+            "seeds must be a list of whole numbers.*got 0",
+        ),
+        (
+            "no seeds",
+            lambda w: compare_criteria(w.model, [w.batch], [1], ["random"], unreachable, seeds=()),
+            ValueError,
+            "seeds is empty: give at least one",
+        ),
+    ],
     "PruningPlan": [
+        ("search", lambda w: PruningPlan(6, (1,), search=[3]), TypeError, "search must be a dict .*got list"),
         *bad_layers(lambda w, layers: PruningPlan(LAYERS, layers)),
         *bad_count(lambda w, n: PruningPlan(n, ()), "layers"),
         ("all", lambda w: PruningPlan(2, (0, 1)), ValueError, "removing 2 of 2 layers leaves none: keep at least one"),
@@ -1159,6 +1286,8 @@ def test_a_wrong_call_is_one_sentence_and_changes_nothing(name, call, kind, says
 
 # ---- right calls leave no trace either -------------------------------------------------------------------------------
 MEASURES = {
+    "Trials": lambda w, m: Trials(m, [w.batch])([1]),
+    "choose_by": lambda w, m: choose_by(m, [w.batch], "greedy", 2).search["value"],
     "hidden_states": lambda w, m: hidden_states(m, w.batch).numpy(),
     "score_layers": lambda w, m: score_layers(m, [w.batch], progress=False).sums,
     "score_sublayers": lambda w, m: score_sublayers(m, [w.batch], progress=False)["ffn"].sums,

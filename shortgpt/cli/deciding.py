@@ -15,7 +15,12 @@ from shortgpt.cli.options import DEFAULT, Calibration, Loading, Metric, parse_la
 if TYPE_CHECKING:
     from shortgpt.choose import PruningPlan
 
-Order = StrEnum("Order", ["score", "reverse", "sequential", "random"])
+BASELINES = ("reverse", "sequential", "random")
+_CRITERIA = (  # the rest of criteria.CRITERIA, which is slow to import
+    *("relative_magnitude", "block_influence", "block_influence_iterative", "angular_span", "angular_span_all_tokens"),
+    *("leave_one_out", "greedy", "search"),
+)
+Order = StrEnum("Order", ["score", *BASELINES, *_CRITERIA])
 Kind = StrEnum("Kind", ["attention", "ffn"])
 
 
@@ -47,7 +52,7 @@ class Wish:
             )
         if self.sublayers and (self.plan or self.on_disk or self.order != "score"):
             raise typer.BadParameter("--sublayers goes with -n, --ratio or --layers only")
-        if self.on_disk and self.order == "score" and given[0] in ("-n", "--ratio"):
+        if self.on_disk and self.order not in BASELINES and given[0] in ("-n", "--ratio"):
             raise typer.BadParameter(
                 "--on-disk never builds the model, so it can't score: write a plan first (--plan-only), or give --layers"
             )
@@ -62,13 +67,20 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[Prun
         name, loading = _model_of(plan, wish, loading)
         return plan, name, loading, None
     name = wish.model or DEFAULT
-    if wish.layers is None and wish.order == "score":
+    if wish.layers is None and wish.order not in BASELINES:
+        from shortgpt.criteria import choose_by
         from shortgpt.influence import score_layers
+        from shortgpt.layers import decoder_layers
 
         documents = calibration.documents()
         model, tokenizer = loading.load(name)
-        scores = score_layers(model, calibration.batches(tokenizer, documents), metric=wish.metric)
-        return choose_layers(scores, wish.n, ratio=wish.ratio), name, loading, (model, tokenizer)
+        batches = calibration.batches(tokenizer, documents)
+        if wish.order == "score":
+            plan = choose_layers(score_layers(model, batches, metric=wish.metric), wish.n, ratio=wish.ratio)
+        else:
+            n = wish.n if wish.n is not None else round(wish.ratio * len(decoder_layers(model)))
+            plan = choose_by(model, batches, wish.order, n, seed=calibration.seed)
+        return plan, name, loading, (model, tokenizer)
     return _without_reading(wish, name, loading, calibration.seed), name, loading, None
 
 

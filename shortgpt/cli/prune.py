@@ -50,7 +50,12 @@ def prune(
     layers: Annotated[str | None, _choice("Or these layers: 3,4,8-10.", metavar="LIST")] = None,
     plan: Annotated[Path | None, _choice("Or those of a plan, pruning_plan.json.", metavar="FILE")] = None,
     order: Annotated[
-        Order, _choice("score: lowest first; baselines: reverse, sequential, random (--seed).", metavar="NAME")
+        Order,
+        _choice(
+            "score: lowest first; by trying: leave_one_out, greedy, search; angular_span, block_influence_iterative, …; "
+            "baselines: reverse, sequential, random (--seed).",
+            metavar="NAME",
+        ),
     ] = Order.score,
     metric: MetricOption = Metric.block_influence,
     sublayers: Annotated[
@@ -78,7 +83,8 @@ def prune(
         shortgpt prune ./by_hand --model ./my_model --layers 3,4,8-10
 
     Decide first, then prune a checkpoint of any size file by file, or hand the plan to other tools. --on-disk needs a
-    local folder and can't score: it takes --plan, --layers or a baseline order.
+    local folder and can't score: it takes --plan, --layers or a baseline order. --order greedy and search run the text
+    through many pruned models: give them little of it (--samples 8 --length 256).
 
         shortgpt prune --plan-only plan.json --model ./big -n 8
         shortgpt prune ./smaller --model ./big --plan plan.json --on-disk
