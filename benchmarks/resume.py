@@ -20,6 +20,8 @@ from contextlib import contextmanager
 
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -47,7 +49,7 @@ class Stopwatch:
         """From now on, let the head of `model` report to this watch."""
         head, forward = model.get_output_embeddings(), model.get_output_embeddings().forward
 
-        def timed(states: torch.Tensor) -> torch.Tensor:
+        def timed(states: Tensor) -> Tensor:
             with self.running("head"):
                 return forward(states)
 
@@ -65,11 +67,13 @@ def measure(model: PreTrainedModel, batch: dict, repeat: int) -> Iterator[Row]:
     """Both ways through all layers; then the largest difference between their losses."""
     from shortgpt import Trials, decoder_layers, remove_layers
 
-    ids, watches = batch["input_ids"], {way: Stopwatch(way, repeat) for way in WAYS}
+    next_ids, watches = batch["input_ids"][:, 1:].flatten(), {way: Stopwatch(way, repeat) for way in WAYS}
 
-    def loss(pruned: PreTrainedModel) -> float:
-        logits = pruned(**batch, use_cache=False).logits[:, :-1]
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).item()
+    def loss(pruned: PreTrainedModel) -> Tensor:
+        """As usual in float32; gives the logits, from which the loss to compare with is taken in float64, not timed."""
+        logits = pruned(**batch, use_cache=False).logits[:, :-1].flatten(0, 1)
+        cross_entropy(logits, next_ids).item()
+        return logits
 
     loss(model)  # warm-up
     with watches["resumed"].running():
@@ -79,7 +83,7 @@ def measure(model: PreTrainedModel, batch: dict, repeat: int) -> Iterator[Row]:
     for layer in tqdm(range(len(decoder_layers(model))), desc="leaving out each layer, both ways", unit="layer"):
         pruned = remove_layers(model, [layer])
         watches["separate"].time_head(pruned)
-        ways: dict[str, Callable[[], float]] = {
+        ways: dict[str, Callable[[], Tensor | float]] = {
             "separate": lambda p=pruned: loss(p),
             "resumed": lambda i=layer: trials([i]),
         }
@@ -87,7 +91,8 @@ def measure(model: PreTrainedModel, batch: dict, repeat: int) -> Iterator[Row]:
         for way in WAYS if layer % 2 else reversed(WAYS):
             with watches[way].running():
                 found[way] = ways[way]()
-        worst = max(worst, abs(found["separate"] - found["resumed"]))
+        expected = cross_entropy(found["separate"].double(), next_ids).item()
+        worst = max(worst, abs(expected - found["resumed"]))
     for watch in watches.values():
         yield from watch.rows()
     row = {"way": "resumed", "part": PARTS[0], "repeat": repeat}

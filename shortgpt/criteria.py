@@ -43,9 +43,19 @@ class Choice:
 
 
 class Run:
-    """What all criteria need: the arguments, checked; a clock; and one `Trials` for those that try."""
+    """What all criteria need: the arguments, checked, and one `Trials` for those that try."""
 
-    def __init__(self, model, batches, criteria, counts, objective, budget, seeds, progress) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        batches: Iterable[Mapping[str, Tensor]],
+        criteria: Iterable[str],
+        counts: Iterable[int],
+        objective: str,
+        budget: int,
+        seeds: Iterable[int],
+        progress: bool,
+    ) -> None:
         depth = len(decoder_layers(model))
         for criterion in criteria:
             check_choice("criterion", criterion, CRITERIA)
@@ -62,7 +72,10 @@ class Run:
 
     @cached_property
     def trials(self) -> Trials:
-        return Trials(self.model, self.batches, objective=self.objective)
+        start = time.perf_counter()
+        trials = Trials(self.model, self.batches, objective=self.objective)
+        self.dense_seconds = time.perf_counter() - start
+        return trials
 
 
 def choose_by(
@@ -173,8 +186,8 @@ class _Cost:
     """What the trials of a run cost since this was made; the dense pass that all trials need is included."""
 
     def __init__(self, run: Run) -> None:
-        self.start, self.run = time.perf_counter(), run
         run.trials.rebase(())  # so that the cost does not depend on what was tried before
+        self.start, self.run = time.perf_counter() - run.dense_seconds, run
         self.passes, self.evaluations = run.trials.forward_passes - 1, run.trials.evaluations
 
     def choice(self, layers: list[int], value: float, scores: np.ndarray | None = None, **more: int) -> Choice:

@@ -19,7 +19,7 @@ from shortgpt.choose import check_indices
 
 Value = Callable[[Collection[int]], float]
 Removed = tuple[int, ...]  # ascending
-_FITTED = 0.7  # the share of exchanges that are proposed, not drawn
+_FITTED = 0.8  # the share of exchanges that are proposed, not drawn
 
 
 def leave_one_out(value: Value, depth: int, *, progress: bool = True) -> np.ndarray:

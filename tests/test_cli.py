@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 from shortgpt import PruningPlan, calibration_batches, choose_layers, load, score_layers
 from shortgpt.cli import app
+from shortgpt.cli.deciding import Order
 from shortgpt.cli.options import Dtype, Language, Metric, parse_layers, parse_max_memory
 from shortgpt.cli.run import calm_libraries, help_text, sentence
+from shortgpt.criteria import CRITERIA
 from shortgpt.influence import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -111,6 +113,16 @@ def test_every_way_to_choose_gives_a_checkpoint_that_plain_transformers_reloads(
     assert AutoModelForCausalLM.from_pretrained("small").config.num_hidden_layers == LAYERS - 3
     assert PruningPlan.from_json("small/pruning_plan.json").removed == tuple(done["removed"])
     assert data("info", "small")["removed_layers"] == sorted(done["removed"])
+
+
+def test_the_command_offers_every_criterion(folder):
+    assert {*Order} == {"score", *CRITERIA}
+    options = ("--model", "model", "--text", "text.txt", "--samples", 2, "--length", 16)
+    for order in [*CRITERIA[3:]]:
+        ok("prune", "--plan-only", "by.json", *options, "--ratio", 0.25, "--order", order)
+        plan = PruningPlan.from_json("by.json")
+        assert plan.criterion == order and len(plan.removed) == round(0.25 * LAYERS) and plan.calibration
+        Path("by.json").unlink()
 
 
 def test_a_plan_names_its_model_and_gives_the_same_on_disk_and_in_memory(folder):
@@ -226,6 +238,7 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("prune --model model -n 1", "name the OUTPUT folder"),
         ("prune out --plan-only plan2.json --model model -n 1", "leave OUTPUT out"),
         ("prune out --model model -n 1 --on-disk", "can't score"),
+        ("prune out --model model -n 1 --on-disk --order greedy", "can't score"),
         ("prune out --model model --layers 1,x", "is not a list of layers"),
         ("prune out --model model --layers 1 --order random", "give one of the two"),
         ("prune out --plan plan.json --sublayers ffn", "--sublayers goes with"),

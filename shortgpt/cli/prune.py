@@ -52,7 +52,7 @@ def prune(
     order: Annotated[
         Order,
         _choice(
-            "score: lowest first; by trying: leave_one_out, greedy, search; angular_span, block_influence_iterative, …; "
+            "score: lowest first; by trying: leave_one_out, greedy, search; or any other of criteria.CRITERIA; "
             "baselines: reverse, sequential, random (--seed).",
             metavar="NAME",
         ),
