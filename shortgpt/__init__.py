@@ -30,6 +30,7 @@ _HOME = {
     "compare_criteria": "comparison",
     "remove_layers": "pruning",
     "heal": "healing",
+    "choose_repaired": "repaired",
     "remove_sublayers": "sublayers",
     "score_sublayers": "sublayers",
     "save": "saving",
