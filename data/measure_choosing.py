@@ -38,7 +38,8 @@ CHOSEN = Path(__file__).parent / "chosen.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
 LIMITS = {"grammar": 160, "last_word": 60}  # items: standard errors of about 2.5 and 6 points
 SEEDS = (0, 1, 2)
-BUDGET = 80  # trials of a search; of one with repair in the loop, which cost more each, half
+BUDGET = 80  # trials of a search
+REPAIRED_BUDGET = 16  # of a search with repair in the loop, which cost several times as much each
 TRIAL_TEXT = {"samples": 4, "length": 256}  # for criteria that try; scores and spans read the whole calibration part
 REPAIR_TEXT = {"samples": 12}  # of 512 tokens
 TRYING = ("leave_one_out", "greedy", "search")
@@ -58,7 +59,7 @@ def choose(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> pd.Dat
         print(tables[-1].to_string(), flush=True)
     text = calibration_batches(tokenizer, samples=8, length=256, batch_size=2)
     for n in COUNTS:
-        plan = choose_repaired(model, text, n, budget=BUDGET // 2, progress=False)
+        plan = choose_repaired(model, text, n, budget=REPAIRED_BUDGET, progress=False)
         row = {
             "criterion": "repaired_search",
             "seed": 0,
