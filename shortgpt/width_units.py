@@ -34,8 +34,8 @@ def width_scores(
     """Scores of the ``"channels"`` or ``"heads"`` (key-value groups), float64 ``[layers, units]``: see `remove_channels`."""
     check_choice("kind", kind, ("channels", "heads"))
     check_choice("scores", scores, SCORES)
-    if scores == "activation" and batches is None:
-        raise ValueError('scores="activation" needs batches: calibration_batches() gives them')
+    if scores == "activation":
+        check_batches(batches)
     widths = [find_width(model, i, kind) for i in range(len(decoder_layers(model)))]
     squares = (
         [width.weights_squared() for width in widths]
@@ -125,7 +125,6 @@ def find_width(model: PreTrainedModel, i: int, kind: str) -> Width:
 @torch.no_grad()
 def _mean_squares(model: PreTrainedModel, widths: Sequence[Width], batches: Iterable) -> list[np.ndarray]:
     """Mean square of each input of the output projections over real tokens, float64 ``[inner width]`` a layer."""
-    check_batches(batches)
     sums, tokens, now = [0.0] * len(widths), 0, {}
 
     def watch(i: int) -> Callable:

@@ -683,7 +683,7 @@ WRONG: dict[str, list[Row]] = {
             ValueError,
             "unknown scores 'taylor': .*magnitude",
         ),
-        ("no batches", lambda w: remove_channels(w.model, 1, scores="activation"), ValueError, "needs batches"),
+        ("no batches", lambda w: remove_channels(w.model, 1, scores="activation"), TypeError, "batches must be a list"),
         *bad_batches(lambda w, b: remove_channels(w.model, 1, scores="activation", batches=b)),
     ],
     "remove_heads": [
@@ -700,7 +700,7 @@ WRONG: dict[str, list[Row]] = {
             ValueError,
             "unknown scores 'taylor': .*magnitude",
         ),
-        ("no batches", lambda w: remove_heads(w.model, 1, scores="activation"), ValueError, "needs batches"),
+        ("no batches", lambda w: remove_heads(w.model, 1, scores="activation"), TypeError, "batches must be a list"),
         *bad_batches(lambda w, b: remove_heads(w.model, 1, scores="activation", batches=b)),
     ],
     "width_scores": [
