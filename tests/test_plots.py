@@ -136,3 +136,41 @@ def test_the_explorer_uses_only_what_ipywidgets_7_has():
     assert not removed.continuous_update
     source = Path(widgets.__file__).read_text()
     assert not [name for name in ("TagsInput", "Stack", "ColorsInput", "set_title") if name in source]
+
+
+def test_the_verdict_names_the_best_and_the_rivals_of_the_same_size():
+    from shortgpt.widgets import verdict
+
+    tried = {(1, 2): 3.0, (2, 4): 2.0, (3,): 1.0, (4, 5): 2.5}
+    sentence = verdict(tried, [2, 1], {"BI": [5, 4], "other": [3]})
+    assert "(1, 2) perplexity is 20.1" in sentence and "7.4 (2, 4)" in sentence
+    assert "BI: 12.2, which you do not beat" in sentence and "other" not in sentence
+    assert "which you beat" in verdict(tried, [4, 2], {"BI": [4, 5]})
+
+
+def test_picking_explorer_values_what_is_pressed_once_and_offers_the_plans():
+    from shortgpt.widgets import picking_explorer
+
+    asked = []
+
+    def value(picked):
+        asked.append(tuple(picked))
+        return 1.0 + len(asked)
+
+    box = picking_explorer(value, 6, {"BI": [1, 3]})
+    buttons = [button for row in box.children[:-2] for button in row.children]
+    attempt, plan = box.children[-2].children
+    says = box.children[-1]
+    assert [button.description for button in buttons] == list("012345")
+    buttons[0].value = buttons[2].value = True
+    attempt.click()
+    assert asked == [(0, 2), (1, 3)] and "which you beat" in says.value
+    attempt.click()
+    assert len(asked) == 2
+    plan.click()
+    assert [button.value for button in buttons] == [False, True, False, True, False, False] and len(asked) == 2
+    assert "(1, 3) perplexity is 20.1" in says.value
+    for button in buttons:
+        button.value = True
+    attempt.click()
+    assert "has to stay" in says.value and len(asked) == 2
