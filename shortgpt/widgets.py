@@ -67,7 +67,7 @@ def verdict(tried: dict[tuple[int, ...], float], picked: Collection[int], plans:
     """One sentence on the set `picked`, whose loss is in `tried`: its perplexity, the best of its size, the rival plans.
 
     Args:
-        tried: loss in nats of every set valued so far, keyed by its layers in ascending order; `picked` and `plans` among them.
+        tried: loss in nats of every set valued so far, by its layers in ascending order; `picked` and `plans` among them.
         plans: what algorithms choose, by name; those of another size are left out.
     """
     key = tuple(sorted(picked))
