@@ -109,4 +109,322 @@ budgets = pd.DataFrame({f"as much as {n} layers": equal_parameters(model, n) for
 budgets
 
 # %% [markdown]
-# (filled when the width module is there)
+# The five ways as a picture. Each column is a layer, with its attention below and its FFN above, as tall as their parameters. *Look at* which columns stay whole.
+
+# %%
+@@PICTURE@@
+
+# %% [markdown]
+# Layers and sublayers are cuts in **depth**: what stays is exactly what it was. Heads and channels are cuts in **width**: every layer loses a share, and no branch is what it was. A *channel* is one of the numbers between the matrices of the FFN. A head that goes takes its part of the query and output matrices along; since query heads share keys and values, whole groups go.
+
+# %% [markdown]
+# ## 2. What should go?
+#
+# For layers we have Block Influence. `score_sublayers` asks the same question of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
+
+# %%
+batches = calibration_batches(tokenizer, samples=6)
+scores = {"layers": score_layers(model, batches, progress=False)}
+scores |= score_sublayers(model, batches, progress=False)
+lowest = {kind: removal_order(each) for kind, each in scores.items()}
+for kind, order in lowest.items():
+    print(f"{kind}: lowest scores at {', '.join(map(str, order[:6]))}")
+
+# %%
+fig, ax = plt.subplots(figsize=(9, 3.4), layout="constrained")
+for (kind, each), marker, style, colour in zip(scores.items(), MARKERS, ("-", "--", ":"), PALETTE, strict=False):
+    ax.plot(each.table["layer"], each.table["score"], marker + style, color=colour, markersize=5, label=kind)
+ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)", xticks=range(0, depth, 5))
+plain_log_ticks(ax)
+ax.legend()
+plt.show()
+attention, ffn = (scores[kind].table["score"] for kind in ("attention", "ffn"))
+print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state less than the FFN does. "
+      f"In the last layer the two have {attention.iloc[-1]:.3f} and {ffn.iloc[-1]:.3f}.")  # fmt: skip
+
+# %% [markdown]
+# In most layers it is the FFN that turns the state. Remember the last layer for section 6: its attention is among the quietest of all, and its FFN is the loudest but one.
+#
+# Heads and channels need a score as well, and we try two. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state? Both are computed inside `remove_heads` and `remove_channels`.
+
+# %% [markdown]
+# ## 3. Equal parameters: which hurts least?
+#
+# Seven models, each without as many parameters as three layers have.
+
+# %%
+@@CUT@@
+
+# %% [markdown]
+# *Predict* the order of the seven before you run the next cell. The text is short, so look at large differences only: the beginnings of four documents that no score has seen.
+
+# %%
+documents = built_in_text("perplexity").query("genre in ['encyclopedic', 'news', 'science', 'story']")
+texts = [text[:1200] for text in documents.groupby("genre").head(1)["text"]]
+candidates = {"dense": model} | cut(3)
+rows = [
+    {"removed": name, "parameters": size(m)["parameters"], "perplexity": perplexity(m, tokenizer, texts)}
+    for name, m in candidates.items()
+]
+live = pd.DataFrame(rows).set_index("removed")
+live.assign(times_dense=live["perplexity"] / live.loc["dense", "perplexity"]).round(2)
+
+# %%
+ordered = live.drop("dense").sort_values("perplexity")
+is_width = ordered.index.str.contains(",")
+fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+for chosen, label, hatch, colour in ((~is_width, "depth", "", PALETTE[0]), (is_width, "width", "///", PALETTE[1])):
+    places = np.flatnonzero(chosen)
+    ax.barh(places, ordered["perplexity"][chosen], color=colour, hatch=hatch, edgecolor="black", label=label)
+ax.set_yticks(range(len(ordered)), ordered.index)
+ax.axvline(live.loc["dense", "perplexity"], color="black", linestyle=":", label="dense")
+ax.set(xscale="log", xlabel="perplexity (log scale)")
+ax.invert_yaxis()
+plain_log_ticks(ax, "x")
+ax.legend()
+plt.show()
+print("From best to worst: " + ", ".join(f"{name} {value:,.0f}" for name, value in ordered["perplexity"].items()) + ".")
+
+# %% [markdown]
+# @@READ3@@
+
+# %% [markdown]
+# ### Where does the error come in?
+#
+# A reason is worth more than a ranking. Let the dense and a pruned model read the same text, and measure after every layer how far apart their hidden states are: the length of the difference in percent of the length of the dense state.
+
+# %%
+ids = tokenizer(texts[0], return_tensors="pt")["input_ids"]  # [1, tokens]
+
+
+@torch.inference_mode()
+def states_of(model, numbers) -> dict:
+    """After each layer, by its number in the dense model: hidden states [tokens, hidden]."""
+    states = {}
+    with watch_layers(model, lambda i, x_in, x_out: states.__setitem__(numbers[i], x_out[0, 1:])):  # not the sink
+        model(input_ids=ids)
+    return states
+
+
+reference = states_of(model, range(depth))
+distance = {}
+for name, m in candidates.items():
+    numbers = [i for i in range(depth) if name != "layers" or i not in lowest["layers"][:3]]
+    states = states_of(m, numbers)
+    distance[name] = {i: 100 * ((x - reference[i]).norm(dim=-1) / reference[i].norm(dim=-1)).mean().item() for i, x in states.items()}
+
+# %%
+error = pd.DataFrame(distance).drop(columns="dense")
+fig, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
+for i, (name, column) in enumerate(error.items()):
+    column = column.dropna()
+    ax.plot(column.index, column, marker=MARKERS[i], markersize=4, linestyle="--" if "," in name else "-", color=PALETTE[i], label=name)
+ax.set(xlabel="after layer (number in the dense model)", ylabel="distance from the dense state (%)", xticks=range(0, depth, 5))
+ax.legend(ncols=2, fontsize=9)
+plt.show()
+first, last = error.loc[0], error.iloc[-1]
+print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models are still exactly where the dense one is. "
+      f"After the last layer the distances run from {last.min():.0f} % ({last.idxmin()}) to {last.max():.0f} % ({last.idxmax()}).")  # fmt: skip
+
+# %% [markdown]
+# @@READERR@@
+
+# %% [markdown]
+# ## 4. The full comparison
+#
+# Three sizes, all of the English perplexity part, standard errors: that takes about half an hour, so `python data/measure_width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
+
+# %%
+full = pd.read_csv(shortgpt.calibration.data_folder() / "width.csv")
+dense = full[full["removed"] == "dense"].iloc[0]
+pruned = full[full["removed"] != "dense"].assign(percent=lambda t: 100 * (1 - t["parameters"] / dense["parameters"]))
+pruned.pivot(index="removed", columns="layers", values="times_dense").round(2).sort_values(3)
+
+# %%
+def panel(ax, column: str, errors: str) -> None:
+    """A line for each kind of removal, with error bars of one standard error."""
+    for i, (name, rows) in enumerate(pruned.groupby("removed", sort=False)):
+        style = MARKERS[i] + ("--" if "," in name else "-")
+        ax.errorbar(rows["percent"], rows[column], rows[errors], fmt=style, capsize=3, color=PALETTE[i], label=name)
+    ax.set(xlabel="parameters removed (% of the whole model)")
+
+
+fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+panel(ax, "times_dense", "times_dense_error")
+ax.axhline(1, color="black", linestyle=":")
+ax.set(yscale="log", ylabel="perplexity, times the dense one (log scale)")
+plain_log_ticks(ax)
+ax.legend(fontsize=9)
+plt.show()
+for n, rows in pruned.groupby("layers"):
+    best, second = rows.nsmallest(2, "times_dense").itertuples()
+    print(f"As much as {n} layers: {best.removed} multiply perplexity by {best.times_dense:.2f} ± {best.times_dense_error:.2f}, "
+          f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
+
+# %% [markdown]
+# @@READ4@@
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+panel(ax, "grammar", "grammar_error")
+ax.axhline(dense["grammar"], color="black", linestyle=":")
+ax.axhline(50, color="black", linestyle="--", linewidth=1)
+ax.text(pruned["percent"].max(), 50, "guessing", ha="right", va="bottom")
+ax.text(pruned["percent"].max(), dense["grammar"], "dense", ha="right", va="bottom")
+ax.set(ylabel="grammar (% right)")
+ax.legend(fontsize=9, ncols=2)
+plt.show()
+three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_values(ascending=False)
+print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
+
+# %% [markdown]
+# @@READACC@@
+
+# %% [markdown]
+# ## 5. What one gets for it: time and memory
+#
+# Pruning has a purpose. Equal parameters mean about equal arithmetic for one token, so a naive forecast is: all of these models are equally fast. *Predict:* is it so when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take the larger cut, as much as six layers, since the differences are then larger.
+
+# %% tags=["volatile"]
+large = {"dense": model} | {name: m for name, m in cut(6).items() if "magnitude" not in name}
+rates = pd.DataFrame({
+    name: speed(m, prompt_tokens=256, new_tokens=16, repeats=3).set_index("phase")["tokens_per_second"] for name, m in large.items()
+}).T  # fmt: skip
+faster = rates / rates.loc["dense"]
+ax = faster.drop("dense").plot.barh(figsize=(8, 3.4), color=PALETTE[:2], edgecolor="black", width=0.75)
+plt.setp(ax.containers[1], hatch="///")
+ax.axvline(1, color="black", linestyle=":")
+ax.invert_yaxis()
+ax.set(xlabel="speed, times the dense one")
+plt.tight_layout()
+plt.show()
+print("Times as fast as dense (prefill, decode): " + ", ".join(f"{name} {row.prefill:.2f}, {row.decode:.2f}" for name, row in faster.drop("dense").iterrows()) + ".")
+
+# %% [markdown]
+# @@READSPEED@@
+
+# %% [markdown]
+# Memory has two parts. Weights are the same for all, since that was the rule of the game. The **key-value cache** isn't: while a model writes, every attention keeps a key and a value for every token read so far. We run the models on 512 tokens and count the bytes that are really kept.
+
+# %%
+long = torch.randint(1000, (1, 512), generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def cache_bytes(model) -> int:
+    layers = model(input_ids=long, use_cache=True).past_key_values.layers
+    held = [t for layer in layers for t in (getattr(layer, "keys", None), getattr(layer, "values", None)) if t is not None]
+    return sum(t.numel() * t.element_size() for t in held)
+
+
+memory = pd.DataFrame({
+    name: {"weights (MB)": 4 * size(m)["parameters"] / 1e6, "cache (kB a token)": cache_bytes(m) / long.numel() / 1e3}
+    for name, m in large.items()
+}).T  # fmt: skip
+memory.round(1)
+
+# %% [markdown]
+# @@READCACHE@@
+
+# %% [markdown]
+# ## 6. The last layer, in pieces
+#
+# Table 1 of the paper takes the last layer of Llama-2-7B apart. BI theory, that deep layers repeat each other, would have it removed first; yet it must stay. Which part of it is needed? We do the same, and set our numbers beside theirs, each relative to its own dense model. (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts.)
+
+# %%
+last = depth - 1
+ours = {
+    "none": model,
+    "whole last layer": remove_layers(model, [last]),
+    "its attention": remove_sublayers(model, attention=[last]),
+    "its FFN": remove_sublayers(model, ffn=[last]),
+}
+ours = pd.Series({name: perplexity(m, tokenizer, texts) for name, m in ours.items()})
+paper = shortgpt.calibration.data_folder() / "paper"
+theirs = pd.read_csv(paper / "table1_last_layer.csv").set_index("removed")["ppl"]
+table1 = pd.DataFrame({"Llama-2-7B (the paper)": theirs, "our model": ours}).loc[ours.index]
+table1.round(2)
+
+# %%
+relative = (table1 / table1.loc["none"]).drop("none")
+ax = relative.plot.bar(figsize=(8, 3.4), rot=0, color=PALETTE[:2], edgecolor="black", width=0.7)
+plt.setp(ax.containers[1], hatch="///")
+for bars in ax.containers:
+    ax.bar_label(bars, fmt="× %.2f")
+ax.axhline(1, color="black", linestyle=":")
+ax.set(yscale="log", ylabel="perplexity,\ntimes the dense one (log scale)", xlabel="removed", ylim=(0.8, 12))
+plain_log_ticks(ax)
+plt.tight_layout()
+plt.show()
+print(f"Without the attention of the last layer: times {relative.loc['its attention'].iloc[0]:.2f} in the paper, {relative.loc['its attention'].iloc[1]:.2f} here. "
+      f"Without its FFN: times {relative.loc['its FFN'].iloc[0]:.2f} and {relative.loc['its FFN'].iloc[1]:.2f}.")  # fmt: skip
+
+# %% [markdown]
+# Two models of very different size, two kinds of text, and the same picture: of the last layer, attention can go for almost nothing, and nearly all that the layer is worth is in its FFN. By then every token has gathered what it needs from the others. What remains is to turn the hidden state into something from which the next *token* can be read off, and that is work on each token alone, which is what an FFN does. The paper puts it this way: the last FFN acts as a part of the classifier. (Here is also a case where removing a part beats removing a layer: `remove_sublayers` can take the attention and leave the FFN.)
+
+# %% [markdown]
+# ## 7. The paper's comparison
+#
+# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers into one). The first two cut width, the last two depth. **These are the paper's models, not ours.** *Look at* which two bars of each group are high.
+
+# %%
+table2 = pd.read_csv(paper / "table2_summary.csv").pivot(index="model", columns="method", values="retention_percent")
+table2 = table2.loc[["Llama-2-7B", "Llama-2-13B", "Baichuan2-7B", "Baichuan2-13B"], ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT"]]
+ax = table2.plot.bar(figsize=(9, 3.6), rot=0, color=PALETTE[:4], edgecolor="black", width=0.8)
+for bars, hatch in zip(ax.containers, ("///", "xx", "...", ""), strict=True):
+    plt.setp(bars, hatch=hatch)
+ax.set(ylabel="average, % of the dense model's", xlabel="", ylim=(0, 115))
+ax.legend(ncols=4, loc="upper center")
+plt.tight_layout()
+plt.show()
+width, both = table2[["LLM-Pruner", "SliceGPT"]].max(axis=1), table2[["LaCo", "ShortGPT"]].min(axis=1)
+print(f"In the paper the better width method keeps {width.min():.0f} to {width.max():.0f} %, ShortGPT {table2['ShortGPT'].min():.0f} to {table2['ShortGPT'].max():.0f} %; "
+      f"for {(both > width).sum()} of {len(table2)} models both depth methods are ahead of both width methods.")  # fmt: skip
+
+# %% [markdown]
+# A clear result, with small print. The rows of LLM-Pruner, SliceGPT and LaCo were not run by the authors: they are quoted from the LaCo paper. Nobody gives standard errors. And retention counts guessing as ability (lesson 05), which lifts all bars, the broken models' most. None of it turns the order around; it makes the distances less certain.
+#
+# The appendix compares again, in the settings of the other methods' papers: LLM-Pruner in table 7, SliceGPT in table 8. A published table deserves the same check as one's own, and one is cheap: is each printed average the mean of its row?
+
+# %%
+appendix = []
+for name in ("table7_zero_shot", "table8_slicegpt"):
+    table = pd.read_csv(paper / f"{name}.csv")
+    mean = table.drop(columns=["model", "method", "ratio_percent", "average"]).mean(axis=1)
+    appendix.append(table.assign(table=name[:6], mean=mean)[["table", "model", "method", "ratio_percent", "average", "mean"]])
+appendix = pd.concat(appendix, ignore_index=True)
+appendix["sound"] = (appendix["average"] - appendix["mean"]).abs() < 0.01
+appendix.query("not sound").round(2)
+
+# %% [markdown]
+# Nine rows of table 8 don't add up. SliceGPT's for Llama-2-7B contain cells of another model, and in ShortGPT's for Llama-2-70B two columns are identical; the slips are the printer's or the authors', and they leave nothing to compare for these two models. We drop them and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA, which table 7 leaves out, and *FLAP*, a width method that needs no training.
+
+# %%
+others = pd.read_csv(paper / "replications_other.csv").query("source.str.startswith('FLAP')", engine="python")
+others = others.assign(table="table7", ratio_percent=20.0, average=others["value"], sound=True)
+shown = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
+panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7", "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
+styles = dict(zip(["ShortGPT", "LLM-Pruner", "LLM-Pruner + LoRA", "FLAP", "SliceGPT"], zip(MARKERS, PALETTE, strict=False), strict=False))
+for ax, (title, (table, name)) in zip(axes, panels.items(), strict=True):
+    for method, rows in shown[(shown["table"] == table) & (shown["model"] == name)].groupby("method"):
+        ax.plot(rows["ratio_percent"], rows["average"], styles[method][0] + "-", markersize=9, color=styles[method][1], label=method)
+    ax.set(title=title, xlabel="parameters removed (%)", xlim=(18, 32))
+    ax.legend(fontsize=8)
+axes[0].set_ylabel("average accuracy (%)")
+plt.show()
+seven = shown[shown["model"] == "Llama-7B"].set_index("method")["average"]
+print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.sort_values().items())}.")
+
+# %% [markdown]
+# @@READ7@@
+
+# %% [markdown]
+# ## 8. Which claims hold here?
+#
+# @@CLAIMS@@
+
+# %% [markdown]
+# ## What we saw
+#
+# @@SAW@@
