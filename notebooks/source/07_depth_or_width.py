@@ -109,15 +109,6 @@ budgets = pd.DataFrame({f"as much as {n} layers": equal_parameters(model, n) for
 budgets
 
 # %% [markdown]
-# The five ways as a picture. Each column is a layer, with its attention below and its FFN above, as tall as their parameters. *Look at* which columns stay whole.
-
-# %%
-@@PICTURE@@
-
-# %% [markdown]
-# Layers and sublayers are cuts in **depth**: what stays is exactly what it was. Heads and channels are cuts in **width**: every layer loses a share, and no branch is what it was. A *channel* is one of the numbers between the matrices of the FFN. A head that goes takes its part of the query and output matrices along; since query heads share keys and values, whole groups go.
-
-# %% [markdown]
 # ## 2. What should go?
 #
 # For layers we have Block Influence. `score_sublayers` asks the same question of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
@@ -150,10 +141,58 @@ print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state
 # %% [markdown]
 # ## 3. Equal parameters: which hurts least?
 #
-# Seven models, each without as many parameters as three layers have.
+# Seven models, each without as many parameters as three layers have. They share what they can with the dense one.
 
 # %%
-@@CUT@@
+def cut(layers: int) -> dict:
+    """Models without as many parameters as `layers` layers have."""
+    counts = equal_parameters(model, layers)
+    made = {"layers": remove_layers(model, lowest["layers"][:layers])}
+    made["attention"] = remove_sublayers(model, attention=lowest["attention"][: counts["attention"]])
+    made["ffn"] = remove_sublayers(model, ffn=lowest["ffn"][: counts["ffn"]])
+    for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
+        for score in ("activation", "magnitude"):
+            made[f"{kind}, {score}"] = remove(model, counts[kind], scores=score, batches=batches)
+    return made
+
+
+candidates = {"dense": model} | cut(3)
+
+# %% [markdown]
+# As a picture: each column is a layer, with its attention below and its FFN above, as tall as their parameters. What is gone is white. *Look at* which columns stay whole.
+
+# %%
+def numbers_of(name: str) -> list[int]:
+    """The numbers that the layers of a candidate have in the dense model."""
+    return [i for i in range(depth) if name != "layers" or i not in lowest["layers"][:3]]
+
+
+def millions_of(name: str) -> np.ndarray:
+    """Parameters (millions) of attention and FFN in each layer of the dense model: [2, depth]."""
+    left = np.zeros((2, depth))
+    for i, layer in zip(numbers_of(name), decoder_layers(candidates[name]), strict=True):
+        left[:, i] = [sum(p.numel() for p in branch.parameters()) / 1e6 for branch in (layer.self_attn, layer.mlp)]
+    return left
+
+
+# %%
+shown = [name for name in candidates if "magnitude" not in name][1:]
+fig, axes = plt.subplots(len(shown), 1, figsize=(9, 5), sharex=True, layout="constrained")
+whole = millions_of("dense")
+for ax, name in zip(axes, shown, strict=True):
+    left = millions_of(name)
+    for bottom, full, kept, colour, hatch in zip((0, whole[0]), whole, left, PALETTE[1:3], ("///", "..."), strict=True):
+        ax.bar(range(depth), full, bottom=bottom, color="white", edgecolor="black", linewidth=0.5)
+        ax.bar(range(depth), kept, bottom=bottom, color=colour, hatch=hatch, edgecolor="black", linewidth=0.5)
+    ax.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+    ax.set_yticks([])
+axes[-1].set(xlabel="layer (attention below, FFN above)", xticks=range(0, depth, 5))
+plt.show()
+untouched = {name: int(np.isclose(millions_of(name), whole).all(axis=0).sum()) for name in shown}
+print("Layers left exactly as they were: " + ", ".join(f"{name} {n}" for name, n in untouched.items()) + f", of {depth}.")
+
+# %% [markdown]
+# Layers and sublayers are cuts in **depth**: a branch stays as it was, or goes. Heads and channels are cuts in **width**: every branch of the kind loses a share. A *channel* is one of the numbers between the matrices of the FFN. A head takes its part of the query and output matrices with it; as query heads share keys and values, whole groups go.
 
 # %% [markdown]
 # *Predict* the order of the seven before you run the next cell. The text is short, so look at large differences only: the beginnings of four documents that no score has seen.
@@ -161,7 +200,6 @@ print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state
 # %%
 documents = built_in_text("perplexity").query("genre in ['encyclopedic', 'news', 'science', 'story']")
 texts = [text[:1200] for text in documents.groupby("genre").head(1)["text"]]
-candidates = {"dense": model} | cut(3)
 rows = [
     {"removed": name, "parameters": size(m)["parameters"], "perplexity": perplexity(m, tokenizer, texts)}
     for name, m in candidates.items()
@@ -209,18 +247,17 @@ def states_of(model, numbers) -> dict:
 reference = states_of(model, range(depth))
 distance = {}
 for name, m in candidates.items():
-    numbers = [i for i in range(depth) if name != "layers" or i not in lowest["layers"][:3]]
-    states = states_of(m, numbers)
+    states = states_of(m, numbers_of(name))
     distance[name] = {i: 100 * ((x - reference[i]).norm(dim=-1) / reference[i].norm(dim=-1)).mean().item() for i, x in states.items()}
 
 # %%
-error = pd.DataFrame(distance).drop(columns="dense")
+error = pd.DataFrame(distance).drop(columns="dense").reindex(range(depth))
 fig, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
 for i, (name, column) in enumerate(error.items()):
-    column = column.dropna()
+    column = column[column > 0]  # a logarithm has no place for zero
     ax.plot(column.index, column, marker=MARKERS[i], markersize=4, linestyle="--" if "," in name else "-", color=PALETTE[i], label=name)
-ax.set(xlabel="after layer (number in the dense model)", ylabel="distance from the dense state (%)", xticks=range(0, depth, 5))
-ax.legend(ncols=2, fontsize=9)
+ax.set(xlabel="after layer (number in the dense model)", ylabel="distance from the dense state\n(%, log scale)", yscale="log", xticks=range(0, depth, 5))
+ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 first, last = error.loc[0], error.iloc[-1]
 print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models are still exactly where the dense one is. "
@@ -318,13 +355,13 @@ def cache_bytes(model) -> int:
 
 
 memory = pd.DataFrame({
-    name: {"weights (MB)": 4 * size(m)["parameters"] / 1e6, "cache (kB a token)": cache_bytes(m) / long.numel() / 1e3}
+    name: {"weights (MB)": size(m)["memory_bytes"] / 1e6, "cache (kB a token)": cache_bytes(m) / long.numel() / 1e3}
     for name, m in large.items()
 }).T  # fmt: skip
 memory.round(1)
 
 # %% [markdown]
-# @@READCACHE@@
+# Whole layers take their share of the cache along. Attention takes most: where it is gone, nothing needs to be remembered. (What is left there is the count of tokens.) FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
 
 # %% [markdown]
 # ## 6. The last layer, in pieces
@@ -402,22 +439,25 @@ appendix.query("not sound").round(2)
 # %%
 others = pd.read_csv(paper / "replications_other.csv").query("source.str.startswith('FLAP')", engine="python")
 others = others.assign(table="table7", ratio_percent=20.0, average=others["value"], sound=True)
-shown = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
+results = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
 panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7", "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
-styles = dict(zip(["ShortGPT", "LLM-Pruner", "LLM-Pruner + LoRA", "FLAP", "SliceGPT"], zip(MARKERS, PALETTE, strict=False), strict=False))
+names = ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT", "LLM-Pruner + LoRA", "FLAP"]
+styles = dict(zip(names, zip(MARKERS, PALETTE, strict=False), strict=False))
 for ax, (title, (table, name)) in zip(axes, panels.items(), strict=True):
-    for method, rows in shown[(shown["table"] == table) & (shown["model"] == name)].groupby("method"):
+    for method, rows in results[(results["table"] == table) & (results["model"] == name)].groupby("method"):
         ax.plot(rows["ratio_percent"], rows["average"], styles[method][0] + "-", markersize=9, color=styles[method][1], label=method)
     ax.set(title=title, xlabel="parameters removed (%)", xlim=(18, 32))
     ax.legend(fontsize=8)
 axes[0].set_ylabel("average accuracy (%)")
 plt.show()
-seven = shown[shown["model"] == "Llama-7B"].set_index("method")["average"]
+seven = results[results["model"] == "Llama-7B"].set_index("method")["average"]
 print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.sort_values().items())}.")
 
 # %% [markdown]
-# @@READ7@@
+# In table 8 ShortGPT is far ahead of SliceGPT, at every size. In table 7 it is ahead of LLM-Pruner by a little, and for Llama-13B the two points lie on each other; ShortGPT removes slightly more of Llama-7B. But the picture turns in the first panel when the other two are let in. LLM-Pruner was meant to be used *with* its fine-tuning, and then it is ahead. FLAP, which prunes channels and heads by how much their activations vary and repairs the mean with a bias, is ahead without any training. (Both values come from FLAP's own tables, which we know from a review that quotes them; we didn't rerun them either.)
+#
+# So the published numbers support this: at about a quarter of the parameters and without repair, plain layer removal beats *these* width methods. They don't support that depth beats width as such. We did not rebuild SliceGPT's rotation here: our heads and channels are the simplest members of the family.
 
 # %% [markdown]
 # ## 8. Which claims hold here?

@@ -1,0 +1,137 @@
+"""Depth against width at equal parameters: what removing layers, sublayers, heads and channels costs and gains.
+
+    python data/measure_width.py              go on where width.csv ends (about half an hour in all on 2 cores)
+    python data/measure_width.py --restart    begin again
+
+Writes `width.csv`: a row for the dense model and one for each kind of removal, as much as 3, 6 and 9 layers, with
+perplexity on the built-in perplexity part (no score has read it), accuracy on the offline grammar task, size and speed.
+Lesson 07 draws its comparison from it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt import (
+    built_in_text,
+    calibration_batches,
+    equal_parameters,
+    evaluate,
+    load,
+    perplexity_table,
+    removal_order,
+    remove_channels,
+    remove_heads,
+    remove_layers,
+    remove_sublayers,
+    score_layers,
+    score_sublayers,
+    size,
+    speed,
+)
+
+FILE = Path(__file__).parent / "width.csv"
+COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
+LIMIT = 240  # grammar items: a standard error of about 3 points
+TRIALS = {"prompt_tokens": 256, "new_tokens": 16, "repeats": 3}  # of `speed`
+
+
+def removals(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, Callable]:
+    """Kind of removal → function of the number of layers that it shall match, which gives the model without them."""
+    scores = {"layers": score_layers(model, batches)} | score_sublayers(model, batches)
+    order = {kind: removal_order(each) for kind, each in scores.items()}
+
+    def sublayers(kind: str, layers: int) -> PreTrainedModel:
+        return remove_sublayers(model, **{kind: order[kind][: equal_parameters(model, layers)[kind]]})
+
+    def width(kind: str, score: str, layers: int) -> PreTrainedModel:
+        function = remove_heads if kind == "heads" else remove_channels
+        return function(model, equal_parameters(model, layers)[kind], scores=score, batches=batches)
+
+    kinds = {"layers": lambda layers: remove_layers(model, order["layers"][:layers])}
+    kinds |= {kind: partial(sublayers, kind) for kind in ("attention", "ffn")}
+    for kind in ("channels", "heads"):
+        kinds |= {f"{kind}, {score}": partial(width, kind, score) for score in ("activation", "magnitude")}
+    return kinds
+
+
+def quality(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dense: pd.Series | None
+) -> tuple[dict, pd.Series]:
+    """A row of measures, and the mean loss of each document; `dense` has those of the dense model, to pair with."""
+    documents = built_in_text("perplexity").assign(document=lambda table: range(len(table)))
+    single = perplexity_table(model, tokenizer, documents, by="document").set_index("document")
+    losses = np.log(single["perplexity"])
+    row = {}
+    for name, values in {"perplexity": losses, "times_dense": losses - (losses if dense is None else dense)}.items():
+        mean, error = mean_and_error(values, single["tokens"])
+        row |= {name: np.exp(mean), f"{name}_error": np.exp(mean) * error}
+    result = evaluate(model, tokenizer, ["grammar"], limit=LIMIT).iloc[0]
+    return row | {"grammar": result["value"], "grammar_error": result["standard_error"]}, losses
+
+
+def mean_and_error(values: pd.Series, tokens: pd.Series) -> tuple[float, float]:
+    """Mean over tokens, and its standard error over documents, as `perplexity_table` has it."""
+    weights, n = tokens / tokens.sum(), len(values)
+    mean = (weights * values).sum()
+    return mean, np.sqrt(n / (n - 1) * ((weights * (values - mean)) ** 2).sum())
+
+
+@torch.inference_mode()
+def cache_bytes(model: PreTrainedModel, tokens: int = 512) -> float:
+    """Bytes that the key-value cache holds for each token."""
+    layers = model(input_ids=torch.ones(1, tokens, dtype=torch.long), use_cache=True).past_key_values.layers
+    held = [
+        t for layer in layers for t in (getattr(layer, "keys", None), getattr(layer, "values", None)) if t is not None
+    ]
+    return sum(t.numel() * t.element_size() for t in held) / tokens
+
+
+def cost(model: PreTrainedModel, dense: PreTrainedModel) -> dict[str, float]:
+    """Size, and median speed; the dense model runs right before, because the load of a machine drifts."""
+    row = {"parameters": size(model)["parameters"], "cache_bytes_per_token": cache_bytes(model)}
+    for name, each in {"dense_": dense, "": model}.items():
+        rates = speed(each, **TRIALS).set_index("phase")["tokens_per_second"]
+        row |= {f"{name}prefill": rates["prefill"], f"{name}decode": rates["decode"]}
+    return row
+
+
+def main() -> None:
+    if "--restart" in sys.argv:
+        FILE.unlink(missing_ok=True)
+    rows = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
+    done = {(row["removed"], row["layers"]) for row in rows}
+    model, tokenizer = load(device="cpu")
+    kinds = removals(model, calibration_batches(tokenizer))
+
+    def add(row: dict) -> None:
+        rows.append(row)
+        pd.DataFrame(rows).to_csv(FILE, index=False, float_format="%.6g")
+        print(row, flush=True)
+
+    dense, losses = quality(model, tokenizer, None)
+    if ("dense", 0) not in done:
+        add({"removed": "dense", "layers": 0} | cost(model, model) | dense)
+    for layers in COUNTS:
+        for kind, remove in kinds.items():
+            if (kind, layers) in done:
+                continue
+            try:
+                pruned = remove(layers)
+            except ValueError as error:  # nine layers' worth of attention is more than there is
+                print(f"{kind}, as much as {layers} layers: {error}", flush=True)
+                continue
+            add({"removed": kind, "layers": layers} | cost(pruned, model) | quality(pruned, tokenizer, losses)[0])
+
+
+if __name__ == "__main__":
+    main()
