@@ -419,7 +419,7 @@ print(f"In the paper the better width method keeps {width.min():.0f} to {width.m
       f"for {(both > width).sum()} of {len(table2)} models both depth methods are ahead of both width methods.")  # fmt: skip
 
 # %% [markdown]
-# A clear result, with small print. The rows of LLM-Pruner, SliceGPT and LaCo were not run by the authors: they are quoted from the LaCo paper. Nobody gives standard errors. And retention counts guessing as ability (lesson 05), which lifts all bars, the broken models' most. None of it turns the order around; it makes the distances less certain.
+# A clear result, with small print. The rows of LLM-Pruner, SliceGPT and LaCo were not run by the authors: they are quoted from the LaCo paper. Nobody gives standard errors. And retention counts guessing as ability (lesson 05), which lifts all bars, the broken models' most. With gaps of this size that hardly matters for the order; it matters for how far apart the methods really are.
 #
 # The appendix compares again, in the settings of the other methods' papers: LLM-Pruner in table 7, SliceGPT in table 8. A published table deserves the same check as one's own, and one is cheap: is each printed average the mean of its row?
 
@@ -431,10 +431,11 @@ for name in ("table7_zero_shot", "table8_slicegpt"):
     appendix.append(table.assign(table=name[:6], mean=mean)[["table", "model", "method", "ratio_percent", "average", "mean"]])
 appendix = pd.concat(appendix, ignore_index=True)
 appendix["sound"] = (appendix["average"] - appendix["mean"]).abs() < 0.01
-appendix.query("not sound").round(2)
+display(appendix.query("not sound").round(2))
+print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mean of their row.")
 
 # %% [markdown]
-# Nine rows of table 8 don't add up. SliceGPT's for Llama-2-7B contain cells of another model, and in ShortGPT's for Llama-2-70B two columns are identical; the slips are the printer's or the authors', and they leave nothing to compare for these two models. We drop them and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA, which table 7 leaves out, and *FLAP*, a width method that needs no training.
+# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md` lists what we found). That leaves nothing to compare for these two models. We drop these rows and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA, which table 7 leaves out, and *FLAP*, a width method that needs no training.
 
 # %%
 others = pd.read_csv(paper / "replications_other.csv").query("source.str.startswith('FLAP')", engine="python")
@@ -468,3 +469,25 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # ## What we saw
 #
 # @@SAW@@
+
+# %% [markdown]
+# ## Two of the ten questions
+#
+# @@ANSWERS@@
+
+# %% [markdown]
+# ## Three questions
+#
+# **1.** Someone removes twelve attentions, someone else twelve layers. The first model is far better. Is attention more redundant than a whole layer?
+#
+# <details><summary>Answer</summary>Not shown: a layer contains its attention and an FFN that is three times as large in our model, so the second person removed four times as many parameters. At equal parameters the comparison may turn around, as it did here.</details>
+#
+# **2.** A service reads long documents for many users at once, and its memory is full of key-value cache. Which cut helps most, which not at all?
+#
+# <details><summary>Answer</summary>Removing attentions: each one takes its whole share of the cache along, for a quarter of a layer's parameters. Whole layers help in proportion to their number. FFNs and channels free no cache at all.</details>
+#
+# **3.** A paper shows its method X ahead of Y. Y's numbers are quoted from an older paper, at 24 instead of 27 % removed, and without the fine-tuning that Y's authors recommend. What would you ask for?
+#
+# <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
+#
+# This is the last lesson so far. The next one will leave transformers: Mamba and RWKV have layers, but no attention. · **Previous:** [06 · Choosing layers](06_choosing_layers.ipynb)
