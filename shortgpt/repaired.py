@@ -6,6 +6,7 @@ can only be found by repairing each. Part of the text fits the patches, the rest
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
@@ -13,13 +14,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_batches
+from shortgpt.arguments import check_batches, check_count
 from shortgpt.capture import eval_mode, require_numbers
-from shortgpt.choose import check_indices
+from shortgpt.choose import PruningPlan, check_indices
+from shortgpt.criteria import Choice, Run, plan_of
 from shortgpt.healing import Sample, check_repair, repair
 from shortgpt.layers import decoder_layers
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
+from shortgpt.search import check_removed, evolve
+from shortgpt.spans import span_distances
 
 
 def repaired_loss(
@@ -68,3 +72,51 @@ def mean_loss(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -
             require_numbers(model, losses)
             total, tokens = total + losses.double().sum().item(), tokens + len(losses)
     return total / tokens
+
+
+def choose_repaired(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    n: int,
+    *,
+    kind: str = "fold",
+    budget: int = 60,
+    seed: int = 0,
+    progress: bool = True,
+) -> PruningPlan:
+    """Choose `n` layers to remove *and repair*: a search over sets (`evolve`) whose value is the loss after the repair.
+
+    Three of four batches fit the patches, the others judge. The search starts from contiguous spans of n layers, those over
+    which the states turn least; they take up to half of the budget.
+
+    Args:
+        batches: at least two, as for `heal`.
+        kind: of the repair; `sites` is ``"gaps"``, which is cheap: repair the chosen plan with ``"all"`` if you like.
+        budget: how many sets are repaired and valued.
+
+    Raises:
+        ValueError: fewer than two batches, n out of range, or nothing that can be removed and repaired.
+    """
+    check_repair(kind, "gaps")
+    depth, start = len(decoder_layers(model)), time.perf_counter()
+    n, budget = check_removed(n, depth), check_count("budget", budget)
+    check_batches(batches)
+    batches = list(batches)
+    run = Run(model, batches, [], [n], "loss", budget, [seed], progress)  # checks the rest
+    if len(batches) < 2:
+        raise ValueError("choosing with repair needs at least two batches: one to fit the patches, one to judge them")
+    held = batches[1::4]
+    value = repaired_loss(model, [batch for i, batch in enumerate(batches) if i % 4 != 1], held, kind=kind)
+    spans = span_distances(model, batches)
+    spans = spans[(spans["layers"] == n) & (spans["start"] > 0)].nsmallest(max(1, budget // 2), "score")
+    starts = [range(first, first + n) for first in spans["start"]]
+    best, history = evolve(value, depth, n, starts=starts, budget=budget, seed=seed, progress=progress)
+    search = {
+        "objective": f"loss after repair ({kind})",
+        "value": float(history["value"].min()),
+        "evaluations": len(history),
+        "seconds": time.perf_counter() - start,
+        "seed": seed,
+        "budget": budget,
+    }
+    return plan_of(run, "repaired_search", Choice(list(best), search=search))

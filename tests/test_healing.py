@@ -98,9 +98,8 @@ def test_fold_adds_the_least_squares_solution_to_one_matrix(family):
 @pytest.mark.parametrize("removed", [[2, 3], [1, 4], [LAYERS - 1], [2, 3, 5]])
 def test_the_repaired_states_come_nearer_to_the_dense_ones(kind, sites, removed):
     model, text = build_tiny(), batches(8)
-    healed, pruned = (
-        m for m in (heal(model, removed, text, kind=kind, sites=sites, progress=False), remove_layers(model, removed))
-    )
+    healed = heal(model, removed, text, kind=kind, sites=sites, progress=False)
+    pruned = remove_layers(model, removed)
     unseen = random_batch(8, 24, seed=99)
     goal = hidden_states(model, unseen)[-1]
 
@@ -248,8 +247,9 @@ def test_repair_helps_the_real_model_on_text_it_has_not_seen(real):
     model, tokenizer = real
     text = calibration_batches(tokenizer, samples=8)
     unseen = [
-        "The glacier moves a few metres every year. At its end the ice melts, and the water carries sand and stones into the valley, where a lake has formed behind the old moraine. In summer the lake is green."
-    ] * 1
+        "The glacier moves a few metres every year. At its end the ice melts, and the water carries sand and stones into the "
+        "valley, where a lake has formed behind the old moraine. In summer the lake is green."
+    ]
     removed = list(range(13, 19))
     cut = perplexity(remove_layers(model, removed), tokenizer, unseen)
     folded = perplexity(heal(model, removed, text, progress=False), tokenizer, unseen)
