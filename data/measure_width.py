@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shortgpt import (
     built_in_text,
     calibration_batches,
+    decoder_layers,
     equal_parameters,
     evaluate,
     load,
@@ -46,21 +47,17 @@ TRIALS = {"prompt_tokens": 256, "new_tokens": 16, "repeats": 3}  # of `speed`
 
 
 def removals(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, Callable]:
-    """Kind of removal → function of the number of layers that it shall match, which gives the model without them."""
+    """Kind of removal → function of a number (of layers or sublayers; of channels or heads in each layer)."""
     scores = {"layers": score_layers(model, batches)} | score_sublayers(model, batches)
     order = {kind: removal_order(each) for kind, each in scores.items()}
-
-    def sublayers(kind: str, layers: int) -> PreTrainedModel:
-        return remove_sublayers(model, **{kind: order[kind][: equal_parameters(model, layers)[kind]]})
-
-    def width(kind: str, score: str, layers: int) -> PreTrainedModel:
-        function = remove_heads if kind == "heads" else remove_channels
-        return function(model, equal_parameters(model, layers)[kind], scores=score, batches=batches)
-
-    kinds = {"layers": lambda layers: remove_layers(model, order["layers"][:layers])}
-    kinds |= {kind: partial(sublayers, kind) for kind in ("attention", "ffn")}
-    for kind in ("channels", "heads"):
-        kinds |= {f"{kind}, {score}": partial(width, kind, score) for score in ("activation", "magnitude")}
+    kinds: dict[str, Callable] = {
+        "layers": lambda n: remove_layers(model, order["layers"][:n]),
+        "attention": lambda n: remove_sublayers(model, attention=order["attention"][:n]),
+        "ffn": lambda n: remove_sublayers(model, ffn=order["ffn"][:n]),
+    }
+    for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
+        for score in ("activation", "magnitude"):
+            kinds[f"{kind}, {score}"] = partial(remove, model, scores=score, batches=batches)
     return kinds
 
 
@@ -121,15 +118,20 @@ def main() -> None:
     dense, losses = quality(model, tokenizer, None)
     if ("dense", 0) not in done:
         add({"removed": "dense", "layers": 0} | cost(model, model) | dense)
+    depth, config = len(decoder_layers(model)), model.config
+    there = dict.fromkeys(("layers", "attention", "ffn"), depth)
+    there |= {"channels": config.intermediate_size, "heads": config.num_key_value_heads}
     for layers in COUNTS:
+        worth = equal_parameters(model, layers)
         for kind, remove in kinds.items():
             if (kind, layers) in done:
                 continue
-            try:
-                pruned = remove(layers)
-            except ValueError as error:  # nine layers' worth of attention is more than there is
-                print(f"{kind}, as much as {layers} layers: {error}", flush=True)
+            part = kind.partition(",")[0]
+            n = worth[part]["n"]
+            if n >= there[part]:
+                print(f"{kind}: {n} would be worth {layers} layers, but there are only {there[part]}", flush=True)
                 continue
+            pruned = remove(n)
             add({"removed": kind, "layers": layers} | cost(pruned, model) | quality(pruned, tokenizer, losses)[0])
 
 

@@ -101,12 +101,18 @@ print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of 
 # %% [markdown]
 # Two things to keep in mind for later. The embedding is a large part of this small model and no method below touches it; in the paper's 7B models it is a few percent. And one attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
 #
-# So "I removed twelve attentions without much harm" and "I removed twelve layers" are not the same achievement. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind makes up for a number of layers.
+# So "I removed twelve attentions without much harm" and "I removed twelve layers" are not the same achievement. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth a number of layers: sublayers in the whole model, but channels and heads *in every layer*. (A head comes with its group: the query heads that share keys and values.)
 
 # %%
-COUNTS = (3, 6, 9)
-budgets = pd.DataFrame({f"as much as {n} layers": equal_parameters(model, n) for n in COUNTS})
-budgets
+worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
+table = pd.DataFrame({f"{layers} layers": {kind: each["n"] for kind, each in kinds.items()} for layers, kinds in worth.items()})
+table["there are"] = [depth, depth, depth, model.config.intermediate_size, model.config.num_key_value_heads]
+display(table)
+off = worth[3]["heads"]["parameters"] / worth[3]["layers"]["parameters"]
+print(f"Head groups are too coarse to match exactly: those for three layers hold {off:.0%} of the parameters that they should.")
+
+# %% [markdown]
+# Note the last column of numbers: nine layers are worth more attention than there is. With depth one can go on and on; the smaller a part, the sooner it is used up.
 
 # %% [markdown]
 # ## 2. What should go?
@@ -114,7 +120,7 @@ budgets
 # For layers we have Block Influence. `score_sublayers` asks the same question of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
 
 # %%
-batches = calibration_batches(tokenizer, samples=6)
+batches = calibration_batches(tokenizer, samples=5)
 scores = {"layers": score_layers(model, batches, progress=False)}
 scores |= score_sublayers(model, batches, progress=False)
 lowest = {kind: removal_order(each) for kind, each in scores.items()}
@@ -144,15 +150,15 @@ print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state
 # Seven models, each without as many parameters as three layers have. They share what they can with the dense one.
 
 # %%
-def cut(layers: int) -> dict:
+def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
     """Models without as many parameters as `layers` layers have."""
-    counts = equal_parameters(model, layers)
+    n = {kind: each["n"] for kind, each in equal_parameters(model, layers).items()}
     made = {"layers": remove_layers(model, lowest["layers"][:layers])}
-    made["attention"] = remove_sublayers(model, attention=lowest["attention"][: counts["attention"]])
-    made["ffn"] = remove_sublayers(model, ffn=lowest["ffn"][: counts["ffn"]])
+    made["attention"] = remove_sublayers(model, attention=lowest["attention"][: n["attention"]])
+    made["ffn"] = remove_sublayers(model, ffn=lowest["ffn"][: n["ffn"]])
     for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
-        for score in ("activation", "magnitude"):
-            made[f"{kind}, {score}"] = remove(model, counts[kind], scores=score, batches=batches)
+        for score in width_scores:
+            made[f"{kind}, {score}"] = remove(model, n[kind], scores=score, batches=batches)
     return made
 
 
@@ -323,7 +329,7 @@ print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: "
 # Pruning has a purpose. Equal parameters mean about equal arithmetic for one token, so a naive forecast is: all of these models are equally fast. *Predict:* is it so when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take the larger cut, as much as six layers, since the differences are then larger.
 
 # %% tags=["volatile"]
-large = {"dense": model} | {name: m for name, m in cut(6).items() if "magnitude" not in name}
+large = {"dense": model} | cut(6, width_scores=["magnitude"])  # which channels go makes no difference to the time
 rates = pd.DataFrame({
     name: speed(m, prompt_tokens=256, new_tokens=16, repeats=3).set_index("phase")["tokens_per_second"] for name, m in large.items()
 }).T  # fmt: skip
