@@ -5,14 +5,14 @@
 
 Writes `width.csv`: a row for the dense model and one for each kind of removal, as much as 3, 6 and 9 layers, with
 perplexity on the built-in perplexity part (no score has read it), accuracy on the offline grammar task, size and speed.
-Lesson 07 draws its comparison from it.
+Quality comes first, for all rows; then speed, which wants a quiet machine. Lesson 07 draws its comparison from it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def removals(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]])
 def quality(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dense: pd.Series | None
 ) -> tuple[dict, pd.Series]:
-    """A row of measures, and the mean loss of each document; `dense` has those of the dense model, to pair with."""
+    """Columns of measures, and the mean loss of each document; `dense` has those of the dense model, to pair with."""
     documents = built_in_text("perplexity").assign(document=lambda table: range(len(table)))
     single = perplexity_table(model, tokenizer, documents, by="document").set_index("document")
     losses = np.log(single["perplexity"])
@@ -73,6 +73,7 @@ def quality(
         mean, error = mean_and_error(values, single["tokens"])
         row |= {name: np.exp(mean), f"{name}_error": np.exp(mean) * error}
     result = evaluate(model, tokenizer, ["grammar"], limit=LIMIT).iloc[0]
+    row |= {"parameters": size(model)["parameters"]}
     return row | {"grammar": result["value"], "grammar_error": result["standard_error"]}, losses
 
 
@@ -95,7 +96,7 @@ def cache_bytes(model: PreTrainedModel, tokens: int = 512) -> float:
 
 def cost(model: PreTrainedModel, dense: PreTrainedModel) -> dict[str, float]:
     """Size, and median speed; the dense model runs right before, because the load of a machine drifts."""
-    row = {"parameters": size(model)["parameters"], "cache_bytes_per_token": cache_bytes(model)}
+    row = {"memory_bytes": size(model)["memory_bytes"], "cache_bytes_per_token": cache_bytes(model)}
     for name, each in {"dense_": dense, "": model}.items():
         rates = speed(each, **TRIALS).set_index("phase")["tokens_per_second"]
         row |= {f"{name}prefill": rates["prefill"], f"{name}decode": rates["decode"]}
@@ -105,34 +106,36 @@ def cost(model: PreTrainedModel, dense: PreTrainedModel) -> dict[str, float]:
 def main() -> None:
     if "--restart" in sys.argv:
         FILE.unlink(missing_ok=True)
-    rows = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
-    done = {(row["removed"], row["layers"]) for row in rows}
+    known = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
+    rows: dict[tuple, dict] = {(row["removed"], row["layers"]): row for row in known}
     model, tokenizer = load(device="cpu")
     kinds = removals(model, calibration_batches(tokenizer))
-
-    def add(row: dict) -> None:
-        rows.append(row)
-        pd.DataFrame(rows).to_csv(FILE, index=False, float_format="%.6g")
-        print(row, flush=True)
-
-    dense, losses = quality(model, tokenizer, None)
-    if ("dense", 0) not in done:
-        add({"removed": "dense", "layers": 0} | cost(model, model) | dense)
     depth, config = len(decoder_layers(model)), model.config
     there = dict.fromkeys(("layers", "attention", "ffn"), depth)
     there |= {"channels": config.intermediate_size, "heads": config.num_key_value_heads}
-    for layers in COUNTS:
-        worth = equal_parameters(model, layers)
-        for kind, remove in kinds.items():
-            if (kind, layers) in done:
-                continue
-            part = kind.partition(",")[0]
-            n = worth[part]["n"]
-            if n >= there[part]:
-                print(f"{kind}: {n} would be worth {layers} layers, but there are only {there[part]}", flush=True)
-                continue
-            pruned = remove(n)
-            add({"removed": kind, "layers": layers} | cost(pruned, model) | quality(pruned, tokenizer, losses)[0])
+
+    def add(kind: str, layers: int, values: dict) -> None:
+        rows[kind, layers] = rows.get((kind, layers), {"removed": kind, "layers": layers}) | values
+        pd.DataFrame(rows.values()).to_csv(FILE, index=False, float_format="%.6g")
+        print(rows[kind, layers], flush=True)
+
+    def missing(column: str) -> Iterator[tuple[str, int, PreTrainedModel]]:
+        for layers in (0, *COUNTS):
+            for kind in kinds if layers else ("dense",):
+                if rows.get((kind, layers), {}).get(column) is not None:
+                    continue
+                part = kind.partition(",")[0]
+                n = equal_parameters(model, layers)[part]["n"] if layers else 0
+                if layers and n >= there[part]:
+                    print(f"{kind}: {n} would be worth {layers} layers, but there are only {there[part]}", flush=True)
+                    continue
+                yield kind, layers, kinds[kind](n) if layers else model
+
+    dense, losses = quality(model, tokenizer, None)
+    for kind, layers, pruned in missing("perplexity"):  # first what a busy machine measures as well as a quiet one
+        add(kind, layers, dense if pruned is model else quality(pruned, tokenizer, losses)[0])
+    for kind, layers, pruned in missing("prefill"):
+        add(kind, layers, cost(pruned, model))
 
 
 if __name__ == "__main__":

@@ -330,9 +330,10 @@ print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: "
 
 # %% tags=["volatile"]
 large = {"dense": model} | cut(6, width_scores=["magnitude"])  # which channels go makes no difference to the time
-rates = pd.DataFrame({
-    name: speed(m, prompt_tokens=256, new_tokens=16, repeats=3).set_index("phase")["tokens_per_second"] for name, m in large.items()
-}).T  # fmt: skip
+rounds = [
+    speed(m, prompt_tokens=256, new_tokens=16, repeats=1).assign(model=name) for _ in range(3) for name, m in large.items()
+]  # in turn, so that a passing load of the machine slows all of them alike
+rates = pd.concat(rounds).groupby(["model", "phase"], sort=False)["tokens_per_second"].median().unstack()[["prefill", "decode"]]
 faster = rates / rates.loc["dense"]
 ax = faster.drop("dense").plot.barh(figsize=(8, 3.4), color=PALETTE[:2], edgecolor="black", width=0.75)
 plt.setp(ax.containers[1], hatch="///")
