@@ -233,7 +233,7 @@ print("From best to worst: " + ", ".join(f"{name} {value:,.0f}" for name, value 
 # Three things stand out.
 #
 # - **The score matters more than the direction.** The same number of channels goes from every layer in both rows called *channels*, and one of them is the best of all seven models, the other a ruin. Weights alone don't tell what a channel does: its two inputs are multiplied with each other, so a channel with short weight vectors can still speak up loudly, and some that the first layers need do just that.
-# - **Among the cuts in depth, whole layers are the best.** Taking only attention or only FFNs costs more at the same number of parameters, although one can choose from twice as many parts. Don't trust the order of those two: the scores of the attentions lie close together, so a little more calibration text picks some others, and the bar moves a good deal. (*Try it:* `samples=6` above.)
+# - **Among the cuts in depth, whole layers are the best.** Taking only attention or only FFNs costs more at the same number of parameters, although smaller parts leave a freer choice. Don't trust the order of those two: the scores of the attentions lie close together, so a little more calibration text picks some others, and the bar moves a good deal. (*Try it:* `samples=6` above.)
 # - **Width is not the loser here.** At this small cut, channels chosen by reading text are ahead of layers. The paper's tables below show no such case.
 
 # %% [markdown]
@@ -477,17 +477,34 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # %% [markdown]
 # ## 8. Which claims hold here?
 #
-# @@CLAIMS@@
+# | what the paper says | on our model |
+# |---|---|
+# | the last layer must stay, and its FFN is the reason (table 1) | holds, and more sharply |
+# | deep layers are the redundant ones | doesn't hold: the quiet layers are in the middle (lesson 03) |
+# | a quarter of the model can go without repair and most of the performance stays | doesn't hold: by then perplexity has multiplied (section 4) |
+# | removing layers beats more complex pruning | @@C1@@ |
+# | pruned depth turns into speed | holds |
+#
+# Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. And a fifth of it is embedding, so a cut of a tenth of the layers is a smaller share of the whole. Test it on yours: change `MODEL`.
 
 # %% [markdown]
 # ## What we saw
 #
-# @@SAW@@
+# - Three quarters of the parameters in our layers are FFN, one quarter attention; a fair comparison counts parameters, not parts.
+# - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
+# - The score decides: channels chosen by what they do to text and channels chosen by the size of their weights are as far apart as a working model and a ruin.
+# - @@S1@@
+# - Only attention (in whole or in heads) saves key-value cache. Removing steps makes a model faster; making steps narrower does so less reliably.
+# - The attention of the last layer can go for nothing; its FFN can't.
+#
+# All of it is one model, a handful of texts, one way of scoring each kind, and no repair afterwards. Neither SliceGPT nor LLM-Pruner nor LaCo was run here.
 
 # %% [markdown]
 # ## Two of the ten questions
 #
-# @@ANSWERS@@
+# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster on any hardware. But it does not always: @@A1@@ In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
+#
+# **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: @@A2@@ So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
 
 # %% [markdown]
 # ## Three questions
