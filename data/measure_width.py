@@ -1,0 +1,142 @@
+"""Depth against width at equal parameters: what removing layers, sublayers, heads and channels costs and gains.
+
+    python data/measure_width.py              go on where width.csv ends (about half an hour in all on 2 cores)
+    python data/measure_width.py --restart    begin again
+
+Writes `width.csv`: a row for the dense model and one for each kind of removal, as much as 3, 6 and 9 layers, with
+perplexity on the built-in perplexity part (no score has read it), accuracy on the offline grammar task, size and speed.
+Quality comes first, for all rows; then speed, which wants a quiet machine. Lesson 07 draws its comparison from it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt import (
+    built_in_text,
+    calibration_batches,
+    decoder_layers,
+    equal_parameters,
+    evaluate,
+    load,
+    perplexity_table,
+    removal_order,
+    remove_channels,
+    remove_heads,
+    remove_layers,
+    remove_sublayers,
+    score_layers,
+    score_sublayers,
+    size,
+    speed,
+)
+
+FILE = Path(__file__).parent / "width.csv"
+COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
+LIMIT = 240  # grammar items: a standard error of about 3 points
+TRIALS = {"prompt_tokens": 256, "new_tokens": 16, "repeats": 3}  # of `speed`
+
+
+def removals(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, Callable]:
+    """Kind of removal → function of a number (of layers or sublayers; of channels or heads in each layer)."""
+    scores = {"layers": score_layers(model, batches)} | score_sublayers(model, batches)
+    order = {kind: removal_order(each) for kind, each in scores.items()}
+    kinds: dict[str, Callable] = {
+        "layers": lambda n: remove_layers(model, order["layers"][:n]),
+        "attention": lambda n: remove_sublayers(model, attention=order["attention"][:n]),
+        "ffn": lambda n: remove_sublayers(model, ffn=order["ffn"][:n]),
+    }
+    for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
+        for score in ("activation", "magnitude"):
+            kinds[f"{kind}, {score}"] = partial(remove, model, scores=score, batches=batches)
+    return kinds
+
+
+def quality(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dense: pd.Series | None
+) -> tuple[dict, pd.Series]:
+    """Columns of measures, and the mean loss of each document; `dense` has those of the dense model, to pair with."""
+    documents = built_in_text("perplexity").assign(document=lambda table: range(len(table)))
+    single = perplexity_table(model, tokenizer, documents, by="document").set_index("document")
+    losses = np.log(single["perplexity"])
+    row = {}
+    for name, values in {"perplexity": losses, "times_dense": losses - (losses if dense is None else dense)}.items():
+        mean, error = mean_and_error(values, single["tokens"])
+        row |= {name: np.exp(mean), f"{name}_error": np.exp(mean) * error}
+    result = evaluate(model, tokenizer, ["grammar"], limit=LIMIT).iloc[0]
+    row |= {"parameters": size(model)["parameters"]}
+    return row | {"grammar": result["value"], "grammar_error": result["standard_error"]}, losses
+
+
+def mean_and_error(values: pd.Series, tokens: pd.Series) -> tuple[float, float]:
+    """Mean over tokens, and its standard error over documents, as `perplexity_table` has it."""
+    weights, n = tokens / tokens.sum(), len(values)
+    mean = (weights * values).sum()
+    return mean, np.sqrt(n / (n - 1) * ((weights * (values - mean)) ** 2).sum())
+
+
+@torch.inference_mode()
+def cache_bytes(model: PreTrainedModel, tokens: int = 512) -> float:
+    """Bytes that the key-value cache holds for each token."""
+    layers = model(input_ids=torch.ones(1, tokens, dtype=torch.long), use_cache=True).past_key_values.layers
+    held = [
+        t for layer in layers for t in (getattr(layer, "keys", None), getattr(layer, "values", None)) if t is not None
+    ]
+    return sum(t.numel() * t.element_size() for t in held) / tokens
+
+
+def cost(model: PreTrainedModel, dense: PreTrainedModel) -> dict[str, float]:
+    """Size, and median speed; the dense model runs right before, because the load of a machine drifts."""
+    row = {"memory_bytes": size(model)["memory_bytes"], "cache_bytes_per_token": cache_bytes(model)}
+    for name, each in {"dense_": dense, "": model}.items():
+        rates = speed(each, **TRIALS).set_index("phase")["tokens_per_second"]
+        row |= {f"{name}prefill": rates["prefill"], f"{name}decode": rates["decode"]}
+    return row
+
+
+def main() -> None:
+    if "--restart" in sys.argv:
+        FILE.unlink(missing_ok=True)
+    known = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
+    rows: dict[tuple, dict] = {(row["removed"], row["layers"]): row for row in known}
+    model, tokenizer = load(device="cpu")
+    kinds = removals(model, calibration_batches(tokenizer))
+    depth, config = len(decoder_layers(model)), model.config
+    there = dict.fromkeys(("layers", "attention", "ffn"), depth)
+    there |= {"channels": config.intermediate_size, "heads": config.num_key_value_heads}
+
+    def add(kind: str, layers: int, values: dict) -> None:
+        rows[kind, layers] = rows.get((kind, layers), {"removed": kind, "layers": layers}) | values
+        pd.DataFrame(rows.values()).to_csv(FILE, index=False, float_format="%.6g")
+        print(rows[kind, layers], flush=True)
+
+    def missing(column: str) -> Iterator[tuple[str, int, PreTrainedModel]]:
+        for layers in (0, *COUNTS):
+            for kind in kinds if layers else ("dense",):
+                if rows.get((kind, layers), {}).get(column) is not None:
+                    continue
+                part = kind.partition(",")[0]
+                n = equal_parameters(model, layers)[part]["n"] if layers else 0
+                if layers and n >= there[part]:
+                    print(f"{kind}: {n} would be worth {layers} layers, but there are only {there[part]}", flush=True)
+                    continue
+                yield kind, layers, kinds[kind](n) if layers else model
+
+    dense, losses = quality(model, tokenizer, None)
+    for kind, layers, pruned in missing("perplexity"):  # first what a busy machine measures as well as a quiet one
+        add(kind, layers, dense if pruned is model else quality(pruned, tokenizer, losses)[0])
+    for kind, layers, pruned in missing("prefill"):
+        add(kind, layers, cost(pruned, model))
+
+
+if __name__ == "__main__":
+    main()

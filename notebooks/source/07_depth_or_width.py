@@ -1,0 +1,524 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/07_depth_or_width.ipynb)
+#
+# # 07 · Depth or width: layers, sublayers, heads, channels
+#
+# So far we took out whole layers. One can also make a model smaller without making it shorter: take only the attention of a layer, or only its feed-forward network (FFN), or keep every layer and make each one narrower. ShortGPT says that whole layers are the better thing to take, although nothing could be simpler. In this lesson the methods compete with the same number of parameters gone, for quality, for speed and for memory. Then we read the paper's own comparison with what we have learned.
+#
+# **You will be able to**
+#
+# - say where the parameters of a language model are, and make a comparison of pruning methods fair;
+# - remove attention, FFNs, heads and channels, and compare the damage of all of them with that of removing layers;
+# - predict which of them makes a model faster, and which shrinks the key-value cache;
+# - read a published comparison of pruning methods, and say what it proves.
+#
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 4 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. It is the same in every lesson.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# One variable names the model.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from shortgpt import (
+    built_in_text, calibration_batches, decoder_layers, equal_parameters, load, perplexity, removal_order, remove_channels,
+    remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed, watch_layers,
+)  # fmt: skip
+from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL, device="cpu")
+depth = len(decoder_layers(model))
+
+# %% [markdown]
+# ## 1. What is there to remove?
+#
+# A decoder layer has two branches: *attention*, which brings information from earlier tokens, and the *FFN*, which works on each token alone. Each of them adds its result to the hidden state. There are also two norms in a layer, and outside of all layers the embedding: one vector for each token of the vocabulary. *Predict:* which of them has the most parameters?
+
+# %%
+layer = decoder_layers(model)[0]
+parts = {
+    "embedding": model.get_input_embeddings(),
+    "attention": layer.self_attn,
+    "FFN": layer.mlp,
+    "norms": torch.nn.ModuleList([layer.input_layernorm, layer.post_attention_layernorm]),
+}
+parameters = pd.Series({name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()})
+everywhere = parameters * [1, depth, depth, depth] / 1e6
+print(f"one layer: {parameters.iloc[1:].sum():,} parameters; the whole model: {size(model)['parameters']:,}")
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 1.9), layout="constrained")
+left = 0
+for (name, millions), hatch, colour in zip(everywhere.items(), ("", "///", "...", "xx"), PALETTE, strict=False):
+    ax.barh(0, millions, left=left, color=colour, hatch=hatch, edgecolor="black", label=f"{name}: {millions:.2f} million")
+    left += millions
+ax.set(xlabel="parameters (millions), all layers together", yticks=[])
+ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+plt.show()
+in_layers = everywhere.iloc[1:].sum()
+print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of the parameters. "
+      f"Of those in the layers, the FFNs hold {everywhere['FFN'] / in_layers:.0%} and attention {everywhere['attention'] / in_layers:.0%}; the norms hardly count.")  # fmt: skip
+
+# %% [markdown]
+# Two things to keep in mind for later. The embedding is a large part of this small model and no method below touches it; in the paper's 7B models it is a few percent. And one attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
+#
+# So "I removed twelve attentions without much harm" and "I removed twelve layers" are not the same achievement. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth a number of layers: sublayers in the whole model, but channels and heads *in every layer*. (A head comes with its group: the query heads that share keys and values.)
+
+# %%
+worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
+table = pd.DataFrame({f"{layers} layers": {kind: each["n"] for kind, each in kinds.items()} for layers, kinds in worth.items()})
+table["there are"] = [depth, depth, depth, model.config.intermediate_size, model.config.num_key_value_heads]
+display(table)
+off = worth[3]["heads"]["parameters"] / worth[3]["layers"]["parameters"]
+print(f"Head groups are too coarse to match exactly: those for three layers hold {off:.0%} of the parameters that they should.")
+
+# %% [markdown]
+# Note the last column of numbers: nine layers are worth more attention than there is. With depth one can go on and on; the smaller a part, the sooner it is used up.
+
+# %% [markdown]
+# ## 2. What should go?
+#
+# For layers we have Block Influence. `score_sublayers` asks the same question of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
+
+# %%
+batches = calibration_batches(tokenizer, samples=5)
+scores = {"layers": score_layers(model, batches, progress=False)}
+scores |= score_sublayers(model, batches, progress=False)
+lowest = {kind: removal_order(each) for kind, each in scores.items()}
+for kind, order in lowest.items():
+    print(f"{kind}: lowest scores at {', '.join(map(str, order[:6]))}")
+
+# %%
+fig, ax = plt.subplots(figsize=(9, 3.4), layout="constrained")
+for (kind, each), marker, style, colour in zip(scores.items(), MARKERS, ("-", "--", ":"), PALETTE, strict=False):
+    ax.plot(each.table["layer"], each.table["score"], marker + style, color=colour, markersize=5, label=kind)
+ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)", xticks=range(0, depth, 5))
+plain_log_ticks(ax)
+ax.legend()
+plt.show()
+attention, ffn = (scores[kind].table["score"] for kind in ("attention", "ffn"))
+print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state less than the FFN does. "
+      f"In the last layer the two have {attention.iloc[-1]:.3f} and {ffn.iloc[-1]:.3f}.")  # fmt: skip
+
+# %% [markdown]
+# In most layers it is the FFN that turns the state. Remember the last layer for section 6: its attention is among the quietest of all, and its FFN is the loudest but one.
+#
+# Heads and channels need a score as well, and we try two. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state? Both are computed inside `remove_heads` and `remove_channels`.
+
+# %% [markdown]
+# ## 3. Equal parameters: which hurts least?
+#
+# Seven models, each without as many parameters as three layers have. They share what they can with the dense one.
+
+# %%
+def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
+    """Models without as many parameters as `layers` layers have."""
+    n = {kind: each["n"] for kind, each in equal_parameters(model, layers).items()}
+    made = {"layers": remove_layers(model, lowest["layers"][:layers])}
+    made["attention"] = remove_sublayers(model, attention=lowest["attention"][: n["attention"]])
+    made["ffn"] = remove_sublayers(model, ffn=lowest["ffn"][: n["ffn"]])
+    for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
+        for score in width_scores:
+            made[f"{kind}, {score}"] = remove(model, n[kind], scores=score, batches=batches)
+    return made
+
+
+candidates = {"dense": model} | cut(3)
+
+# %% [markdown]
+# As a picture: each column is a layer, with its attention below and its FFN above, as tall as their parameters. What is gone is white. *Look at* which columns stay whole.
+
+# %%
+def numbers_of(name: str) -> list[int]:
+    """The numbers that the layers of a candidate have in the dense model."""
+    return [i for i in range(depth) if name != "layers" or i not in lowest["layers"][:3]]
+
+
+def millions_of(name: str) -> np.ndarray:
+    """Parameters (millions) of attention and FFN in each layer of the dense model: [2, depth]."""
+    left = np.zeros((2, depth))
+    for i, layer in zip(numbers_of(name), decoder_layers(candidates[name]), strict=True):
+        left[:, i] = [sum(p.numel() for p in branch.parameters()) / 1e6 for branch in (layer.self_attn, layer.mlp)]
+    return left
+
+
+# %%
+shown = [name for name in candidates if "magnitude" not in name][1:]
+fig, axes = plt.subplots(len(shown), 1, figsize=(9, 5), sharex=True, layout="constrained")
+whole = millions_of("dense")
+for ax, name in zip(axes, shown, strict=True):
+    left = millions_of(name)
+    for bottom, full, kept, colour, hatch in zip((0, whole[0]), whole, left, PALETTE[1:3], ("///", "..."), strict=True):
+        ax.bar(range(depth), full, bottom=bottom, color="white", edgecolor="black", linewidth=0.5)
+        ax.bar(range(depth), kept, bottom=bottom, color=colour, hatch=hatch, edgecolor="black", linewidth=0.5)
+    ax.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+    ax.set_yticks([])
+axes[-1].set(xlabel="layer (attention below, FFN above)", xticks=range(0, depth, 5))
+plt.show()
+untouched = {name: int(np.isclose(millions_of(name), whole).all(axis=0).sum()) for name in shown}
+print("Layers left exactly as they were: " + ", ".join(f"{name} {n}" for name, n in untouched.items()) + f", of {depth}.")
+
+# %% [markdown]
+# Layers and sublayers are cuts in **depth**: a branch stays as it was, or goes. Heads and channels are cuts in **width**: every branch of the kind loses a share. A *channel* is one of the numbers between the matrices of the FFN. A head takes its part of the query and output matrices with it; as query heads share keys and values, whole groups go.
+
+# %% [markdown]
+# *Predict* the order of the seven before you run the next cell. The text is short, so look at large differences only: the beginnings of four documents that no score has seen.
+
+# %%
+documents = built_in_text("perplexity").query("genre in ['encyclopedic', 'news', 'science', 'story']")
+texts = [text[:1200] for text in documents.groupby("genre").head(1)["text"]]
+rows = [
+    {"removed": name, "parameters": size(m)["parameters"], "perplexity": perplexity(m, tokenizer, texts)}
+    for name, m in candidates.items()
+]
+live = pd.DataFrame(rows).set_index("removed")
+live.assign(times_dense=live["perplexity"] / live.loc["dense", "perplexity"]).round(2)
+
+# %%
+ordered = live.drop("dense").sort_values("perplexity")
+is_width = ordered.index.str.contains(",")
+fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+for chosen, label, hatch, colour in ((~is_width, "depth", "", PALETTE[0]), (is_width, "width", "///", PALETTE[1])):
+    places = np.flatnonzero(chosen)
+    ax.barh(places, ordered["perplexity"][chosen], color=colour, hatch=hatch, edgecolor="black", label=label)
+ax.set_yticks(range(len(ordered)), ordered.index)
+ax.axvline(live.loc["dense", "perplexity"], color="black", linestyle=":", label="dense")
+ax.set(xscale="log", xlabel="perplexity (log scale)")
+ax.invert_yaxis()
+plain_log_ticks(ax, "x")
+ax.legend()
+plt.show()
+print("From best to worst: " + ", ".join(f"{name} {value:,.0f}" for name, value in ordered["perplexity"].items()) + ".")
+
+# %% [markdown]
+# Three things stand out.
+#
+# - **The score matters more than the direction.** The same number of channels goes from every layer in both rows called *channels*, and one of them is the best of all seven models, the other a ruin. Weights alone don't tell what a channel does: its two inputs are multiplied with each other, so a channel with short weight vectors can still speak up loudly, and some that the first layers need do just that.
+# - **Among the cuts in depth, whole layers are the best.** Taking only attention or only FFNs costs more at the same number of parameters, although smaller parts leave a freer choice. Don't trust the order of those two: the scores of the attentions lie close together, so a little more calibration text picks some others, and the bar moves a good deal. (*Try it:* `samples=6` above.)
+# - **Width is not the loser here.** At this small cut, channels chosen by reading text are ahead of layers. The paper's tables below show no such case.
+
+# %% [markdown]
+# ### Where does the error come in?
+#
+# A reason is worth more than a ranking. Let the dense and a pruned model read the same text, and measure after every layer how far apart their hidden states are: the length of the difference in percent of the length of the dense state.
+
+# %%
+ids = tokenizer(texts[0], return_tensors="pt")["input_ids"]  # [1, tokens]
+
+
+@torch.inference_mode()
+def states_of(model, numbers) -> dict:
+    """After each layer, by its number in the dense model: hidden states [tokens, hidden]."""
+    states = {}
+    with watch_layers(model, lambda i, x_in, x_out: states.__setitem__(numbers[i], x_out[0, 1:])):  # not the sink
+        model(input_ids=ids)
+    return states
+
+
+reference = states_of(model, range(depth))
+distance = {}
+for name, m in candidates.items():
+    states = states_of(m, numbers_of(name))
+    distance[name] = {i: 100 * ((x - reference[i]).norm(dim=-1) / reference[i].norm(dim=-1)).mean().item() for i, x in states.items()}
+
+# %%
+error = pd.DataFrame(distance).drop(columns="dense").reindex(range(depth))
+fig, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
+for i, (name, column) in enumerate(error.items()):
+    column = column[column > 0]  # a logarithm has no place for zero
+    ax.plot(column.index, column, marker=MARKERS[i], markersize=4, linestyle="--" if "," in name else "-", color=PALETTE[i], label=name)
+ax.set(xlabel="after layer (number in the dense model)", ylabel="distance from the dense state\n(%, log scale)", yscale="log", xticks=range(0, depth, 5))
+plain_log_ticks(ax)
+ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+first, last = error.loc[0], error.iloc[-1]
+print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models are still exactly where the dense one is. "
+      f"After the last layer: " + ", ".join(f"{name} {value:.0f} %" for name, value in last.sort_values().items()) + ".")  # fmt: skip
+
+# %% [markdown]
+# The two kinds of cut fail differently. A cut in **depth** leaves every state exactly as it was up to the first gap; then each gap is a step. A cut in **width** is wrong from layer 0 on, a little in every layer. What comes after is alike for both: no curve explodes. A layer *adds* to the state, so an error is carried along next to everything else, and the layers that stay add nearly what they always added. That is why a layer can be taken out without telling the others.
+#
+# Whether a cut is good depends on how large its errors are at the source. Block Influence measures that directly: it is the turn that will be missing. The activation score measures it too, channel by channel. Magnitude doesn't, and its channels lose the way in the first layer. The order at the right edge is nearly the order of the perplexities.
+
+# %% [markdown]
+# ## 4. The full comparison
+#
+# Three sizes, all of the English perplexity part, standard errors: that takes about half an hour, so `python data/measure_width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
+
+# %%
+full = pd.read_csv(shortgpt.calibration.data_folder() / "width.csv")
+dense = full[full["removed"] == "dense"].iloc[0]
+pruned = full[full["removed"] != "dense"].assign(percent=lambda t: 100 * (1 - t["parameters"] / dense["parameters"]))
+pruned.pivot(index="removed", columns="layers", values="times_dense").round(2).sort_values(3)
+
+# %%
+def panel(ax, column: str, errors: str) -> None:
+    """A line for each kind of removal, with error bars of one standard error."""
+    for i, (name, rows) in enumerate(pruned.groupby("removed", sort=False)):
+        style = MARKERS[i] + ("--" if "," in name else "-")
+        ax.errorbar(rows["percent"], rows[column], rows[errors], fmt=style, capsize=3, color=PALETTE[i], label=name)
+    ax.set(xlabel="parameters removed (% of the whole model)")
+
+
+fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+panel(ax, "times_dense", "times_dense_error")
+ax.axhline(1, color="black", linestyle=":")
+ax.set(yscale="log", ylabel="perplexity, times the dense one (log scale)")
+plain_log_ticks(ax)
+ax.legend(fontsize=9)
+plt.show()
+for n, rows in pruned.groupby("layers"):
+    best, second = rows.nsmallest(2, "times_dense").itertuples()
+    print(f"As much as {n} layers: {best.removed} multiply perplexity by {best.times_dense:.2f} ± {best.times_dense_error:.2f}, "
+          f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
+
+# %% [markdown]
+# @@READ4@@
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+panel(ax, "grammar", "grammar_error")
+ax.axhline(dense["grammar"], color="black", linestyle=":")
+ax.axhline(50, color="black", linestyle="--", linewidth=1)
+ax.text(pruned["percent"].max(), 50, "guessing", ha="right", va="bottom")
+ax.text(pruned["percent"].max(), dense["grammar"], "dense", ha="right", va="bottom")
+ax.set(ylabel="grammar (% right)")
+ax.legend(fontsize=9, ncols=2)
+plt.show()
+three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_values(ascending=False)
+print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
+
+# %% [markdown]
+# @@READACC@@
+
+# %% [markdown]
+# ## 5. What one gets for it: time and memory
+#
+# Pruning has a purpose. Equal parameters mean about equal arithmetic for one token, so a naive forecast is: all of these models are equally fast. *Predict:* is it so when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take the larger cut, as much as six layers, since the differences are then larger.
+
+# %% tags=["volatile"]
+large = {"dense": model} | cut(6, width_scores=["magnitude"])  # which channels go makes no difference to the time
+rounds = [
+    speed(m, prompt_tokens=256, new_tokens=16, repeats=1).assign(model=name) for _ in range(3) for name, m in large.items()
+]  # in turn, so that a passing load of the machine slows all of them alike
+rates = pd.concat(rounds).groupby(["model", "phase"], sort=False)["tokens_per_second"].median().unstack()[["prefill", "decode"]]
+faster = rates / rates.loc["dense"]
+ax = faster.drop("dense").plot.barh(figsize=(8, 3.4), color=PALETTE[:2], edgecolor="black", width=0.75)
+plt.setp(ax.containers[1], hatch="///")
+ax.axvline(1, color="black", linestyle=":")
+ax.invert_yaxis()
+ax.set(xlabel="speed, times the dense one")
+plt.tight_layout()
+plt.show()
+print("Times as fast as dense (prefill, decode): " + ", ".join(f"{name} {row.prefill:.2f}, {row.decode:.2f}" for name, row in faster.drop("dense").iterrows()) + ".")
+
+# %% [markdown]
+# Removing layers or sublayers removes *steps*: whole matrices, and the norms and reshaping around them. The time falls about as the parameters do. Narrower matrices keep every step and make each a little smaller, and how much of that arrives as time depends on the processor: here a width that suits its vector units, on a GPU one that fills its tiles. On a GPU that writes for one user, the time of a token is often the time to launch one small step after the other, and then only depth helps; we have no GPU here, so take this as what to test on yours. (The heads of this cut hold fewer parameters than the others: two of three groups in each layer.)
+
+# %% [markdown]
+# Memory has two parts. Weights are the same for all, since that was the rule of the game. The **key-value cache** isn't: while a model writes, every attention keeps a key and a value for every token read so far. We run the models on 512 tokens and count the bytes that are really kept.
+
+# %%
+long = torch.randint(1000, (1, 512), generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def cache_bytes(model) -> int:
+    layers = model(input_ids=long, use_cache=True).past_key_values.layers
+    held = [t for layer in layers for t in (getattr(layer, "keys", None), getattr(layer, "values", None)) if t is not None]
+    return sum(t.numel() * t.element_size() for t in held)
+
+
+memory = pd.DataFrame({
+    name: {"weights (MB)": size(m)["memory_bytes"] / 1e6, "cache (kB a token)": cache_bytes(m) / long.numel() / 1e3}
+    for name, m in large.items()
+}).T  # fmt: skip
+memory.round(1)
+
+# %% [markdown]
+# Whole layers take their share of the cache along. Attention takes most: where it is gone, nothing needs to be remembered. (What is left there is the count of tokens.) FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
+
+# %% [markdown]
+# ## 6. The last layer, in pieces
+#
+# Table 1 of the paper takes the last layer of Llama-2-7B apart. BI theory, that deep layers repeat each other, would have it removed first; yet it must stay. Which part of it is needed? We do the same, and set our numbers beside theirs, each relative to its own dense model. (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts.)
+
+# %%
+last = depth - 1
+ours = {
+    "none": model,
+    "whole last layer": remove_layers(model, [last]),
+    "its attention": remove_sublayers(model, attention=[last]),
+    "its FFN": remove_sublayers(model, ffn=[last]),
+}
+ours = pd.Series({name: perplexity(m, tokenizer, texts) for name, m in ours.items()})
+paper = shortgpt.calibration.data_folder() / "paper"
+theirs = pd.read_csv(paper / "table1_last_layer.csv").set_index("removed")["ppl"]
+table1 = pd.DataFrame({"Llama-2-7B (the paper)": theirs, "our model": ours}).loc[ours.index]
+table1.round(2)
+
+# %%
+relative = (table1 / table1.loc["none"]).drop("none")
+ax = relative.plot.bar(figsize=(8, 3.4), rot=0, color=PALETTE[:2], edgecolor="black", width=0.7)
+plt.setp(ax.containers[1], hatch="///")
+for bars in ax.containers:
+    ax.bar_label(bars, fmt="× %.2f")
+ax.axhline(1, color="black", linestyle=":")
+ax.set(yscale="log", ylabel="perplexity,\ntimes the dense one (log scale)", xlabel="removed", ylim=(0.8, 12))
+plain_log_ticks(ax)
+plt.tight_layout()
+plt.show()
+print(f"Without the attention of the last layer: times {relative.loc['its attention'].iloc[0]:.2f} in the paper, {relative.loc['its attention'].iloc[1]:.2f} here. "
+      f"Without its FFN: times {relative.loc['its FFN'].iloc[0]:.2f} and {relative.loc['its FFN'].iloc[1]:.2f}.")  # fmt: skip
+
+# %% [markdown]
+# Two models of very different size, two kinds of text, and the same picture: of the last layer, attention can go for almost nothing, and nearly all that the layer is worth is in its FFN. By then every token has gathered what it needs from the others. What remains is to turn the hidden state into something from which the next *token* can be read off, and that is work on each token alone, which is what an FFN does. The paper puts it this way: the last FFN acts as a part of the classifier. (Here is also a case where removing a part beats removing a layer: `remove_sublayers` can take the attention and leave the FFN.)
+
+# %% [markdown]
+# ## 7. The paper's comparison
+#
+# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers into one). The first two cut width, the last two depth. **These are the paper's models, not ours.** *Look at* which two bars of each group are high.
+
+# %%
+table2 = pd.read_csv(paper / "table2_summary.csv").pivot(index="model", columns="method", values="retention_percent")
+table2 = table2.loc[["Llama-2-7B", "Llama-2-13B", "Baichuan2-7B", "Baichuan2-13B"], ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT"]]
+ax = table2.plot.bar(figsize=(9, 3.6), rot=0, color=PALETTE[:4], edgecolor="black", width=0.8)
+for bars, hatch in zip(ax.containers, ("///", "xx", "...", ""), strict=True):
+    plt.setp(bars, hatch=hatch)
+ax.set(ylabel="average, % of the dense model's", xlabel="", ylim=(0, 115))
+ax.legend(ncols=4, loc="upper center")
+plt.tight_layout()
+plt.show()
+width, both = table2[["LLM-Pruner", "SliceGPT"]].max(axis=1), table2[["LaCo", "ShortGPT"]].min(axis=1)
+print(f"In the paper the better width method keeps {width.min():.0f} to {width.max():.0f} %, ShortGPT {table2['ShortGPT'].min():.0f} to {table2['ShortGPT'].max():.0f} %; "
+      f"for {(both > width).sum()} of {len(table2)} models both depth methods are ahead of both width methods.")  # fmt: skip
+
+# %% [markdown]
+# A clear result, with small print. The rows of LLM-Pruner, SliceGPT and LaCo were not run by the authors: they are quoted from the LaCo paper. Nobody gives standard errors. And retention counts guessing as ability (lesson 05), which lifts all bars, the broken models' most. With gaps of this size that hardly matters for the order; it matters for how far apart the methods really are.
+#
+# The appendix compares again, in the settings of the other methods' papers: LLM-Pruner in table 7, SliceGPT in table 8. A published table deserves the same check as one's own, and one is cheap: is each printed average the mean of its row?
+
+# %%
+appendix = []
+for name in ("table7_zero_shot", "table8_slicegpt"):
+    table = pd.read_csv(paper / f"{name}.csv")
+    mean = table.drop(columns=["model", "method", "ratio_percent", "average"]).mean(axis=1)
+    appendix.append(table.assign(table=name[:6], mean=mean)[["table", "model", "method", "ratio_percent", "average", "mean"]])
+appendix = pd.concat(appendix, ignore_index=True)
+appendix["sound"] = (appendix["average"] - appendix["mean"]).abs() < 0.01
+display(appendix.query("not sound").round(2))
+print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mean of their row.")
+
+# %% [markdown]
+# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md` lists what we found). That leaves nothing to compare for these two models. We drop these rows and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA, which table 7 leaves out, and *FLAP*, a width method that needs no training.
+
+# %%
+others = pd.read_csv(paper / "replications_other.csv").query("source.str.startswith('FLAP')", engine="python")
+others = others.assign(table="table7", ratio_percent=20.0, average=others["value"], sound=True)
+results = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
+panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7", "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
+names = ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT", "LLM-Pruner + LoRA", "FLAP"]
+styles = dict(zip(names, zip(MARKERS, PALETTE, strict=False), strict=False))
+for ax, (title, (table, name)) in zip(axes, panels.items(), strict=True):
+    for method, rows in results[(results["table"] == table) & (results["model"] == name)].groupby("method"):
+        ax.plot(rows["ratio_percent"], rows["average"], styles[method][0] + "-", markersize=9, color=styles[method][1], label=method)
+    ax.set(title=title, xlabel="parameters removed (%)", xlim=(18, 32))
+    ax.legend(fontsize=8)
+axes[0].set_ylabel("average accuracy (%)")
+plt.show()
+seven = results[results["model"] == "Llama-7B"].set_index("method")["average"]
+print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.sort_values().items())}.")
+
+# %% [markdown]
+# In table 8 ShortGPT is far ahead of SliceGPT, at every size. In table 7 it is ahead of LLM-Pruner by a little, and for Llama-13B the two points lie on each other; ShortGPT removes slightly more of Llama-7B. But the picture turns in the first panel when the other two are let in. LLM-Pruner was meant to be used *with* its fine-tuning, and then it is ahead. FLAP, which prunes channels and heads by how much their activations vary and repairs the mean with a bias, is ahead without any training. (Both values come from FLAP's own tables, which we know from a review that quotes them; we didn't rerun them either.)
+#
+# So the published numbers support this: at about a quarter of the parameters and without repair, plain layer removal beats *these* width methods. They don't support that depth beats width as such. We did not rebuild SliceGPT's rotation here: our heads and channels are the simplest members of the family.
+
+# %% [markdown]
+# ## 8. Which claims hold here?
+#
+# | what the paper says | on our model |
+# |---|---|
+# | the last layer must stay, and its FFN is the reason (table 1) | holds, and more sharply |
+# | deep layers are the redundant ones | doesn't hold: the quiet layers are in the middle (lesson 03) |
+# | a quarter of the model can go without repair and most of the performance stays | doesn't hold: by then perplexity has multiplied (section 4) |
+# | removing layers beats more complex pruning | @@C1@@ |
+# | pruned depth turns into speed | holds |
+#
+# Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. And a fifth of it is embedding, so a cut of a tenth of the layers is a smaller share of the whole. Test it on yours: change `MODEL`.
+
+# %% [markdown]
+# ## What we saw
+#
+# - Three quarters of the parameters in our layers are FFN, one quarter attention; a fair comparison counts parameters, not parts.
+# - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
+# - The score decides: channels chosen by what they do to text and channels chosen by the size of their weights are as far apart as a working model and a ruin.
+# - @@S1@@
+# - Only attention (in whole or in heads) saves key-value cache. Removing steps makes a model faster; making steps narrower does so less reliably.
+# - The attention of the last layer can go for nothing; its FFN can't.
+#
+# All of it is one model, a handful of texts, one way of scoring each kind, and no repair afterwards. Neither SliceGPT nor LLM-Pruner nor LaCo was run here.
+
+# %% [markdown]
+# ## Two of the ten questions
+#
+# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster on any hardware. But it does not always: @@A1@@ In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
+#
+# **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: @@A2@@ So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
+
+# %% [markdown]
+# ## Three questions
+#
+# **1.** Someone removes twelve attentions, someone else twelve layers. The first model is far better. Is attention more redundant than a whole layer?
+#
+# <details><summary>Answer</summary>Not shown: a layer contains its attention and an FFN that is three times as large in our model, so the second person removed four times as many parameters. At equal parameters the comparison may turn around, as it did here.</details>
+#
+# **2.** A service reads long documents for many users at once, and its memory is full of key-value cache. Which cut helps most, which not at all?
+#
+# <details><summary>Answer</summary>Removing attentions: each one takes its whole share of the cache along, for a quarter of a layer's parameters. Whole layers help in proportion to their number. FFNs and channels free no cache at all.</details>
+#
+# **3.** A paper shows its method X ahead of Y. Y's numbers are quoted from an older paper, at 24 instead of 27 % removed, and without the fine-tuning that Y's authors recommend. What would you ask for?
+#
+# <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
+#
+# This is the last lesson so far. The next one will leave transformers: Mamba and RWKV have layers, but no attention. · **Previous:** [06 · Choosing layers](06_choosing_layers.ipynb)
