@@ -136,3 +136,53 @@ def test_the_explorer_uses_only_what_ipywidgets_7_has():
     assert not removed.continuous_update
     source = Path(widgets.__file__).read_text()
     assert not [name for name in ("TagsInput", "Stack", "ColorsInput", "set_title") if name in source]
+
+
+PRICES = {1: 0.5, 2: 0.25, 4: 1.0}
+
+
+def price(layers) -> float:
+    if len(layers) == 6:
+        raise ValueError("keep at least one layer & more")
+    return 1.0 + sum(PRICES.get(layer, 2.0) for layer in layers)
+
+
+def test_a_set_is_valued_once_and_compared_with_those_of_its_size():
+    calls, tried = [], {}
+
+    def value(layers):
+        calls.append(layers)
+        return price(layers)
+
+    first = widgets.try_layers(value, [4, 1], tried)
+    assert first == {
+        "layers": [1, 4], "perplexity": np.exp(2.5), "best": [1, 4], "best_perplexity": np.exp(2.5)
+    }  # fmt: skip
+    widgets.try_layers(value, [2], tried)  # lower, but of another size
+    better, again = widgets.try_layers(value, [2, 1], tried), widgets.try_layers(value, (1, 4, 4), tried)
+    assert better["best"] == [1, 2] and again["best"] == [1, 2] and again["best_perplexity"] == np.exp(1.75)
+    assert again["perplexity"] == np.exp(2.5) and calls == [(1, 4), (2,), (1, 2)]
+
+
+def test_the_picking_explorer_tries_what_is_picked_and_shows_plans_of_the_same_size():
+    *rows, chosen, actions, answer, picture = widgets.picking_explorer(price, 6, {"greedy": [2, 1, 4]}).children
+    buttons = [button for row in rows for button in row.children]
+    attempt, greedy = actions.children
+    assert [button.description for button in buttons] == [str(i) for i in range(6)]
+    assert all(button.tooltip == f"remove layer {button.description}" for button in buttons)
+    for i in (4, 1):
+        buttons[i].value = True
+    assert "2 of 6" in chosen.value and chosen.value.endswith("1, 4")
+    assert [button.icon for button in buttons] == ["", "times", "", "", "times", ""] and answer.value == ""
+    attempt.click()
+    assert f"{np.exp(2.5):,.1f}" in answer.value and bytes(picture.value).startswith(b"\x89PNG")
+    greedy.click()
+    assert [i for i, button in enumerate(buttons) if button.value] == [1, 2]
+    assert "greedy" in answer.value and f"<b>{np.exp(1.75):,.1f}</b>" in answer.value
+    buttons[1].value, buttons[4].value, buttons[2].value = True, True, False
+    attempt.click()
+    assert f"<b>{np.exp(2.5):,.1f}</b>" in answer.value and answer.value.endswith("without [1, 2]")
+    for button in buttons:
+        button.value = True
+    attempt.click()
+    assert answer.value == "keep at least one layer &amp; more"

@@ -1,0 +1,499 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/06_choosing_layers.ipynb)
+#
+# # 06 · Choosing layers: from a coin to a search
+#
+# Lesson 03 ended with two worlds: orders that measured something, and orders that didn't. In this lesson we put eleven ways to choose layers beside each other, from a coin to a search over whole sets, and ask what each reads, what it costs, and how much better its choice is. Then we let the reader compete.
+#
+# **You will be able to**
+#
+# - choose layers by any of eleven criteria with one call, and say what a better choice costs;
+# - explain why relative magnitude nearly always agrees with Block Influence, and where it must not;
+# - show two layers that are each cheap to lose and dear to lose together;
+# - check whether a choice hangs on the calibration text;
+# - repair a pruned model in closed form, without training.
+#
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 5 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. It is the same in every lesson.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# The model, two kinds of text, and what we need from the toolkit. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
+
+# %%
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from shortgpt import Trials, built_in_text, calibration_batches, compare_criteria, decoder_layers, heal
+from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
+from shortgpt import score_layers, tokens_needed, watch_layers
+from shortgpt.influence import block_influence, relative_magnitude
+from shortgpt.plots import PALETTE, plain_log_ticks
+from shortgpt.plots_choosing import plot_agreement, plot_criteria, plot_tokens_needed
+from shortgpt.widgets import picking_explorer, try_layers
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+depth = len(decoder_layers(model))
+batches = calibration_batches(tokenizer, samples=4, length=256)
+documents = built_in_text("perplexity")
+chosen = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])].groupby("genre").head(1)
+texts = [text[:1100] for text in chosen["text"]]
+dense = perplexity(model, tokenizer, texts)
+print(f"{depth} layers; the criteria read {sum(b['attention_mask'].sum().item() for b in batches):,} tokens; ", end="")
+print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others, where dense perplexity is {dense:.1f}.")
+
+# %% [markdown]
+# ## 1. Could a coin do it?
+#
+# A criterion needs to read something to know anything. Here is what each of them reads. A *pass* is one forward pass over the calibration text, and trials are passes with layers left out. L is the number of layers, n how many are to go.
+#
+# | criterion | what it asks | passes |
+# |---|---|---|
+# | random, sequential, reverse | nothing: a coin, the first layers, the last layers | 0 |
+# | relative magnitude | how large is what the layer adds? | 1 |
+# | Block Influence (BI) | how far does the layer turn the state? | 1 |
+# | BI, iterative | the same again after every removal | n, getting shorter |
+# | angular span | over which n layers in a row does the state turn least (its last token, or all tokens)? | 1 |
+# | leave-one-out | how large is the loss without this layer alone? | about L/2 |
+# | greedy | which layer is cheapest to lose *now*, given what is gone? | about nL/2 |
+# | search | try whole sets, exchange layers, keep the best | what you allow |
+#
+# The span is the criterion of Gromov et al. (arXiv 2403.17887), leave-one-out is used by Shortened LLaMA (arXiv 2402.02834), greedy is SLEB (arXiv 2402.09025), and the search is of the kind of EvoPress (arXiv 2410.14649).
+#
+# *Predict:* three coins are thrown below. Will one of them beat Block Influence?
+
+# %%
+CHEAP = ["random", "sequential", "reverse", "relative_magnitude", "block_influence"]
+CHEAP += ["block_influence_iterative", "angular_span", "angular_span_all_tokens"]
+
+
+def measure(model):
+    return {"perplexity": perplexity(model, tokenizer, texts)}
+
+
+cheap = compare_criteria(model, batches, (3, 6, 9), CHEAP, measure, seeds=(0, 1, 2))
+print(f"{len(cheap)} plans, {cheap['layers'].map(frozenset).nunique()} different ones")
+
+# %%
+plot_criteria(cheap, highlight=["random", "block_influence", "reverse"])
+plt.show()
+coins = cheap[cheap["criterion"] == "random"].groupby("removed")["perplexity"].min()
+influence = cheap[cheap["criterion"] == "block_influence"].set_index("removed")["perplexity"]
+print("The luckiest of three coins, as a multiple of Block Influence:", end=" ")
+print(", ".join(f"{coins[n] / influence[n]:.1f} times with {n} removed" for n in coins.index) + ".")
+
+# %% [markdown]
+# The band is the range of the three coins. The last line answers the question. Note the scale: equal steps are equal *factors*.
+#
+# Why should it help to know how far a layer turns the state? Each plan above removed some layers. Let's add up the Block Influence of what it removed. If BI measures what is lost, perplexity must follow this sum, also for plans that were chosen without it.
+
+# %%
+scores = score_layers(model, batches, progress=False)
+cheap["lost"] = [scores.values[list(layers)].sum() for layers in cheap["layers"]]
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+for marker, n, colour in zip("os^", (3, 6, 9), PALETTE, strict=False):
+    some = cheap[cheap["removed"] == n]
+    ax.plot(some["lost"], some["perplexity"], marker, color=colour, markeredgecolor="black", label=f"{n} removed")
+ax.set(xscale="log", yscale="log", xlabel="sum of Block Influence removed (log scale)", ylabel="perplexity (log scale)")
+plain_log_ticks(ax, "x")
+plain_log_ticks(ax)
+ax.legend()
+plt.show()
+ranks = cheap[["lost", "perplexity"]].rank().corr().iloc[0, 1]
+ends = cheap["layers"].map(lambda layers: bool({0, 1, depth - 1} & {*layers}))
+print(f"The rank correlation of removed influence and perplexity is {ranks:.2f} over {len(cheap)} plans.")
+print(f"Plans without layers 0, 1 and {depth - 1}: perplexity {cheap[~ends]['perplexity'].min():,.0f} to {cheap[~ends]['perplexity'].max():,.0f}; ", end="")
+print(f"plans with one of them: {cheap[ends]['perplexity'].min():,.0f} to {cheap[ends]['perplexity'].max():,.0f}.")
+
+# %% [markdown]
+# Sequential, reverse and an unlucky coin take a layer of large influence at once; after that the loss can't be repaired by sparing others. This is the reason for figure 5 of the paper: a criterion that reads the model goes *around* the layers that matter, and so can go on for longer.
+
+# %% [markdown]
+# ## 2. All eleven, and what they cost
+#
+# Criteria that try sets need more time than a lesson has. So the next table comes from a file: `python data/measure_choosing.py` chose 3, 6 and 9 layers (10, 20 and 30 percent) by every criterion and measured all plans on the whole built-in perplexity part. Those that score read the whole calibration part, those that try read four samples of 256 tokens of it. No criterion saw the text of the measurement.
+
+# %%
+choosing = pd.read_csv(shortgpt.calibration.data_folder() / "choosing.csv")
+choosing["layers"] = choosing["layers"].map(json.loads)
+whole = choosing[choosing["criterion"] == "dense"].iloc[0]
+plain = choosing[(choosing["repair"] == "none") & ~choosing["criterion"].isin(["dense", "repaired_search"])]
+plain = plain.assign(low=plain["perplexity"] - plain["perplexity_error"], high=plain["perplexity"] + plain["perplexity_error"])
+best = plain.loc[plain.groupby("removed")["perplexity"].idxmin()].set_index("removed")
+best[["criterion", "layers", "perplexity", "perplexity_error"]].round(1)
+
+# %% [markdown]
+# These are the best plans for each number. *Predict* before you look at the curves: which criteria will be close to the best one, closer than a standard error?
+
+# %%
+start = pd.DataFrame([whole[["removed", "perplexity"]].to_dict() | {"criterion": c} for c in plain["criterion"].unique()])
+start = start.assign(low=start["perplexity"], high=start["perplexity"])
+plot_criteria(pd.concat([start, plain]))
+plt.show()
+for n in (3, 6, 9):
+    here = plain[(plain["removed"] == n) & (plain["seed"].fillna(0) == 0)]
+    close = here[here["perplexity"] <= best.loc[n, "high"]]["criterion"]
+    print(f"{n} removed: within a standard error of the best: {', '.join(close)}.")
+
+# %% [markdown]
+# The bands are standard errors over documents (for *random*, over three coins as well). They are wide, because documents differ in how hard they are. All plans were measured on the *same* documents, though, so the order of two curves is more certain than their bands suggest (lesson 05: compare item by item).
+#
+# Perplexity is one measure. Does accuracy follow? Two tasks that move: `grammar` (two answers, guessing gives 50 percent) and the exact `last_word` of a passage.
+
+# %%
+TASKS = ["grammar", "grammar_error", "last_word", "last_word_error"]
+six = plain[(plain["removed"] == 6) & (plain["seed"].fillna(0) == 0)].sort_values("perplexity").set_index("criterion")
+table = pd.concat([whole.to_frame().T.set_index("criterion"), six])[["perplexity", *TASKS]].astype(float)
+for task in ("grammar", "last_word"):
+    same = six["perplexity"].rank().corr(-six[task].rank())
+    top = six[task].astype(float).idxmax()
+    print(f"{task}: highest for {top} ({six.loc[top, task]:.0f} ± {six.loc[top, f'{task}_error']:.0f}); ", end="")
+    print(f"its order agrees with that of perplexity with a rank correlation of {same:.2f}.")
+table.round(1)
+
+# %% [markdown]
+# A rank correlation near 1 says that both measures prefer the same plans. Look at the errors before you look at the ranks: with so few items neighbours in the table can't be told apart.
+#
+# What does a better plan cost? Forward passes against the result, at six layers. Down and to the left is better. A point is of use only if nothing is both left of it and below.
+
+# %%
+paid = six[six["forward_passes"].notna()].astype({"forward_passes": float})
+frontier = paid.sort_values(["forward_passes", "perplexity"])
+frontier = frontier[frontier["perplexity"] < frontier["perplexity"].cummin().shift(fill_value=np.inf)]
+_, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+ax.errorbar(paid["forward_passes"], paid["perplexity"], paid["perplexity_error"], fmt="o", color=PALETTE[0], capsize=3)
+ax.step(frontier["forward_passes"], frontier["perplexity"], where="post", color="black", linestyle="--")
+for name, row in paid.iterrows():
+    ax.annotate(name.replace("_", " "), (row["forward_passes"], row["perplexity"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+ax.axhline(whole["perplexity"], color="black", linestyle=":")
+ax.set(xscale="symlog", yscale="log", xlim=(-0.1, None), xlabel="forward passes to choose (log scale beyond 1)", ylabel="perplexity (log scale)")
+plain_log_ticks(ax)
+plt.show()
+steps = [f"{name} ({row['forward_passes']:.0f} passes, {row['perplexity']:.1f})" for name, row in frontier.iterrows()]
+print("Worth their price, from cheap to dear (passes, perplexity): " + "; ".join(steps) + ".")
+
+# %% [markdown]
+# The dashed line is what a budget buys. Two remarks on fairness. A pass of the dear criteria is over less text than a pass of the scores, so in tokens they are cheaper than the axis says. And they are told what Block Influence isn't: the right next token.
+
+# %% [markdown]
+# ## 3. Why relative magnitude comes close
+#
+# **Relative magnitude** is the length of what a layer adds, against the length of what leaves it. It does not ask for a direction. Block Influence asks for nothing else. Yet they choose nearly the same layers. Why?
+#
+# Both look at one triangle: $x$, then $f$ on top of it, then $x+f$. Let $r=|f|/|x|$ be small, and $\varphi$ the angle between $f$ and $x$. The state then turns by about $\theta \approx r\sin\varphi$, so
+#
+# $$\text{BI} = 1-\cos\theta \approx \tfrac12\theta^2 \approx \tfrac12\, r^2\sin^2\varphi, \qquad \text{relative magnitude} = \frac{|f|}{|x+f|} \approx r .$$
+#
+# As long as $\sin\varphi$ is about the same for all layers, one is half the square of the other, and a square keeps the order. They part where $\sin\varphi$ is small: a layer that stretches the state without turning it. First on two triangles with the same $|f|$:
+
+# %%
+x = torch.tensor([1.0, 0.0])
+for name, f in {"turns": torch.tensor([0.0, 0.4]), "stretches": torch.tensor([0.4, 0.0])}.items():
+    bi, magnitude = block_influence(x, x + f).item(), relative_magnitude(x, x + f).item()
+    print(f"{name:9}: Block Influence {bi:.3f}, relative magnitude {magnitude:.3f}, half its square {magnitude**2 / 2:.3f}")
+
+# %% [markdown]
+# And the layers of our model. If every $f$ stood at a right angle to $x$, all points would lie on the dashed line. We also record how much each layer changes the length of the state, to see whether the points below the line are the ones that stretch.
+
+# %%
+magnitudes = score_layers(model, batches, metric="relative_magnitude", progress=False)
+turn = scores.values / (magnitudes.values**2 / 2)  # about the mean of sin² of the angle between f and x
+longer = np.zeros(depth)
+
+
+def record(layer, x_in, x_out):
+    longer[layer] = (x_out.norm(dim=-1) / x_in.norm(dim=-1)).median()
+
+
+with torch.inference_mode(), watch_layers(model, record):
+    model(**batches[0])
+
+# %%
+_, (left, ax) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 2], layout="constrained")
+for height, (name, f) in enumerate({"stretches": (0.4, 0), "turns": (0, 0.4)}.items()):
+    for tip, tail, style in (((1, 0), (0, 0), "-"), (f, (1, 0), "-"), ((1 + f[0], f[1]), (0, 0), ":")):
+        arrow = {"arrowstyle": "->", "linestyle": style, "linewidth": 1.6}
+        begin, end = (tail[0], tail[1] + height), (tail[0] + tip[0], tail[1] + tip[1] + height)
+        left.annotate("", end, begin, arrowprops=arrow)
+    left.text(0.05, height + 0.28, name + ": x, then f; dotted: x + f", fontsize=9)
+left.set(xlim=(-0.1, 1.6), ylim=(-0.3, 1.7))
+left.axis("off")
+ax.plot(magnitudes.values, scores.values, "o", color=PALETTE[0], markeredgecolor="black")
+line = np.geomspace(magnitudes.values.min(), magnitudes.values.max())
+ax.plot(line, line**2 / 2, "k--", label="right angle: half the square")
+for i in {*np.argsort(turn)[:3], 0, depth - 1}:
+    ax.annotate(str(i), (magnitudes.values[i], scores.values[i]), xytext=(6, -4), textcoords="offset points")
+ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)", ylabel="Block Influence (log scale)")
+ax.legend()
+plt.show()
+print("Two triangles with the same f, and relative magnitude against Block Influence for all layers.")
+
+# %%
+ranks = pd.Series(scores.values).rank().corr(pd.Series(magnitudes.values).rank())
+apart = int(np.argmin(turn))
+same = {n: len({*removal_order(scores)[:n]} & {*removal_order(magnitudes)[:n]}) for n in (3, 6, 9)}
+print(f"Rank correlation of the two: {ranks:.3f}. Layers in common:", ", ".join(f"{m} of {n}" for n, m in same.items()))
+print(f"Farthest below the line is layer {apart}: its Block Influence is {turn[apart]:.2f} of half the square.")
+print(f"It makes the median state {longer[apart]:.2f} times as long; the median layer, {np.median(longer):.2f} times.")
+
+# %% [markdown]
+# The answer to question 9 is in these lines: where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and FFN, every layer brings the states to one length (RMSNorm), so a longer state reads almost the same, but what later layers add to it weighs less. A stretch is thus not nothing, and not much.
+
+# %% [markdown]
+# ## 4. When Block Influence is wrong
+#
+# A layer may turn the state very little, in just the direction that matters. Nobody can see that from angles. To see it one must leave the layer out and look at the loss.
+#
+# `Trials` does that. It keeps the states of the whole model, and when layer $k$ is left out it resumes there: everything below is unchanged. On average that saves half of the work, and the result is the same to the last digits.
+
+# %%
+trials = Trials(model, calibration_batches(tokenizer, samples=3, length=240))
+before = trials.forward_passes
+whole_loss = trials([])
+damage = leave_one_out(trials, depth) - whole_loss
+print(f"{depth} layers left out one at a time, on {trials.tokens} predicted tokens: {trials.forward_passes - before:.1f} passes.")
+
+# %% [markdown]
+# *Predict:* which layers lie high above the others of the same Block Influence? (You have seen a shorter form of this figure in lesson 03.)
+
+# %%
+place_bi, place_damage = (pd.Series(values).rank() for values in (scores.values, damage))
+hidden = (place_damage - place_bi).nlargest(3).index.tolist()  # more harm than their turn suggests
+harmless = (place_bi - place_damage).nlargest(2).index.tolist()
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+ax.plot(scores.values, damage, "o", color=PALETTE[0], markeredgecolor="black")
+for i in hidden + harmless:
+    ax.annotate(f"{i}", (scores.values[i], damage[i]), xytext=(6, 3), textcoords="offset points", weight="bold")
+ax.set(xscale="log", yscale="symlog", xlabel="Block Influence (log scale)", ylabel="loss added by leaving it out\n(nats; log scale beyond 1)")
+plain_log_ticks(ax, "x")
+plt.show()
+for i in hidden:
+    print(f"Layer {i}: number {place_bi[i]:.0f} of {depth} from below by Block Influence, number {place_damage[i]:.0f} by damage (+{damage[i]:.2f} nats).")
+print(f"The other way round, least harm for their influence: layers {' and '.join(map(str, harmless))}.")
+
+# %% [markdown]
+# The first lines name the mistakes: nearly an identity by angle, and still missed.
+#
+# So take the layers with the least damage? The other half of the story is that damage does not add up. We take the six layers that are cheapest alone, and leave out all pairs of them.
+
+# %%
+cheapest = sorted(np.argsort(damage)[:6].tolist())
+pairs = pd.DataFrame([{"first": a, "second": b} for a in cheapest for b in cheapest if a < b])
+pairs["sum"] = [damage[a] + damage[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+pairs["together"] = [trials([a, b]) - whole_loss for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+pairs["difference"] = pairs["together"] - pairs["sum"]
+worst, kindest = pairs.loc[pairs["difference"].idxmax()], pairs.loc[pairs["difference"].idxmin()]
+for row in (worst, kindest):
+    print(f"Layers {row['first']:.0f} and {row['second']:.0f}: {row['sum']:.3f} nats if damages added up, {row['together']:.3f} together.")
+print(f"{(pairs['difference'] > 0).sum()} of {len(pairs)} pairs cost more together than the sum of both.")
+pairs.sort_values("difference", ascending=False).head(4).round(3)
+
+# %% [markdown]
+# A pair can cost more than its sum when one layer did the other's work: each can go, but not both. A list of single damages can't say that. `greedy` asks again after each removal, so it sees the pairs that it walks into; the search may also take back what it removed.
+
+# %% [markdown]
+# ## 5. Does the calibration text matter?
+#
+# A score is a mean over text. Would another text choose other layers? We score the model on nine English genres, on Chinese, and on text that the model has sampled itself (`sampled_text`, no data needed at all). About 1,000 tokens of each.
+
+# %%
+genres = built_in_text("calibration").groupby("genre")["text"].apply(list).to_dict()
+sources = {**genres, "Chinese": built_in_text("calibration", language="zh")["text"].tolist()}
+sources["sampled"] = sampled_text(model, tokenizer, samples=8, length=128, progress=False)
+by_text = {
+    name: score_layers(model, calibration_batches(tokenizer, text, samples=8, length=128), progress=False)
+    for name, text in sources.items()
+}
+agreement = plan_agreement(by_text, 6)
+
+# %%
+plot_agreement(agreement)
+plt.show()
+foreign = agreement[agreement[["first", "second"]].isin(["Chinese"]).any(axis=1)]
+own = agreement[agreement[["first", "second"]].isin(["sampled"]).any(axis=1)]
+rest = agreement.drop([*foreign.index, *own.index])
+print(f"Mean overlap: between English genres {rest['overlap'].mean():.2f}, with Chinese {foreign['overlap'].mean():.2f}, with sampled text {own['overlap'].mean():.2f}.")
+print(f"Rank correlation over all layers: never below {agreement['rank_correlation'].min():.2f}.")
+
+# %% [markdown]
+# The two printed measures differ in severity. The rank correlation is over all layers, and the outsiders keep it high whatever the text. The overlap asks for exactly the six that go; there, neighbours with almost equal scores change places.
+#
+# How much of that is the text, and how much simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
+
+# %%
+long = score_layers(model, calibration_batches(tokenizer, samples=64, length=128), progress=False)
+plot_tokens_needed(tokens_needed(long, 6))
+plt.show()
+
+# %% [markdown]
+# Read the two figures together: at about 1,000 tokens, texts from one source disagree somewhat as well. Only what goes beyond that is due to the kind of text. A choice of six layers is cheap to make stable: use more tokens, and a mixture. Whether the layers in doubt matter is another question. They are in doubt *because* their scores are close.
+
+# %% [markdown]
+# ## 6. What repair buys
+#
+# So far the rest of the model stayed as it was. But it could help: part of what the removed layers did is linear, and a linear map can be had without training. Let $x_e$ be the state that the dense model has behind the gap, $y$ the state that the pruned model brings there, and $z$ what enters the last matrix of the layer before the gap. Over calibration tokens $t$ we look for
+#
+# $$\min_D \sum_t \frac{|x_{e,t} - y_t - z_t D|^2}{|x_{e,t}|^2} + \lambda |D|^2 .$$
+#
+# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to a matrix that is there anyway (*fold*), so the result has no parameter more than the pruned model. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
+#
+# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use.
+
+# %%
+SPAN = range(13, 19)
+folded = heal(model, SPAN, calibration_batches(tokenizer, samples=8), progress=False)
+cut = perplexity(remove_layers(model, SPAN), tokenizer, texts)
+repaired = perplexity(folded, tokenizer, texts)
+print(f"dense {dense:.1f}, layers {SPAN[0]} to {SPAN[-1]} cut {cut:.1f}, repaired {repaired:.1f}")
+print(f"Of the loss that the cut added, repair takes back {np.log(cut / repaired) / np.log(cut / dense):.0%}.")
+
+# %% [markdown]
+# Why a row of layers and not six scattered ones? One matrix stands for one gap, however wide: one patch repairs all six at once, where six gaps need six patches, each with the errors of those before it. So repair changes which plan is best. From the file, at six layers: each plan cut (circle) and repaired (square).
+
+# %%
+at_six = choosing[(choosing["removed"] == 6) & (choosing["seed"].fillna(0) == 0)]
+both = at_six.pivot(index="criterion", columns="repair", values="perplexity").dropna(subset=["none", "fold"])
+both = both.sort_values("fold", ascending=False)
+spots = np.arange(len(both))
+_, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+ax.hlines(spots, both["fold"], both["none"], color="0.7")
+ax.plot(both["none"], spots, "o", color=PALETTE[0], label="cut", markeredgecolor="black")
+ax.plot(both["fold"], spots, "s", color=PALETTE[1], label="repaired (fold)", markeredgecolor="black")
+ax.set(xscale="log", xlabel="perplexity (log scale)", yticks=spots, yticklabels=both.index.str.replace("_", " "))
+plain_log_ticks(ax, "x")
+ax.legend()
+plt.show()
+print(f"Best when only cut: {both['none'].idxmin()} ({both['none'].min():.1f}). Best when repaired: {both['fold'].idxmin()} ({both['fold'].min():.1f}).")
+print(f"Repair helps most with {(both['none'] / both['fold']).idxmax()}, which it makes {(both['none'] / both['fold']).max():.1f} times better.")
+
+# %%
+plans = at_six[at_six["repair"] == "none"].set_index("criterion")["layers"].map(sorted)
+gaps = plans.map(lambda layers: 1 + sum(b - a > 1 for a, b in zip(layers, layers[1:], strict=False)))
+overview = both.assign(layers=plans, gaps=gaps, times_better=both["none"] / both["fold"])
+ranks = overview["gaps"].rank().corr(overview["times_better"].rank())
+print(f"Rank correlation of the number of gaps and the gain by repair: {ranks:.2f}.")
+overview.sort_values("fold").round(2)
+
+# %% [markdown]
+# A negative correlation says: fewer gaps, more gain. `repaired_search` chose with repair in the loop: every set it looked at was repaired before it was judged. Where the file has them, `all` refits every layer behind the first gap too, and `linear` puts a small matrix on the residual stream in place of the fold.
+
+# %% [markdown]
+# ## 7. Beat the algorithm
+#
+# Your turn. Pick layers, press *Try*; a button beside it shows what an algorithm takes for the same number. Everything is valued on a few hundred tokens, so an answer comes in about a second (and differences in the second digit mean nothing).
+
+# %%
+game = Trials(model, calibration_batches(tokenizer, texts, samples=1, length=256))
+greedy_order = choosing[(choosing["criterion"] == "greedy") & (choosing["removed"] == 9)]["layers"].iloc[0]
+algorithms = {"Block Influence": removal_order(scores), "greedy": greedy_order}
+picking_explorer(game, depth, algorithms)
+
+# %% [markdown]
+# Without a running notebook: put your layers into the list and run the cell. Ours is a naive guess, every third layer of the middle.
+
+# %%
+MINE = [8, 11, 14, 17, 20, 23]
+tried = {}
+for name, layers in {"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}}.items():
+    found = try_layers(game, layers, tried)
+    print(f"{name:15} {found['layers']}: perplexity {found['perplexity']:,.1f}, best so far {found['best_perplexity']:,.1f}")
+
+# %% [markdown]
+# *Try it* (10 minutes, medium): beat greedy with three layers; then with six. Which layers did you never dare to touch, and were you right?
+
+# %% [markdown]
+# ## 8. Which of the paper's claims hold here
+#
+# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6; what each means is in its table 10):
+
+# %%
+pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "metrics_table10.csv").set_index("metric")
+
+# %% [markdown]
+# Its figures show perplexity and MMLU against the share of layers removed. In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
+
+# %%
+limit = 4 * whole["perplexity"]
+middle = plain.groupby(["criterion", "removed"], sort=False)["perplexity"].median().unstack()
+allowed = (middle <= limit).cummin(axis=1).mul(middle.columns).max(axis=1).astype(int).sort_values(ascending=False)
+for n in sorted(allowed.unique(), reverse=True):
+    print(f"up to {n} layers: {', '.join(allowed.index[allowed == n])}")
+bi, rm, reverse = (middle.loc[name] for name in ("block_influence", "relative_magnitude", "reverse"))
+print("relative magnitude, as a multiple of Block Influence:", (rm / bi).round(2).to_dict())
+print("reverse, as a multiple of Block Influence:", (reverse / bi).round(1).to_dict())
+print("criteria better than Block Influence:", {n: int((middle[n] < bi[n]).sum()) for n in middle.columns})
+print(f"grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block Influence {six.loc['block_influence', 'grammar']:.0f}, guessing 50")
+
+# %% [markdown]
+# - **BI before the orders by position.** Compare the third line from below: a factor far above 1 at every number means that the claim holds.
+# - **Relative magnitude close to BI.** The line before it: factors near 1.
+# - **BI is the best.** The paper says so of *its four*. The line of criteria that are better counts against all eleven, and most of those it didn't try need more passes.
+# - **Reverse is good at choosing answers.** The last line. Our `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2: a different answer here doesn't refute the paper, and the same would not confirm it.
+
+# %% [markdown]
+# ## What we saw
+#
+# - A coin, or a position, hits a layer that matters sooner or later; reading the model once is enough to go around these.
+# - Relative magnitude and Block Influence measure the same triangle.
+# - Angles can't see a small turn in an important direction. Trials can, for tens of passes in place of one.
+# - Damages don't add up, so plans are better judged as sets.
+# - Repair needs no training, helps wide gaps most, and changes which plan is best.
+#
+# **Why does BI allow higher pruning ratios (question 4)?** Because what it removes first hardly turns the state: what arrives at the layers that stay is near to what they were trained on. Orders by position take a layer of large influence early, and one such layer is enough to break the model. Section 1 has both sides of it: perplexity follows the removed influence, and plans that touch the ends fall out of the picture.
+#
+# **Relative magnitude against BI (question 9)?** For small additions BI is half the square of relative magnitude, times $\sin^2\varphi$. Layers differ in size by much more than in angle, so both sort them almost alike; they part for layers that stretch without turning.
+
+# %% [markdown]
+# ## Three questions
+#
+# **1.** A layer multiplies every state by 1.5. What do Block Influence and relative magnitude say, and what happens if you remove it?
+#
+# <details><summary>Answer</summary>BI is 0; relative magnitude is 0.5/1.5 = one third. Without it all later layers read the same normalised state, but what they add weighs 1.5 times as much against it. Neither number says whether that matters.</details>
+#
+# **2.** Leave-one-out says layers 12 and 13 can each go at no cost. Why may you not conclude that both can?
+#
+# <details><summary>Answer</summary>If each does the same work, one may go because the other is there. Only a trial without both says what the pair costs. Greedy makes that trial; a list of single damages never does.</details>
+#
+# **3.** A search finds a plan that is better than BI's by 3 percent on the text it searched on. What do you check before you believe it?
+#
+# <details><summary>Answer</summary>Other text: a search that tries hundreds of sets on a thousand tokens also finds those that fit these tokens by luck. Measure on documents that no criterion read, compare item by item, and give the standard error of the difference.</details>
+#
+# So far whole layers went. Is that the right piece to take? · **Next:** [07 · Depth or width](07_depth_or_width.ipynb) · **Previous:** [05 · Evaluation](05_evaluation.ipynb)
