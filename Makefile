@@ -33,13 +33,12 @@ tutorial: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks notebooks/00_start_here.ipynb
 
-# many tiny models, a thread each, in two processes; then what needs the whole machine; then the lessons, two at a time
+# many tiny models, a thread each, in two processes; then what needs the whole machine
 SMALL := tests/test_architectures.py tests/test_checkpoint.py tests/test_properties.py tests/test_bad_input.py
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(SMALL) $(PYTEST_ARGS)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests $(SMALL:%=--ignore=%) $(PYTEST_ARGS)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=1800 notebooks $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 tests notebooks $(SMALL:%=--ignore=%) $(PYTEST_ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py

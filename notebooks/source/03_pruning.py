@@ -570,7 +570,7 @@ print(f"It writes: {PROMPT} {row['text']}")
 #
 # <details><summary>Answer</summary>
 # One evaluation per layer, where Block Influence needs one pass for all. And two layers that are cheap to lose one at a time
-# may be expensive to lose together: when one goes, the other may have to do its work. Lesson 06 looks at orders that
+# may be expensive to lose together: when one goes, the other may have to do its work. Lesson 06 (planned) looks at orders that
 # take this into account.
 # </details>
 
