@@ -18,7 +18,8 @@ from shortgpt.arguments import check_batches, check_count
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.choose import PruningPlan, check_indices
 from shortgpt.criteria import Choice, Run, plan_of
-from shortgpt.healing import Sample, check_repair, repair
+from shortgpt.fitting import Sample
+from shortgpt.healing import check_repair, repair
 from shortgpt.layers import decoder_layers
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers

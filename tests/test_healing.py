@@ -10,7 +10,8 @@ from conftest import LAYERS, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from shortgpt import calibration_batches, decoder_layers, heal, hidden_states, load, perplexity, remove_layers, save
-from shortgpt.healing import Sample, repair
+from shortgpt.fitting import Sample
+from shortgpt.healing import repair
 from shortgpt.least_squares import HOLD_BACK, RIDGES, fit
 from shortgpt.repaired import mean_loss, repaired_loss
 

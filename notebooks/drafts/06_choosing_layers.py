@@ -174,7 +174,7 @@ for n in (3, 6, 9):
     print(f"{n} removed: within a standard error of the best: {', '.join(close)}.")
 
 # %% [markdown]
-# The bands are standard errors over documents (for *random*, over three coins as well). They are wide, because documents differ in how hard they are. All plans were measured on the *same* documents, though, so the order of two curves is more certain than their bands suggest (lesson 05: compare item by item).
+# The bands are standard errors over documents (for *random*, over three coins as well). Part of them is that documents differ in how hard they are. But all plans were measured on the *same* documents, so the order of two curves is more certain than their bands suggest (lesson 05: compare item by item).
 #
 # Perplexity is one measure. Does accuracy follow? Two tasks that move: `grammar` (two answers, guessing gives 50 percent) and the exact `last_word` of a passage.
 
@@ -201,10 +201,11 @@ frontier = frontier[frontier["perplexity"] < frontier["perplexity"].cummin().shi
 _, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 ax.errorbar(paid["forward_passes"], paid["perplexity"], paid["perplexity_error"], fmt="o", color=PALETTE[0], capsize=3)
 ax.step(frontier["forward_passes"], frontier["perplexity"], where="post", color="black", linestyle="--")
-for name, row in paid.iterrows():
-    ax.annotate(name.replace("_", " "), (row["forward_passes"], row["perplexity"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+for i, (name, row) in enumerate(paid.iterrows()):  # ordered by perplexity: neighbours' names go to different sides
+    place = {"xytext": (6, 4), "ha": "left"} if i % 2 else {"xytext": (-6, -9), "ha": "right"}
+    ax.annotate(name.replace("_", " "), (row["forward_passes"], row["perplexity"]), textcoords="offset points", fontsize=8, **place)
 ax.axhline(whole["perplexity"], color="black", linestyle=":")
-ax.set(xscale="symlog", yscale="log", xlim=(-0.1, None), xlabel="forward passes to choose (log scale beyond 1)", ylabel="perplexity (log scale)")
+ax.set(xscale="symlog", yscale="log", xlim=(-0.9, 3 * paid["forward_passes"].max()), xlabel="forward passes to choose (log scale beyond 1)", ylabel="perplexity (log scale)")
 plain_log_ticks(ax)
 plt.show()
 steps = [f"{name} ({row['forward_passes']:.0f} passes, {row['perplexity']:.1f})" for name, row in frontier.iterrows()]
@@ -231,7 +232,7 @@ for name, f in {"turns": torch.tensor([0.0, 0.4]), "stretches": torch.tensor([0.
     print(f"{name:9}: Block Influence {bi:.3f}, relative magnitude {magnitude:.3f}, half its square {magnitude**2 / 2:.3f}")
 
 # %% [markdown]
-# And the layers of our model. If every $f$ stood at a right angle to $x$, all points would lie on the dashed line. We also record how much each layer changes the length of the state, to see whether the points below the line are the ones that stretch.
+# And the layers of our model. If every $f$ stood at a right angle to $x$, all points would lie on the dashed line. (Where the addition is not small, as in the first layer, the line is only a rough guide.) We also record how much each layer changes the length of the state, to see whether the points below the line are the ones that stretch.
 
 # %%
 magnitudes = score_layers(model, batches, metric="relative_magnitude", progress=False)
@@ -253,7 +254,7 @@ for height, (name, f) in enumerate({"stretches": (0.4, 0), "turns": (0, 0.4)}.it
         arrow = {"arrowstyle": "->", "linestyle": style, "linewidth": 1.6}
         begin, end = (tail[0], tail[1] + height), (tail[0] + tip[0], tail[1] + tip[1] + height)
         left.annotate("", end, begin, arrowprops=arrow)
-    left.text(0.05, height + 0.28, name + ": x, then f; dotted: x + f", fontsize=9)
+    left.text(0, height - 0.15, name + ": x, then f; dotted: x + f", fontsize=9)
 left.set(xlim=(-0.1, 1.6), ylim=(-0.3, 1.7))
 left.axis("off")
 ax.plot(magnitudes.values, scores.values, "o", color=PALETTE[0], markeredgecolor="black")
@@ -262,6 +263,8 @@ ax.plot(line, line**2 / 2, "k--", label="right angle: half the square")
 for i in {*np.argsort(turn)[:3], 0, depth - 1}:
     ax.annotate(str(i), (magnitudes.values[i], scores.values[i]), xytext=(6, -4), textcoords="offset points")
 ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)", ylabel="Block Influence (log scale)")
+plain_log_ticks(ax, "x")
+plain_log_ticks(ax)
 ax.legend()
 plt.show()
 print("Two triangles with the same f, and relative magnitude against Block Influence for all layers.")
@@ -273,6 +276,8 @@ same = {n: len({*removal_order(scores)[:n]} & {*removal_order(magnitudes)[:n]}) 
 print(f"Rank correlation of the two: {ranks:.3f}. Layers in common:", ", ".join(f"{m} of {n}" for n, m in same.items()))
 print(f"Farthest below the line is layer {apart}: its Block Influence is {turn[apart]:.2f} of half the square.")
 print(f"It makes the median state {longer[apart]:.2f} times as long; the median layer, {np.median(longer):.2f} times.")
+spread = [np.divide(*np.quantile(values, [0.9, 0.1])) for values in (magnitudes.values**2, turn)]
+print(f"Between the 10th and the 90th percentile of layers the square varies {spread[0]:.1f} times, the angle's part {spread[1]:.1f} times.")
 
 # %% [markdown]
 # The answer to question 9 is in these lines: where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and FFN, every layer brings the states to one length (RMSNorm), so a longer state reads almost the same, but what later layers add to it weighs less. A stretch is thus not nothing, and not much.
@@ -302,7 +307,10 @@ _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 ax.plot(scores.values, damage, "o", color=PALETTE[0], markeredgecolor="black")
 for i in hidden + harmless:
     ax.annotate(f"{i}", (scores.values[i], damage[i]), xytext=(6, 3), textcoords="offset points", weight="bold")
-ax.set(xscale="log", yscale="symlog", xlabel="Block Influence (log scale)", ylabel="loss added by leaving it out\n(nats; log scale beyond 1)")
+ax.set(xscale="log", xlabel="Block Influence (log scale)", ylabel="loss added by leaving it out\n(nats; log scale beyond 0.1)")
+ax.set_yscale("symlog", linthresh=0.1)
+ticks = [0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+ax.set_yticks(ticks, map(str, ticks))
 plain_log_ticks(ax, "x")
 plt.show()
 for i in hidden:
@@ -310,7 +318,7 @@ for i in hidden:
 print(f"The other way round, least harm for their influence: layers {' and '.join(map(str, harmless))}.")
 
 # %% [markdown]
-# The first lines name the mistakes: nearly an identity by angle, and still missed.
+# The first lines name the mistakes: layers that are missed more than their angle says. They may be nearly an identity, and still matter.
 #
 # So take the layers with the least damage? The other half of the story is that damage does not add up. We take the six layers that are cheapest alone, and leave out all pairs of them.
 
@@ -452,7 +460,7 @@ pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "metrics_table10.csv"
 
 # %%
 limit = 4 * whole["perplexity"]
-middle = plain.groupby(["criterion", "removed"], sort=False)["perplexity"].median().unstack()
+middle = plain.groupby(["criterion", "removed"], sort=False)["perplexity"].median().unstack().sort_index(axis=1)
 allowed = (middle <= limit).cummin(axis=1).mul(middle.columns).max(axis=1).astype(int).sort_values(ascending=False)
 for n in sorted(allowed.unique(), reverse=True):
     print(f"up to {n} layers: {', '.join(allowed.index[allowed == n])}")
@@ -479,7 +487,7 @@ print(f"grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
 #
 # **Why does BI allow higher pruning ratios (question 4)?** Because what it removes first hardly turns the state: what arrives at the layers that stay is near to what they were trained on. Orders by position take a layer of large influence early, and one such layer is enough to break the model. Section 1 has both sides of it: perplexity follows the removed influence, and plans that touch the ends fall out of the picture.
 #
-# **Relative magnitude against BI (question 9)?** For small additions BI is half the square of relative magnitude, times $\sin^2\varphi$. Layers differ in size by much more than in angle, so both sort them almost alike; they part for layers that stretch without turning.
+# **Relative magnitude against BI (question 9)?** For small additions BI is half the square of relative magnitude, times $\sin^2\varphi$. How far both sort the layers alike then depends on whether layers differ more in size or in angle; section 3 printed both spreads, and the rank correlation that follows. They part for layers that stretch without turning.
 
 # %% [markdown]
 # ## Three questions

@@ -51,7 +51,7 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown]
-# One variable names the model.
+# What we need from the toolkit:
 
 # %%
 import matplotlib.pyplot as plt
@@ -64,6 +64,10 @@ from shortgpt import (
 )  # fmt: skip
 from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
 
+# %% [markdown]
+# One variable names the model.
+
+# %%
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
@@ -161,13 +165,13 @@ def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
             made[f"{kind}, {score}"] = remove(model, n[kind], scores=score, batches=batches)
     return made
 
-
-candidates = {"dense": model} | cut(3)
-
 # %% [markdown]
 # As a picture: each column is a layer, with its attention below and its FFN above, as tall as their parameters. What is gone is white. *Look at* which columns stay whole.
 
 # %%
+candidates = {"dense": model} | cut(3)
+
+
 def numbers_of(name: str) -> list[int]:
     """The numbers that the layers of a candidate have in the dense model."""
     return [i for i in range(depth) if name != "layers" or i not in lowest["layers"][:3]]
@@ -254,6 +258,10 @@ def states_of(model, numbers) -> dict:
     return states
 
 
+# %% [markdown]
+# A layer that is missing has no state; all others are compared with the one of the same number.
+
+# %%
 reference = states_of(model, range(depth))
 distance = {}
 for name, m in candidates.items():
@@ -299,6 +307,7 @@ def panel(ax, column: str, errors: str) -> None:
     ax.set(xlabel="parameters removed (% of the whole model)")
 
 
+# %%
 fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 panel(ax, "times_dense", "times_dense_error")
 ax.axhline(1, color="black", linestyle=":")
@@ -312,7 +321,9 @@ for n, rows in pruned.groupby("layers"):
           f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# @@READ4@@
+# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second, and the distance between the two is small next to that to all others. Single branches run out quickly. A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
+#
+# Keep in mind what competes here. The layers are those of one-shot Block Influence, and lesson 06 has better choices of layers; the channels are the simplest choice there is, too. So this doesn't settle which direction wins when both are done as well as possible.
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
@@ -328,7 +339,7 @@ three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_value
 print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
 
 # %% [markdown]
-# @@READACC@@
+# With 240 items a standard error is about three points, so neighbours in this figure can't be told apart. What can be seen is which models are still clearly above guessing, and which have lost the task. Perplexity and accuracy again need not agree (lesson 05): look for a pair of models that they put in opposite order.
 
 # %% [markdown]
 # ## 5. What one gets for it: time and memory
@@ -391,6 +402,8 @@ ours = {
     "its FFN": remove_sublayers(model, ffn=[last]),
 }
 ours = pd.Series({name: perplexity(m, tokenizer, texts) for name, m in ours.items()})
+
+# %%
 paper = shortgpt.calibration.data_folder() / "paper"
 theirs = pd.read_csv(paper / "table1_last_layer.csv").set_index("removed")["ppl"]
 table1 = pd.DataFrame({"Llama-2-7B (the paper)": theirs, "our model": ours}).loc[ours.index]
@@ -456,6 +469,11 @@ others = pd.read_csv(paper / "replications_other.csv").query("source.str.startsw
 others = others.assign(table="table7", ratio_percent=20.0, average=others["value"], sound=True)
 results = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
 panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7", "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
+
+# %% [markdown]
+# Each panel is one model; up is good, and further right more is gone.
+
+# %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
 names = ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT", "LLM-Pruner + LoRA", "FLAP"]
 styles = dict(zip(names, zip(MARKERS, PALETTE, strict=False), strict=False))
@@ -482,7 +500,7 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # | the last layer must stay, and its FFN is the reason (table 1) | holds, and more sharply |
 # | deep layers are the redundant ones | doesn't hold: the quiet layers are in the middle (lesson 03) |
 # | a quarter of the model can go without repair and most of the performance stays | doesn't hold: by then perplexity has multiplied (section 4) |
-# | removing layers beats more complex pruning | @@C1@@ |
+# | removing layers beats more complex pruning | holds against heads, against attention or FFNs alone, and against channels chosen by their weights; not against channels chosen by activation, which were ahead at every size |
 # | pruned depth turns into speed | holds |
 #
 # Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. And a fifth of it is embedding, so a cut of a tenth of the layers is a smaller share of the whole. Test it on yours: change `MODEL`.
@@ -493,7 +511,7 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # - Three quarters of the parameters in our layers are FFN, one quarter attention; a fair comparison counts parameters, not parts.
 # - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
 # - The score decides: channels chosen by what they do to text and channels chosen by the size of their weights are as far apart as a working model and a ruin.
-# - @@S1@@
+# - At equal parameters, channels chosen by activation came first and whole layers second; attention alone, FFNs alone and heads are soon used up.
 # - Only attention (in whole or in heads) saves key-value cache. Removing steps makes a model faster; making steps narrower does so less reliably.
 # - The attention of the last layer can go for nothing; its FFN can't.
 #
@@ -502,9 +520,9 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # %% [markdown]
 # ## Two of the ten questions
 #
-# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster on any hardware. But it does not always: @@A1@@ In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
+# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster on any hardware. But it does not always: on our model, the channels with the lowest activation scores, which take one pass over some text as well, were ahead of the layers with the lowest Block Influence. In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
 #
-# **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: @@A2@@ So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
+# **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: by the size of weights, width looks hopeless; by activation, the FFNs of this small model gave up their channels somewhat more cheaply than the model gave up layers; and heads had little to give in any case. So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
 
 # %% [markdown]
 # ## Three questions
@@ -521,4 +539,4 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 #
 # <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
 #
-# This is the last lesson so far. The next one will leave transformers: Mamba and RWKV have layers, but no attention. · **Previous:** [06 · Choosing layers](06_choosing_layers.ipynb)
+# This is the last lesson so far. The next one will leave transformers: Mamba and RWKV have layers, but no attention. · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
