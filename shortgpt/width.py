@@ -166,8 +166,9 @@ def _equal_to_zeroed(view: PreTrainedModel, model: PreTrainedModel, kind: str, k
             expected = model(input_ids=ids, use_cache=False).logits.float()
             for handle in handles:
                 handle.remove()
-            off = (view(input_ids=ids, use_cache=False).logits.float() - expected).abs().max()
+            off = (view(input_ids=ids, use_cache=False).logits.float() - expected).abs().amax(-1)  # [1, tokens]
     finally:
         for handle in handles:
             handle.remove()
-    return bool(off <= min(1000 * torch.finfo(model.dtype).eps, 0.05) * expected.abs().max())
+    # the middle one of the three tokens: a mistake shows in all, but a single one may magnify rounding a hundredfold
+    return bool(off.median() <= min(1000 * torch.finfo(model.dtype).eps, 0.05) * expected.abs().max())

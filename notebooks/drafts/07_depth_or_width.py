@@ -386,7 +386,7 @@ memory = pd.DataFrame({
 memory.round(1)
 
 # %% [markdown]
-# Whole layers take their share of the cache along. Attention takes most: where it is gone, nothing needs to be remembered. (What is left there is the count of tokens.) FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
+# Whole layers take their share of the cache along. Attention takes most: where it is gone, nothing needs to be remembered. (What is left there is the count of tokens.) Heads come next, since a group goes with its keys and values. FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
 
 # %% [markdown]
 # ## 6. The last layer, in pieces
