@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shortgpt.choose import PruningPlan
 
 CARD_FILE = "README.md"
 MARK = "<!-- written by shortgpt -->"
+_LOAD = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "path/to/this/folder"  # or its id on the Hub
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)"""
+_LOAD_OWN_FORMAT = """\
+from shortgpt import load  # pip install shortgpt-pruning: transformers has no configuration for this model
+
+model, tokenizer = load("path/to/this/folder")"""
 NEIGHBOURS = 2  # rows of kept layers in the table of scores: those that would have been next
 
 _TEXT = """\
@@ -37,11 +47,7 @@ Layers are numbered as in the dense model, from 0. The whole decision is in `pru
 ## Load it
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-folder = "path/to/this/folder"  # or its id on the Hub
-model = AutoModelForCausalLM.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+{load}
 ```
 
 ## What to expect
@@ -57,11 +63,19 @@ part of what was lost. Keep the dense model's result beside it, and a text that 
 """
 
 
-def model_card(plan: PruningPlan, *, inherited: Sequence[str] = ()) -> str:
+def model_card(
+    plan: PruningPlan,
+    *,
+    inherited: Sequence[str] = (),
+    repair: Mapping[str, object] | None = None,
+    own_format: bool = False,
+) -> str:
     """The card as Markdown with the Hub's front matter.
 
     Args:
         inherited: further lines of front matter, for instance the licence of the dense model (`licence_lines`).
+        repair: what `healing.heal` recorded in the configuration, if the model was repaired.
+        own_format: whether only our own loader reads the checkpoint (see `saving`).
     """
     name = plan.model or "a model"
     hub_id, _, commit = plan.model.partition("@")
@@ -80,7 +94,8 @@ def model_card(plan: PruningPlan, *, inherited: Sequence[str] = ()) -> str:
         name=name.partition("@")[0],
         count=count,
         what=f"Depth pruning took {count} out of {name.partition('@')[0]}{f' (commit {commit})' if commit else ''}; "
-        "the other weights are unchanged.",
+        f"{_others(repair)}.",
+        load=_LOAD_OWN_FORMAT if own_format else _LOAD,
         removed=", ".join(map(str, removed)) or "none",
         kept=len(plan.kept),
         layers=plan.layers,
@@ -91,6 +106,18 @@ def model_card(plan: PruningPlan, *, inherited: Sequence[str] = ()) -> str:
         versions=", ".join(f"{package} {version}" for package, version in plan.versions.items()),
         scores=_score_table(plan),
     )
+
+
+def _others(repair: Mapping[str, object] | None) -> str:
+    """What became of the weights that stayed."""
+    if not repair:
+        return "the other weights are unchanged"
+    places = ", ".join(map(str, repair["layers"]))
+    what = {
+        "fold": f"the output projections of the FFNs of layers {places} were fitted again",
+        "linear": f"a linear module was added behind layers {places}",
+    }[repair["kind"]]
+    return f"{what}, in closed form on {repair['samples']} samples of text (shortgpt.heal)"
 
 
 def licence_lines(card: str) -> list[str]:

@@ -32,13 +32,12 @@ from shortgpt.capture import eval_mode
 from shortgpt.choose import PruningPlan
 from shortgpt.fitting import Sample, fit_projection, fit_residual
 from shortgpt.influence import NO_TOKENS
-from shortgpt.layers import decoder_layers, removed_so_far
+from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.patches import add_patches
 from shortgpt.pruning import remove_layers
 
 KINDS = ("fold", "linear")
 SITES = ("gaps", "all")
-REPAIR_FIELD = "shortgpt_repair"  # in the configuration of a repaired model: how it was repaired
 
 
 def heal(

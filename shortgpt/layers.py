@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from shortgpt.arguments import check_model
 
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
+REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `healing`)
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
 _NOT_LISTS = ("per_layer_config", "use_return_dict", "torch_dtype")  # reading the last one logs a warning

@@ -23,7 +23,7 @@ from shortgpt.beside import written_beside
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
-from shortgpt.layers import decoder_layers, removed_so_far
+from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.placement import accelerate_hooks, device_map_of, input_device
 from shortgpt.pruning import RECIPE, remove_layers
 
@@ -69,7 +69,9 @@ def save(
             tokenizer.save_pretrained(new)
         if plan is not None:
             plan.to_json(new / PLAN_FILE)
-            (new / CARD_FILE).write_text(model_card(plan), encoding="utf-8")
+            repair = getattr(model.config, REPAIR_FIELD, None)
+            card = model_card(plan, repair=repair, own_format=is_own_format(new))
+            (new / CARD_FILE).write_text(card, encoding="utf-8")
         if verify:
             _require_equal_reload(model, before, new)
     return path

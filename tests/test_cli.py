@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from shortgpt import PruningPlan, calibration_batches, choose_layers, load, score_layers
+from shortgpt import PruningPlan, calibration_batches, choose_layers, heal, load, score_layers
 from shortgpt.cli import app
 from shortgpt.cli.deciding import Order
 from shortgpt.cli.options import Dtype, Language, Metric, parse_layers, parse_max_memory
@@ -91,6 +91,23 @@ def test_score_writes_all_columns_to_a_file(folder):
     assert {"layer", "score", "standard_error", "tokens", "samples"} <= set(pd.read_csv("scores.csv").columns)
     rows = json.loads(Path("scores.json").read_text())
     assert rows[0]["standard_error"] is None and rows[0]["samples"] == 1  # one sample has no error, and JSON no NaN
+
+
+@pytest.mark.parametrize("repair", ["fold", "all", "linear"])
+def test_repair_is_what_heal_does_and_the_card_says_so(folder, repair):
+    text = ("--text", "text.txt", "--length", 64, "--samples", 8)
+    done = data("prune", "cut", "--plan", "plan.json", "--model", "model", "--repair", repair, *text)
+    assert done["verified"]
+    model, tokenizer = load("model", device="cpu")
+    batches = calibration_batches(tokenizer, "text.txt", length=64, samples=8)
+    kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
+    expected = heal(model, PruningPlan.from_json("plan.json"), batches, kind=kind, sites=sites, progress=False)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(load("cut", device="cpu")[0](ids).logits, expected(ids).logits, atol=1e-4, rtol=1e-4)
+    card = Path("cut", "README.md").read_text()
+    assert "weights are unchanged" not in card and "8 samples of text (shortgpt.heal)" in card
+    assert ("from shortgpt import load" in card) == (repair == "linear")
 
 
 def test_sublayers_are_scored_side_by_side_and_removed_in_our_own_format(folder):
@@ -242,6 +259,9 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("prune out --model model --layers 1,x", "is not a list of layers"),
         ("prune out --model model --layers 1 --order random", "give one of the two"),
         ("prune out --plan plan.json --sublayers ffn", "--sublayers goes with"),
+        ("prune out --plan plan.json --repair lora", "'lora' is not one of"),
+        ("prune out --plan plan.json --on-disk --repair fold", "--repair fits the pruned model"),
+        ("prune --plan-only p.json --model model -n 1 --repair fold", "--repair fits the pruned model"),
         ("prune --model model -n 1 --sublayers ffn --plan-only p.json", "can't describe"),
         ("score model --max-memory 20GiB", "write it like 0=20GiB,cpu=4GiB"),
         ("score model --device-map everywhere", "is neither auto"),

@@ -22,6 +22,7 @@ _CRITERIA = (  # the rest of criteria.CRITERIA, which is slow to import
 )
 Order = StrEnum("Order", ["score", *BASELINES, *_CRITERIA])
 Kind = StrEnum("Kind", ["attention", "ffn"])
+Repair = StrEnum("Repair", ["fold", "all", "linear"])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shortgpt.cli.deciding import Kind, Order, Wish, decide, lowest_sublayers
+from shortgpt.cli.deciding import Kind, Order, Repair, Wish, decide, lowest_sublayers
 from shortgpt.cli.options import (
     Calibration,
     Loading,
@@ -20,6 +20,8 @@ from shortgpt.cli.options import (
 from shortgpt.cli.run import Result
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from shortgpt.choose import PruningPlan
 
 
@@ -61,6 +63,13 @@ def prune(
     sublayers: Annotated[
         Kind | None, _choice("Remove only the attention of layers, or only the ffn.", metavar="KIND")
     ] = None,
+    repair: Annotated[
+        Repair | None,
+        _choice(
+            "Repair without training: fold (an ordinary checkpoint), all (folded into every later layer), linear (a module).",
+            metavar="KIND",
+        ),
+    ] = None,
     plan_only: Annotated[Path | None, _output("Write the plan and stop.", metavar="FILE")] = None,
     to_mergekit: Annotated[Path | None, _output("Write the plan for mergekit-yaml.", metavar="FILE")] = None,
     to_llama_cpp: Annotated[
@@ -81,6 +90,7 @@ def prune(
         shortgpt prune ./smaller -n 3
         shortgpt prune ./smaller --model Qwen/Qwen2.5-0.5B --ratio 0.2
         shortgpt prune ./by_hand --model ./my_model --layers 3,4,8-10
+        shortgpt prune ./repaired --layers 3-6 --repair fold
 
     Decide first, then prune a checkpoint of any size file by file, or hand the plan to other tools. --on-disk needs a
     local folder and can't score: it takes --plan, --layers or a baseline order. --order greedy and search run the text
@@ -93,6 +103,10 @@ def prune(
     """
     wish = Wish(model, n, ratio, layers, plan, order, metric, sublayers, on_disk)
     _check(output, plan_only, to_mergekit, to_llama_cpp, sublayers, overwrite)
+    if repair and (output is None or on_disk or sublayers):
+        raise typer.BadParameter(
+            "--repair fits the pruned model that goes to OUTPUT: not with --on-disk or --sublayers"
+        )
     if sublayers is not None:
         return _prune_sublayers(wish, loading, calibration, output, overwrite, verify)
     decision, name, loading, ready = decide(wish, loading, calibration)
@@ -105,11 +119,10 @@ def prune(
     if output is not None and on_disk:
         _prune_files(name, output, decision, overwrite)
     elif output is not None:
-        from shortgpt.pruning import remove_layers
         from shortgpt.saving import save
 
         dense, tokenizer = ready or loading.load(name)
-        pruned = remove_layers(dense, decision)
+        pruned = _prune_in_memory(dense, tokenizer, decision, repair, calibration)
         save(pruned, output, tokenizer=tokenizer, plan=decision, overwrite=overwrite, verify=verify)
     files = {"folder": output, "plan": plan_only, "mergekit": to_mergekit}
     return _report(decision, name, files, verified=output is not None and verify and not on_disk, listed=to_llama_cpp)
@@ -148,6 +161,23 @@ def _prune_files(name: str, output: Path, plan: PruningPlan, overwrite: bool) ->
             f"{name} is saved in shortgpt's own format, which only the built model can be: leave --on-disk out"
         )
     prune_checkpoint(folder, output, plan, overwrite=overwrite)
+
+
+def _prune_in_memory(
+    dense: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: PruningPlan,
+    repair: Repair | None,
+    calibration: Calibration,
+) -> PreTrainedModel:
+    if repair is None:
+        from shortgpt.pruning import remove_layers
+
+        return remove_layers(dense, plan)
+    from shortgpt.healing import heal
+
+    kind, sites = ("fold", "all") if repair == "all" else (str(repair), "gaps")
+    return heal(dense, plan, calibration.batches(tokenizer, calibration.documents()), kind=kind, sites=sites)
 
 
 def _prune_sublayers(
