@@ -66,7 +66,10 @@ class PruningPlan:
     def to_json(self, path: str | Path) -> Path:
         """Write the plan to `path` and return it."""
         path = check_path(path, "a file")
-        path.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        fields = asdict(self)
+        if not self.search:
+            del fields["search"]
+        path.write_text(json.dumps({"schema": SCHEMA, **fields}, indent=1) + "\n", encoding="utf-8")
         return path
 
     def to_mergekit(self, path: str | Path | None = None, *, model: str | None = None, dtype: str | None = None) -> str:

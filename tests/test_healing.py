@@ -58,6 +58,17 @@ def test_fit_is_weighted_ridge_regression_with_the_ridge_that_serves_held_back_s
     np.testing.assert_allclose(solution.numpy(), weighted_ridge(samples, ridge), atol=1e-10)
 
 
+def test_of_two_samples_the_second_is_held_back():
+    first, second = samples_of(count=2, tokens=8)
+
+    def held_error(ridge):
+        z, r, w = second
+        return float((w * ((r - z @ torch.tensor(weighted_ridge([first], ridge))) ** 2).sum(-1)).sum())
+
+    assert fit([first, second])[1] == min(RIDGES, key=held_error)
+    assert held_error(RIDGES[0]) != pytest.approx(held_error(RIDGES[-1]))
+
+
 def test_the_ridge_grows_when_there_is_nothing_to_learn_and_vanishes_when_all_is_linear():
     linear = [(z, z @ torch.ones(5, 3, dtype=torch.float64), w) for z, _, w in samples_of()]
     assert fit(linear)[1] == RIDGES[0] and fit(samples_of(tokens=4))[1] == RIDGES[-1]
