@@ -106,6 +106,29 @@ def test_fold_adds_the_least_squares_solution_to_one_matrix(family):
     torch.testing.assert_close(difference, expected, atol=2e-6, rtol=1e-4)
 
 
+def test_linear_is_the_least_squares_map_of_the_state_and_a_constant():
+    model, text = build_tiny(), batches()
+    healed = heal(model, [2, 3], text, kind="linear", progress=False)
+    rows = []
+    for batch in text:
+        states = hidden_states(model, batch).double()
+        for y, goal in zip(states[2], states[4], strict=True):
+            rows.append((torch.cat([y, torch.ones_like(y[:, :1])], -1), goal - y, 1 / goal.square().sum(-1)))
+    expected, _ = fit(rows)
+    patch = decoder_layers(healed)[1].linear_patch
+    assert expected[-1].abs().max() > 1e-3
+    torch.testing.assert_close(patch.weight.double().T, expected[:-1], atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(patch.bias.double(), expected[-1], atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fold", "linear"])
+@pytest.mark.parametrize("trainable", [True, False])
+def test_frozen_weights_stay_frozen(kind, trainable):
+    model = build_tiny().requires_grad_(trainable)
+    healed = heal(model, [2, 3], batches(), kind=kind, progress=False)
+    assert all(parameter.requires_grad == trainable for parameter in healed.parameters())
+
+
 @pytest.mark.parametrize("kind, sites", [("fold", "gaps"), ("fold", "all"), ("linear", "gaps")])
 @pytest.mark.parametrize("removed", [[2, 3], [1, 4], [LAYERS - 1], [2, 3, 5]])
 def test_the_repaired_states_come_nearer_to_the_dense_ones(kind, sites, removed):
