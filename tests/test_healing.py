@@ -9,7 +9,18 @@ import torch
 from conftest import LAYERS, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from shortgpt import calibration_batches, decoder_layers, heal, hidden_states, load, perplexity, remove_layers, save
+from shortgpt import (
+    PruningPlan,
+    calibration_batches,
+    choose_repaired,
+    decoder_layers,
+    heal,
+    hidden_states,
+    load,
+    perplexity,
+    remove_layers,
+    save,
+)
 from shortgpt.fitting import Sample
 from shortgpt.healing import repair
 from shortgpt.least_squares import HOLD_BACK, RIDGES, fit
@@ -256,6 +267,25 @@ def test_trials_with_repair_equal_repairing_and_measuring(tiny):
         ]
         assert value(removed) == pytest.approx(float(torch.cat(losses).double().mean()), abs=1e-5)
     assert value([0, 1]) == float("inf")
+
+
+def test_choosing_with_repair_judges_on_text_that_fits_no_patch(tiny, tmp_path):
+    text = batches(8, rows=2)
+    fitted, held = [b for i, b in enumerate(text) if i not in (1, 5)], [text[1], text[5]]
+    plan = choose_repaired(tiny, text, 2, budget=12, progress=False)
+    value = repaired_loss(tiny, fitted, held)
+    assert plan.search["value"] == pytest.approx(value(plan.removed), abs=1e-5)
+    assert abs(repaired_loss(tiny, text, held)(plan.removed) - value(plan.removed)) > 1e-3  # the split matters
+    assert plan.search["value"] <= min(value([start, start + 1]) for start in range(1, LAYERS - 1)) + 1e-6
+    assert plan == choose_repaired(tiny, text, 2, budget=12, progress=False)
+    assert PruningPlan.from_json(plan.to_json(tmp_path / "plan.json")).removed == plan.removed
+
+
+def test_choosing_with_repair_after_pruning_names_original_layers():
+    pruned = remove_layers(build_tiny(), [1])
+    plan = choose_repaired(pruned, batches(4), 1, budget=6, progress=False)
+    assert plan.layers == LAYERS and len(plan.removed) == 2 and 1 in plan.removed
+    assert heal(pruned, plan, batches(), progress=False).config.num_hidden_layers == LAYERS - 2
 
 
 def test_mean_loss_leaves_pads_out(tiny):
