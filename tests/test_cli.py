@@ -417,7 +417,9 @@ def test_an_interruption_while_writing_leaves_nothing(folder, monkeypatch):
 def test_ctrl_c_exits_130_and_leaves_nothing(folder):
     os.mkfifo("endless.txt")  # a pipe that nobody writes to: the command waits in it, however fast the machine is
     before = sorted(os.listdir())
-    process = start("prune", "out", "--model", "model", "-n", 1, "--text", "endless.txt")
+    # a background job of a shell ignores the signal, and so would its children: the command would wait for ever
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start("prune", "out", "--model", "model", "-n", 1, "--text", "endless.txt", **heed)
     writer = os.open("endless.txt", os.O_WRONLY)  # returns when the command has opened the other end
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
