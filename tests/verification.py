@@ -209,9 +209,7 @@ def _cache(model_type: str, model: PreTrainedModel, removals: dict[str, list[int
             off = _cached_and_uncached(remove_layers(model, removed))
             if off <= bound:
                 break
-        assert off <= bound, (
-            f"without {what}, cached generation is off by {off:.2g} (dense {dense:.2g})"
-        )
+        assert off <= bound, f"without {what}, cached generation is off by {off:.2g} (dense {dense:.2g})"
     return "yes"
 
 
