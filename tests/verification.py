@@ -202,13 +202,10 @@ def _cache(model_type: str, model: PreTrainedModel, removals: dict[str, list[int
         return "no: " + NO_CACHE[model_type]
     assert model_type not in NO_CACHE, "the dense model's cache works after all: update NO_CACHE"
     for what, removed in removals.items():
-        # state-space kernels round differently with and without a cache (dense: up to 2e-3), and differently from run to
-        # run, as memory happens to be aligned (seen: 1e-5 to 3e-4 for one model); a mistake is there every time
-        bound = max(1e-4, 10 * dense)
-        for _ in range(3):
-            off = _cached_and_uncached(remove_layers(model, removed))
-            if off <= bound:
-                break
+        off = _cached_and_uncached(remove_layers(model, removed))
+        # state-space kernels round differently with and without a cache (dense: up to 2e-3), and from run to run (1e-5 to
+        # 3e-4 for one and the same model). A mistake in the numbering is an error or, measured, a deviation of 0.5 or more
+        bound = max(1e-3, 10 * dense)
         assert off <= bound, f"without {what}, cached generation is off by {off:.2g} (dense {dense:.2g})"
     return "yes"
 
