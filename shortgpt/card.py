@@ -112,10 +112,10 @@ def _others(repair: Mapping[str, object] | None) -> str:
     """What became of the weights that stayed."""
     if not repair:
         return "the other weights are unchanged"
-    places = ", ".join(map(str, repair["layers"]))
+    places = f"layer{'s' * (len(repair['layers']) > 1)} {', '.join(map(str, repair['layers']))}"
     what = {
-        "fold": f"the output projections of the FFNs of layers {places} were fitted again",
-        "linear": f"a linear module was added behind layers {places}",
+        "fold": f"the output projection of the FFN was fitted again in {places}",
+        "linear": f"a linear module was added behind {places}",
     }[repair["kind"]]
     return f"{what}, in closed form on {repair['samples']} samples of text (shortgpt.heal)"
 
