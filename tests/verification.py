@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import sys
@@ -195,7 +196,19 @@ def _cached_and_uncached(model: PreTrainedModel) -> float:
     return deviation(generated_logits(model, batch, True), generated_logits(model, batch, False))
 
 
+def _in_double(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in float64 if the model can run in it: in float32 one model's cache was off by 1e-5 to 3e-4, from run to run."""
+    double = copy.deepcopy(model)
+    double.set_experts_implementation("eager")  # the fused kernels know no float64
+    try:
+        generated_logits(double.double(), batch_of(1, 7, seed=1), True)
+    except Exception:  # some kernel or constant is float32
+        return model
+    return double
+
+
 def _cache(model_type: str, model: PreTrainedModel, removals: dict[str, list[int]]) -> str:
+    model = _in_double(model)
     dense = _cached_and_uncached(model)
     if dense > 0.01:
         assert model_type in NO_CACHE, f"cached generation of the dense model is off by {dense:.2g}"
@@ -203,9 +216,9 @@ def _cache(model_type: str, model: PreTrainedModel, removals: dict[str, list[int
     assert model_type not in NO_CACHE, "the dense model's cache works after all: update NO_CACHE"
     for what, removed in removals.items():
         off = _cached_and_uncached(remove_layers(model, removed))
-        # state-space kernels round differently with and without a cache (dense: up to 2e-3), and from run to run (1e-5 to
-        # 3e-4 for one and the same model). A mistake in the numbering is an error or, measured, a deviation of 0.5 or more
-        bound = max(1e-3, 10 * dense)
+        bound = max(
+            1e-4, 10 * dense
+        )  # state-space kernels round differently with and without a cache (dense: up to 2e-3)
         assert off <= bound, f"without {what}, cached generation is off by {off:.2g} (dense {dense:.2g})"
     return "yes"
 
