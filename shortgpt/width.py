@@ -37,6 +37,7 @@ def remove_channels(
     ratio: float | None = None,
     scores: str = "magnitude",
     batches: Iterable[Mapping[str, Tensor]] | None = None,
+    progress: bool = True,
 ) -> PreTrainedModel:
     """Return `model` without `n` FFN channels in every layer: those with the lowest scores there.
 
@@ -54,7 +55,7 @@ def remove_channels(
         ValueError: neither or both of n and ratio, too many, no batches for ``"activation"``, or an architecture whose FFN
             is not a pair of matrices or a gated triple (mixtures of experts, fused projections).
     """
-    return _remove(model, "channels", n, ratio, scores, batches)
+    return _remove(model, "channels", n, ratio, scores, batches, progress)
 
 
 def remove_heads(
@@ -64,6 +65,7 @@ def remove_heads(
     ratio: float | None = None,
     scores: str = "magnitude",
     batches: Iterable[Mapping[str, Tensor]] | None = None,
+    progress: bool = True,
 ) -> PreTrainedModel:
     """Return `model` without `n` key-value groups of attention heads in every layer: those with the lowest scores there.
 
@@ -71,14 +73,19 @@ def remove_heads(
     Arguments, result and errors are those of `remove_channels`; a group's score is the root of the sum of squares of the
     scores of its channels (the inputs of the attention's output projection; for ``"magnitude"`` all its weights count).
     """
-    return _remove(model, "heads", n, ratio, scores, batches)
+    return _remove(model, "heads", n, ratio, scores, batches, progress)
 
 
 def _remove(
-    model: PreTrainedModel, kind: str, n: int | None, ratio: float | None, scores: str, batches: Iterable | None
+    model: PreTrainedModel,
+    kind: str,
+    n: int | None,
+    ratio: float | None,
+    scores: str,
+    batches: Iterable | None,
+    progress: bool,
 ) -> PreTrainedModel:
-    ranking = width_scores(model, kind, scores=scores, batches=batches)  # [layers, units]; checks the model
-    units = ranking.shape[1]
+    units = find_width(model, 0, kind).units
     if (n is None) == (ratio is None):
         raise ValueError(
             f"say how many {kind} to remove from each layer: give either n (a number) or ratio (a fraction)"
@@ -92,6 +99,7 @@ def _remove(
     n = check_count("n", n, least=0)
     if n >= units:
         raise ValueError(f"n must be 0 to {units - 1} (each layer has {units} {kind} to choose from), got {n}")
+    ranking = width_scores(model, kind, scores=scores, batches=batches, progress=progress)  # [layers, units]
     kept = [torch.tensor(np.sort(np.argsort(row, kind="stable")[n:])) for row in ranking]
     view = share_weights(model)
     for i, stay in enumerate(kept):

@@ -30,6 +30,7 @@ def width_scores(
     *,
     scores: str = "magnitude",
     batches: Iterable[Mapping[str, Tensor]] | None = None,
+    progress: bool = True,
 ) -> np.ndarray:
     """Scores of the ``"channels"`` or ``"heads"`` (key-value groups), float64 ``[layers, units]``: see `remove_channels`."""
     check_choice("kind", kind, ("channels", "heads"))
@@ -41,7 +42,8 @@ def width_scores(
         [width.weights_squared() for width in widths]
         if scores == "magnitude"
         else [
-            m * width.column_squared() for m, width in zip(_mean_squares(model, widths, batches), widths, strict=True)
+            m * width.column_squared()
+            for m, width in zip(_mean_squares(model, widths, batches, progress), widths, strict=True)
         ]
     )
     return np.stack([np.sqrt(some.reshape(w.units, -1).sum(1)) for some, w in zip(squares, widths, strict=True)])
@@ -123,7 +125,9 @@ def find_width(model: PreTrainedModel, i: int, kind: str) -> Width:
 
 
 @torch.no_grad()
-def _mean_squares(model: PreTrainedModel, widths: Sequence[Width], batches: Iterable) -> list[np.ndarray]:
+def _mean_squares(
+    model: PreTrainedModel, widths: Sequence[Width], batches: Iterable, progress: bool
+) -> list[np.ndarray]:
     """Mean square of each input of the output projections over real tokens, float64 ``[inner width]`` a layer."""
     sums, tokens, now = [0.0] * len(widths), 0, {}
 
@@ -136,7 +140,7 @@ def _mean_squares(model: PreTrainedModel, widths: Sequence[Width], batches: Iter
 
     handles = [width.out.register_forward_pre_hook(watch(i)) for i, width in enumerate(widths)]
     try:
-        for batch in tqdm(batches, desc="watching activations", unit="batch", leave=False):
+        for batch in tqdm(batches, desc="watching activations", unit="batch", disable=not progress):
             check_batch(model, batch)
             now["real"] = batch["attention_mask"].bool()
             run_backbone(model, batch)
