@@ -110,7 +110,8 @@ def _solve(parts: Iterable[tuple[Sample, Tensor, Tensor, Tensor]], i: int) -> Te
         for sample, *states in parts:
             for real, *row in zip(sample.real, *(by_token(some, sample.real) for some in states), strict=True):
                 if real.any():
-                    z, y, goal = (some[real.to(some.device)].double() for some in row)  # [tokens, features]
+                    # [tokens, features]; not every accelerator has float64, so it is done on the CPU
+                    z, y, goal = (some[real.to(some.device)].cpu().double() for some in row)
                     yield z, goal - y, 1 / goal.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
 
     try:

@@ -60,8 +60,9 @@ def heal(
         sites: ``"gaps"``: one patch per gap, in the layer before it. ``"all"`` (with ``"fold"``): every kept layer from
             there on is fitted too, each to the dense state at its place, so that what one patch can't do is shared out.
 
-    Weights that are not patched are shared with `model`. Cost: one pass of the dense backbone and two of the layers from the
-    first gap on; memory: a dense state per token and site, and ``4 k^2`` float64 for k inputs of the projection.
+    Weights that are not patched are shared with `model`. Cost: one pass of the dense backbone, then the layers from the first
+    patch to the last, two passes for a patched one. Memory: a dense state per token and site, and ``4 k^2`` float64 for k
+    inputs of the projection.
 
     Raises:
         ValueError: layer 0 is removed (nothing comes before that gap), fewer than two samples, an FFN without a single

@@ -53,7 +53,7 @@ def fit(samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, float
     count = 0
     for count, (z, residual, weight) in enumerate(samples, start=1):
         part = held if count % HOLD_BACK == 2 else fitted
-        part.add(z.double().cpu(), residual.double().cpu(), weight.double().cpu())
+        part.add(z.cpu().double(), residual.cpu().double(), weight.cpu().double())
     if count < 2:
         raise ValueError("a fit needs at least two samples of text, one of them to choose the ridge")
     both = fitted + held

@@ -87,11 +87,11 @@ class Width:
 
     def column_squared(self) -> np.ndarray:
         """Squared norm of each column of the output projection, float64 ``[inner width]``."""
-        return by_output(self.out).double().square().sum(0).cpu().numpy()
+        return by_output(self.out).cpu().double().square().sum(0).numpy()
 
     def weights_squared(self) -> np.ndarray:
         """Sum of squares of all weights of each unit, float64 ``[units]``."""
-        parts = [self.column_squared(), *(by_output(m).double().square().sum(1).cpu().numpy() for m in self.into)]
+        parts = [self.column_squared(), *(by_output(m).cpu().double().square().sum(1).numpy() for m in self.into)]
         return sum(part.reshape(self.units, -1).sum(1) for part in parts)
 
     def kept(self, units: Tensor, length: int) -> Tensor:
@@ -134,7 +134,7 @@ def _mean_squares(
     def watch(i: int) -> Callable:
         def hook(module: nn.Module, args: tuple) -> None:
             z = args[0].reshape(*now["real"].shape, -1)[now["real"].to(args[0].device)]
-            sums[i] = sums[i] + z.double().square().sum(0).cpu().numpy()
+            sums[i] = sums[i] + z.cpu().double().square().sum(0).numpy()
 
         return hook
 
