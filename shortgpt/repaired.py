@@ -47,11 +47,14 @@ def repaired_loss(
     samples = [Sample(model, batch, range(depth + 1)) for batch in batches]
 
     def value(removed: Collection[int]) -> float:
+        removed = check_indices(removed, depth)
+        if 0 in removed:
+            return float("inf")  # nothing comes before that gap
         try:
-            pruned = remove_layers(model, check_indices(removed, depth))
-            repaired = repair(model, pruned, samples, kind=kind, sites=sites, progress=False)
-        except ValueError:
+            pruned = remove_layers(model, removed)
+        except ValueError:  # a hybrid model's last attention, keys and values that others read
             return float("inf")
+        repaired = repair(model, pruned, samples, kind=kind, sites=sites, progress=False)
         return mean_loss(repaired, held_back)
 
     return value
@@ -72,6 +75,10 @@ def mean_loss(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -
             )
             require_numbers(model, losses)
             total, tokens = total + losses.double().sum().item(), tokens + len(losses)
+    if not tokens:
+        raise ValueError(
+            "no sample of the held-back text has two tokens, so there is none to predict: give longer text"
+        )
     return total / tokens
 
 

@@ -288,6 +288,21 @@ def test_choosing_with_repair_after_pruning_names_original_layers():
     assert heal(pruned, plan, batches(), progress=False).config.num_hidden_layers == LAYERS - 2
 
 
+def test_trials_with_repair_say_what_is_wrong_instead_of_calling_it_infinite(tiny):
+    value = repaired_loss(tiny, batches(), batches(1))
+    for wrong in ([2, 2], [LAYERS], list(range(LAYERS))):
+        with pytest.raises(ValueError, match="layer"):
+            value(wrong)
+    with pytest.raises(ValueError, match="two tokens"):
+        repaired_loss(tiny, batches(), [random_batch(2, 1)])([2])
+    with pytest.raises(ValueError, match="kind='linear'"):
+        repaired_loss(build_tiny("gemma3_text"), batches(), batches(1))([2])
+    with torch.no_grad():
+        decoder_layers(tiny)[2].mlp.down_proj.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="NaN"):
+        choose_repaired(tiny, batches(), 1, budget=4, progress=False)
+
+
 def test_mean_loss_leaves_pads_out(tiny):
     batch = random_batch(1, 10)
     padded = {
