@@ -521,3 +521,13 @@ def test_on_the_real_model_trials_equal_pruned_models(real):
         expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten())
         assert trials(removed) == pytest.approx(expected.item(), abs=1e-5)
     assert trials.forward_passes == pytest.approx(1 + 17 / 30 + 8 / 30 + 29 / 30)
+
+
+def test_each_round_of_greedy_resumes_at_what_was_removed_before(tiny):
+    trials = Trials(tiny, [random_batch()])
+    first, _ = order = greedy(trials, LAYERS, 2, progress=False)
+    run = LAYERS  # the dense pass
+    run += sum(len(set(range(i, LAYERS)) - {i}) for i in range(LAYERS))  # each layer alone
+    run += len(set(range(first, LAYERS)) - {first})  # the states without the first are recorded
+    run += sum(len(set(range(i, LAYERS)) - {i, first}) for i in range(LAYERS) if i != first)
+    assert trials.forward_passes * LAYERS == pytest.approx(run) and len(order) == 2
