@@ -12,33 +12,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
 import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a widget must not halt it)
 import pytest
 import torch
+from small import FAMILIES, build_tiny, random_batch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-
-VOCABULARY, HIDDEN, LAYERS = 96, 32, 6
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2")
-
-
-def build_tiny(family: str = "llama", seed: int = 0) -> PreTrainedModel:
-    """A random model with weights large enough that every layer matters."""
-    names = {"gpt2": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 256}}
-    sizes = names.get(
-        family,
-        {
-            "hidden_size": HIDDEN,
-            "intermediate_size": 64,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 256,
-        },
-    )
-    config = AutoConfig.for_model(
-        family, vocab_size=VOCABULARY, initializer_range=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes
-    )
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config).eval()
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 @pytest.fixture(params=FAMILIES)
@@ -49,11 +25,6 @@ def family_model(request) -> PreTrainedModel:
 @pytest.fixture
 def tiny() -> PreTrainedModel:
     return build_tiny()
-
-
-def random_batch(rows: int = 3, tokens: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:
-    ids = torch.randint(3, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(seed))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import VOCABULARY, build_tiny
+from small import VOCABULARY, build_tiny
 
 from shortgpt import (
     built_in_text,

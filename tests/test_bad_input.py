@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, VOCABULARY, build_tiny, random_batch
+from small import LAYERS, VOCABULARY, build_tiny, random_batch
 
 import shortgpt
 from shortgpt import (

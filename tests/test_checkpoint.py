@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, LAYERS, VOCABULARY, build_tiny, random_batch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small import FAMILIES, LAYERS, VOCABULARY, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config
 
 from shortgpt import PruningPlan, prune_checkpoint, quantize, remove_layers, save

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import VOCABULARY, build_tiny
+from small import VOCABULARY, build_tiny
 from torch.nn.functional import log_softmax
 
 from shortgpt import (

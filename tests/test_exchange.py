@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import LAYERS, build_tiny
 from safetensors.torch import load_file
+from small import LAYERS, build_tiny
 
 from shortgpt import PruningPlan, choose_layers, prune_checkpoint, remove_layers, save, score_layers
 from shortgpt.card import MARK, licence_lines, model_card

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import LAYERS, build_tiny, random_batch
+from small import LAYERS, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from shortgpt import (

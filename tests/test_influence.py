@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import LAYERS, random_batch
+from small import LAYERS, random_batch
 
 from shortgpt import block_influence, calibration_batches, choose_layers, hidden_states, score_layers, span_distances
 from shortgpt.influence import METRICS, LayerScores, angular_distance, relative_magnitude

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VOCABULARY, build_tiny
+from small import VOCABULARY, build_tiny
 from transformers import AutoModelForCausalLM
 
 from shortgpt import describe, load, packaged

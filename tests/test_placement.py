@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
-from conftest import build_tiny
+from small import build_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from shortgpt import describe, load, models, perplexity, remove_layers, save, score_layers, size

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import random_batch
+from small import random_batch
 
 from shortgpt import hidden_states, plots, score_layers, span_distances, widgets
 

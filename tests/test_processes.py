@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny, random_batch
+from small import build_tiny, random_batch
 
 from shortgpt import score_layers
 from shortgpt.processes import share, this_process
@@ -19,7 +19,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import torch
-from conftest import build_tiny, random_batch
+from small import build_tiny, random_batch
 from shortgpt import score_layers
 from shortgpt.processes import this_process
 from test_processes import BATCHES, spoil

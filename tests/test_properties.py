@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import HIDDEN, LAYERS, VOCABULARY, build_tiny, random_batch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from small import HIDDEN, LAYERS, VOCABULARY, build_tiny, random_batch
 from test_influence import reference_scores
 from test_pruning import identity_logits, logits
 from transformers import AutoModelForCausalLM, GenerationConfig

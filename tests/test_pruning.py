@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from conftest import LAYERS, build_tiny, random_batch
+from small import LAYERS, build_tiny, random_batch
 from transformers import AutoModelForCausalLM, GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from shortgpt import PruningPlan, choose_layers, decoder_layers, remove_layers, save, score_layers

@@ -4,7 +4,7 @@ import builtins
 
 import pytest
 import torch
-from conftest import build_tiny
+from small import build_tiny
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from shortgpt import built_in_text, perplexity, quantize, remove_layers, save, size

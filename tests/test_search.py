@@ -11,7 +11,7 @@ import pytest
 import torch
 from architectures import VOCABULARY as SMALL_VOCABULARY
 from architectures import tiny_model
-from conftest import LAYERS, build_tiny, random_batch
+from small import LAYERS, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 

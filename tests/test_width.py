@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny, random_batch
+from small import build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from shortgpt import (
