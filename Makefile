@@ -33,12 +33,13 @@ tutorial: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks notebooks/00_start_here.ipynb
 
-# many tiny models, a thread each, in two processes; then what needs the whole machine
-SMALL := tests/test_architectures.py tests/test_checkpoint.py tests/test_properties.py tests/test_bad_input.py
+# two processes with a thread each get more done than one with two; then whole programs: lessons, the browser, processes
+PROGRAMS := tests/test_browser.py tests/test_processes.py
+SIDE_BY_SIDE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(SMALL) $(PYTEST_ARGS)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 tests notebooks $(SMALL:%=--ignore=%) $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) tests $(PROGRAMS:%=--ignore=%) $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 $(PROGRAMS) notebooks $(PYTEST_ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py

@@ -1,15 +1,16 @@
-"""Collect the documents in `data/text/documents/` into the two files that the toolkit reads.
+"""Collect the documents in `data/text/documents/` into the files that the toolkit reads.
 
     python data/build_text.py
 
 A document is a text file ``documents/<language>/<part>/<genre>_<n>_<slug>.txt``: its title, an empty line, paragraphs.
-The output, ``calibration.jsonl`` and ``perplexity.jsonl``, is one JSON object a line; tests check that it is current.
+The output, ``calibration.jsonl`` and so on, is one JSON object a line; tests check that it is current.
 """
 
 import json
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "text"
+PARTS = ("calibration", "perplexity", "repair")
 
 
 def collect(part: str) -> list[dict[str, str]]:
@@ -28,6 +29,6 @@ def render(part: str) -> str:
 
 
 if __name__ == "__main__":
-    for part in ("calibration", "perplexity"):
+    for part in PARTS:
         (FOLDER / f"{part}.jsonl").write_text(render(part), encoding="utf-8")
         print(f"{part}: {len(collect(part))} documents")

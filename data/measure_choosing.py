@@ -28,6 +28,7 @@ from shortgpt import (
     evaluate,
     heal,
     load,
+    merge_layers,
     perplexity_table,
     remove_layers,
 )
@@ -42,7 +43,7 @@ SEEDS = (0, 1, 2)
 BUDGET = 50  # trials of a search
 REPAIRED_BUDGET = 14  # of a search with repair in the loop, which cost several times as much each
 TRIAL_TEXT = {"samples": 4, "length": 128}  # for criteria that try; scores and spans read the whole calibration part
-REPAIR_TEXT = {"samples": 12}  # of 512 tokens
+REPAIR_TEXT = {"samples": 8}  # of 512 tokens
 TRYING = ("leave_one_out", "greedy", "search")
 UNREPAIRED = ("random", "sequential", "reverse")  # baselines: far from usable with or without it
 KEYS = ["criterion", "seed", "removed", "repair"]
@@ -87,8 +88,8 @@ def wanted(chosen: pd.DataFrame) -> Iterator[dict]:
     for n in (6, 3, 9):
         yield from (row | {"repair": "none"} for row in rows if row["removed"] == n)
         yield from (row | {"repair": "fold"} for row in repaired if row["removed"] == n)
-        yield from (row | {"repair": "all"} for row in best if row["removed"] == n)
-        yield from (row | {"repair": "linear"} for row in best if row["removed"] == n)
+    for repair in ("all", "linear", "merge"):
+        yield from (row | {"repair": repair} for row in best if row["removed"] == 6)
 
 
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: dict) -> dict[str, float]:
@@ -96,6 +97,8 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: dic
     layers, repair = json.loads(row["layers"]), row["repair"]
     if repair == "none":
         changed = remove_layers(model, layers)
+    elif repair == "merge":
+        changed = merge_layers(model, layers)
     else:
         kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
         text = calibration_batches(tokenizer, **REPAIR_TEXT)

@@ -1,11 +1,11 @@
 """Depth against width at equal parameters: what removing layers, sublayers, heads and channels costs and gains.
 
-    python data/measure_width.py              go on where width.csv ends (about half an hour in all on 2 cores)
+    python data/measure_width.py              go on where width.csv ends (about a quarter of an hour in all on 2 cores)
     python data/measure_width.py --restart    begin again
 
 Writes `width.csv`: a row for the dense model and one for each kind of removal, as much as 3, 6 and 9 layers, with
-perplexity on the built-in perplexity part (no score has read it), accuracy on the offline grammar task, size and speed.
-Quality comes first, for all rows; then speed, which wants a quiet machine. Lesson 07 draws its comparison from it.
+perplexity on the built-in perplexity part (no score has read it), accuracy on the offline grammar task, size, and bytes
+of the key-value cache. Lesson 07 draws its comparison from it, and measures speed itself, side by side.
 """
 
 from __future__ import annotations
@@ -37,13 +37,11 @@ from shortgpt import (
     score_layers,
     score_sublayers,
     size,
-    speed,
 )
 
 FILE = Path(__file__).parent / "width.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
 LIMIT = 240  # grammar items: a standard error of about 3 points
-TRIALS = {"prompt_tokens": 256, "new_tokens": 16, "repeats": 3}  # of `speed`
 
 
 def removals(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, Callable]:
@@ -73,7 +71,8 @@ def quality(
         mean, error = mean_and_error(values, single["tokens"])
         row |= {name: np.exp(mean), f"{name}_error": np.exp(mean) * error}
     result = evaluate(model, tokenizer, ["grammar"], limit=LIMIT).iloc[0]
-    row |= {"parameters": size(model)["parameters"]}
+    cost = size(model)
+    row |= {name: cost[name] for name in ("parameters", "memory_bytes")} | {"cache_bytes_per_token": cache_bytes(model)}
     return row | {"grammar": result["value"], "grammar_error": result["standard_error"]}, losses
 
 
@@ -94,15 +93,6 @@ def cache_bytes(model: PreTrainedModel, tokens: int = 512) -> float:
     return sum(t.numel() * t.element_size() for t in held) / tokens
 
 
-def cost(model: PreTrainedModel, dense: PreTrainedModel) -> dict[str, float]:
-    """Size, and median speed; the dense model runs right before, because the load of a machine drifts."""
-    row = {"memory_bytes": size(model)["memory_bytes"], "cache_bytes_per_token": cache_bytes(model)}
-    for name, each in {"dense_": dense, "": model}.items():
-        rates = speed(each, **TRIALS).set_index("phase")["tokens_per_second"]
-        row |= {f"{name}prefill": rates["prefill"], f"{name}decode": rates["decode"]}
-    return row
-
-
 def main() -> None:
     if "--restart" in sys.argv:
         FILE.unlink(missing_ok=True)
@@ -119,10 +109,10 @@ def main() -> None:
         pd.DataFrame(rows.values()).to_csv(FILE, index=False, float_format="%.6g")
         print(rows[kind, layers], flush=True)
 
-    def missing(column: str) -> Iterator[tuple[str, int, PreTrainedModel]]:
+    def missing() -> Iterator[tuple[str, int, PreTrainedModel]]:
         for layers in (0, *COUNTS):
             for kind in kinds if layers else ("dense",):
-                if rows.get((kind, layers), {}).get(column) is not None:
+                if (kind, layers) in rows:
                     continue
                 part = kind.partition(",")[0]
                 n = equal_parameters(model, layers)[part]["n"] if layers else 0
@@ -132,10 +122,8 @@ def main() -> None:
                 yield kind, layers, kinds[kind](n) if layers else model
 
     dense, losses = quality(model, tokenizer, None)
-    for kind, layers, pruned in missing("perplexity"):  # first what a busy machine measures as well as a quiet one
+    for kind, layers, pruned in missing():
         add(kind, layers, dense if pruned is model else quality(pruned, tokenizer, losses)[0])
-    for kind, layers, pruned in missing("prefill"):
-        add(kind, layers, cost(pruned, model))
 
 
 if __name__ == "__main__":

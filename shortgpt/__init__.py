@@ -34,6 +34,7 @@ _HOME = {
     "width_scores": "width_units",
     "equal_parameters": "width_units",
     "heal": "healing",
+    "merge_layers": "merging",
     "choose_repaired": "repaired",
     "remove_sublayers": "sublayers",
     "score_sublayers": "sublayers",

@@ -31,7 +31,7 @@ def built_in_text(part: str = "calibration", *, language: str = "en", genre: str
     """The built-in documents, one a row: ``part, language, genre, title, text``.
 
     Args:
-        part: ``"calibration"`` or ``"perplexity"``.
+        part: ``"calibration"``, ``"perplexity"``, or ``"repair"`` (more English text, for `heal`).
         language: ``"en"`` or ``"zh"``.
         genre: one genre only, for instance ``"encyclopedic"``.
     """

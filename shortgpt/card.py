@@ -116,7 +116,10 @@ def _others(repair: Mapping[str, object] | None) -> str:
     what = {
         "fold": f"the output projection of the FFN was fitted again in {places}",
         "linear": f"a linear module was added behind {places}",
+        "merge": f"the weights of the removed layers were merged into {places} (shortgpt.merge_layers, after LaCo)",
     }[repair["kind"]]
+    if repair["kind"] == "merge":
+        return what
     return f"{what}, in closed form on {repair['samples']} samples of text (shortgpt.heal)"
 
 

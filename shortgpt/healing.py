@@ -32,9 +32,9 @@ from shortgpt.capture import eval_mode
 from shortgpt.choose import PruningPlan
 from shortgpt.fitting import Sample, fit_projection, fit_residual
 from shortgpt.influence import NO_TOKENS
-from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
+from shortgpt.layers import REPAIR_FIELD, decoder_layers
 from shortgpt.patches import add_patches
-from shortgpt.pruning import remove_layers
+from shortgpt.pruning import kept_layers, remove_layers
 
 KINDS = ("fold", "linear")
 SITES = ("gaps", "all")
@@ -99,7 +99,7 @@ def repair(
         )
     if not targets:
         return pruned
-    kept = _kept(model, pruned)
+    kept = kept_layers(model, pruned)
     start = min(targets)
     states = [sample.states[start] for sample in samples]
     patches = {}
@@ -124,16 +124,9 @@ def repair(
     return pruned
 
 
-def _kept(model: PreTrainedModel, pruned: PreTrainedModel) -> list[int]:
-    """Where each layer of `pruned` stands in `model`."""
-    already, gone = removed_so_far(model), removed_so_far(pruned)
-    original = [i for i in range(len(decoder_layers(model)) + len(already)) if i not in already]
-    return [position for position, layer in enumerate(original) if layer not in gone]
-
-
 def _targets(model: PreTrainedModel, pruned: PreTrainedModel, sites: str) -> dict[int, int]:
     """Layers of `model` to patch, each with the depth whose dense state it should give."""
-    depth, kept = len(decoder_layers(model)), _kept(model, pruned)
+    depth, kept = len(decoder_layers(model)), kept_layers(model, pruned)
     following = dict(zip(kept, [*kept[1:], depth], strict=True))
     if kept[0] != 0:
         raise ValueError("layer 0 is removed, and there is no layer before this gap to patch: keep layer 0")

@@ -79,6 +79,13 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     return pruned
 
 
+def kept_layers(model: PreTrainedModel, pruned: PreTrainedModel) -> list[int]:
+    """Where each layer of `pruned` stands in `model`."""
+    already, gone = removed_so_far(model), removed_so_far(pruned)
+    original = [i for i in range(len(decoder_layers(model)) + len(already)) if i not in already]
+    return [position for position, layer in enumerate(original) if layer not in gone]
+
+
 def require_removable(model: PreTrainedModel, layers: Sequence[int]) -> None:
     """Raise ValueError if the rest of `model` can't do without `layers` (current indices)."""
     kept = [i for i in range(len(decoder_layers(model))) if i not in set(layers)]

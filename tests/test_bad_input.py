@@ -39,6 +39,7 @@ from shortgpt import (
     hidden_states,
     leave_one_out,
     load,
+    merge_layers,
     perplexity,
     perplexity_table,
     plan_agreement,
@@ -170,6 +171,19 @@ NO_MODEL = "expected a transformers model, got {}: pass what load\\(\\) returned
 NO_TOKENIZER = "expected a tokenizer, got {}: pass what load\\(\\) returned second"
 NO_WEIGHTS = "LlamaForCausalLM holds no weights \\(device meta\\): load it with load\\(\\)"
 Row = tuple[str, Callable, type, str]
+
+
+def changed_layer(what: str) -> torch.nn.Module:
+    """A model whose layer 2 or 3 can't take part in sums of weights."""
+    model = build_tiny()
+    two, three = model.model.layers[2].mlp.up_proj, model.model.layers[3].mlp
+    if what == "sharing":
+        three.up_proj.weight = two.weight
+    elif what == "uneven":
+        three.gate = torch.nn.Linear(2, 2)
+    else:
+        two.weight = torch.nn.Parameter(two.weight.detach().to(torch.int8), requires_grad=False)
+    return model
 
 
 def no_model(call: Callable) -> list[Row]:
@@ -712,6 +726,29 @@ WRONG: dict[str, list[Row]] = {
     "equal_parameters": [
         *no_model(lambda w, m: equal_parameters(m, 1)),
         *bad_count(lambda w, n: equal_parameters(w.model, n), "layers"),
+    ],
+    "merge_layers": [
+        *no_model(lambda w, m: merge_layers(m, [2])),
+        *bad_layers(lambda w, layers: merge_layers(w.model, layers)),
+        ("first layer", lambda w: merge_layers(w.model, [0, 3]), ValueError, "layer 0 is removed.*keep layer 0"),
+        (
+            "shared",
+            lambda w: merge_layers(changed_layer("sharing"), [3]),
+            ValueError,
+            "layers 2 and 3 share weights.*shortgpt.heal",
+        ),
+        (
+            "other weights",
+            lambda w: merge_layers(changed_layer("uneven"), [3]),
+            ValueError,
+            "layer 3 has other weights than layer 2",
+        ),
+        (
+            "quantized",
+            lambda w: merge_layers(changed_layer("quantized"), [3]),
+            ValueError,
+            "the weights of layer 2 are quantized or not in memory",
+        ),
     ],
     "heal": [
         *no_model(lambda w, m: heal(m, [2], [w.batch], progress=False)),

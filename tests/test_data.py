@@ -36,7 +36,7 @@ def question(row):
 
 def test_the_text_files_are_what_the_documents_give():
     build = run_file(DATA / "build_text.py")
-    for part in ("calibration", "perplexity"):
+    for part in build.PARTS:
         assert (DATA / "text" / f"{part}.jsonl").read_text(encoding="utf-8") == build.render(part), (
             "run `python data/build_text.py`"
         )
@@ -64,8 +64,23 @@ def test_calibration_and_perplexity_text_share_no_sentence(language):
     assert not sentences["calibration"] & sentences["perplexity"]
 
 
+def test_repair_text_shares_no_run_of_words_with_what_is_measured():
+    def runs(part: str, length: int = 7) -> set[tuple[str, ...]]:
+        found = set()
+        for text in built_in_text(part)["text"]:
+            words = re.findall(r"[a-z']+", text.lower())
+            found |= {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
+        return found
+
+    repair, measured = runs("repair"), runs("perplexity")
+    assert len(repair) > 3 * len(measured) > 10_000
+    assert not repair & measured
+    assert {*built_in_text("repair")["genre"]} == {*built_in_text("perplexity")["genre"]}
+
+
 def test_documents_are_clean_text():
-    for part, language in itertools.product(("calibration", "perplexity"), ("en", "zh")):
+    parts = [*itertools.product(("calibration", "perplexity"), ("en", "zh")), ("repair", "en")]
+    for part, language in parts:
         for row in built_in_text(part, language=language).itertuples():
             assert row.title and len(row.text) > 250, row.title
             assert not re.search(r"[#*_`]{2}|\t|  +|—|�", row.text), f"markup or stray characters in {row.title}"

@@ -17,6 +17,7 @@ from shortgpt import (
     heal,
     hidden_states,
     load,
+    merge_layers,
     perplexity,
     remove_layers,
     save,
@@ -334,3 +335,43 @@ def test_repair_helps_the_real_model_on_text_it_has_not_seen(real):
     cut = perplexity(remove_layers(model, removed), tokenizer, unseen)
     folded = perplexity(heal(model, removed, text, progress=False), tokenizer, unseen)
     assert perplexity(model, tokenizer, unseen) < folded < 0.9 * cut
+
+
+# ---- merging, the neighbour without text ----
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_merging_adds_what_the_removed_layers_differ_by_and_leaves_the_rest_alone(family):
+    model = build_tiny(family)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    merged = merge_layers(model, [2, 3, 5])
+    stack = [dict(layer.named_parameters()) for layer in decoder_layers(model)]
+    found = [dict(layer.named_parameters()) for layer in decoder_layers(merged)]
+    for name in stack[0]:
+        assert found[0][name] is stack[0][name], "layer 0 stands before no gap"
+        wanted = (stack[2][name].double() + stack[3][name].double() - stack[1][name].double()).float()
+        torch.testing.assert_close(found[1][name], wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found[2][name], stack[5][name], rtol=1e-5, atol=1e-6)  # one layer: it is replaced
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert not torch.allclose(logits(merged, random_batch()), logits(remove_layers(model, [2, 3, 5]), random_batch()))
+
+
+def test_merging_equal_layers_changes_nothing():
+    model = build_tiny()
+    stack = decoder_layers(model)
+    for j in (3, 4):
+        stack[j].load_state_dict(stack[2].state_dict())
+    assert torch.allclose(
+        logits(merge_layers(model, [3, 4]), random_batch()), logits(remove_layers(model, [3, 4]), random_batch())
+    )
+
+
+def test_a_merged_model_is_an_ordinary_checkpoint_and_its_card_says_so(tmp_path):
+    model = build_tiny()
+    plan = PruningPlan(removed=(2, 3), layers=LAYERS, criterion="span")
+    merged = merge_layers(model, plan)
+    save(merged, tmp_path / "merged", plan=plan)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert torch.equal(logits(again, random_batch()), logits(merged, random_batch()))
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "removed layers were merged into layer 1" in card and "unchanged" not in card

@@ -302,8 +302,10 @@ print(f"Its perplexity is {left['perplexity']:.0f} % of the dense model's.")
 # | [03 · Pruning](03_pruning.ipynb) | remove, reload, generate, explore; how far one can go |
 # | [04 · Quantization](04_quantization.ipynb) | fewer layers and fewer bits together |
 # | [05 · Evaluation](05_evaluation.ipynb) | perplexity, multiple choice, generation; English and Chinese |
+# | [06 · Choosing layers](06_choosing_layers.ipynb) | eleven ways to choose, and repair without training |
+# | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels, at equal parameters |
 #
-# Planned after these: 06 choosing layers in other ways, 07 depth or width, 08 Mamba and RWKV, 09 healing a pruned model,
+# Planned after these: 08 Mamba and RWKV, 09 healing a pruned model,
 # 10 why generation breaks first, 11 why deep layers repeat, 12 the paper at its own scale.
 #
 # Next: [01 · Hidden states](01_hidden_states.ipynb)

@@ -570,8 +570,8 @@ print(f"It writes: {PROMPT} {row['text']}")
 #
 # <details><summary>Answer</summary>
 # One evaluation per layer, where Block Influence needs one pass for all. And two layers that are cheap to lose one at a time
-# may be expensive to lose together: when one goes, the other may have to do its work. Lesson 06 (planned) looks at orders that
-# take this into account.
+# may be expensive to lose together: when one goes, the other may have to do its work. Lesson 06 shows such a pair,
+# and orders that take this into account.
 # </details>
 
 # %% [markdown]

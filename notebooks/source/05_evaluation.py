@@ -610,4 +610,4 @@ for name in ("XSum", "MMLU"):
 #
 # <details><summary>Answer</summary>MMLU needs the right one of four letters to be the likeliest, in a context given from outside; all four may become less likely together. A summary needs hundreds of consecutive choices among all tokens, each conditioned on the model's own earlier ones, so that small errors feed later ones.</details>
 #
-# This is the last lesson of the core walk: you can now score, prune, quantize and judge a model of your own. Change `MODEL` and begin again at [lesson 01](01_hidden_states.ipynb) · **Previous:** [04 · Quantization combined with pruning](04_quantization.ipynb)
+# This is the last lesson of the core walk: you can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence chooses best, and whether layers are the right thing to remove. · **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with pruning](04_quantization.ipynb)
