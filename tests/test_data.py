@@ -7,11 +7,13 @@ import json
 import re
 from collections import Counter, defaultdict
 
+import pandas as pd
 import pytest
 import yaml
 
 from shortgpt import built_in_text
 from shortgpt.calibration import data_folder
+from shortgpt.criteria import CRITERIA
 from shortgpt.evaluation import OFFLINE_TASKS
 
 DATA = data_folder()
@@ -185,3 +187,47 @@ def test_dense_accuracy_is_clearly_above_chance_and_falls(task):
     dense, cut = found[0], found[3 if task == "science" else 9]
     assert dense["value"] > dense["chance"] + 3 * dense["standard_error"]
     assert cut["value"] < dense["value"] - 2 * (dense["standard_error"] ** 2 + cut["standard_error"] ** 2) ** 0.5
+
+
+# ---- what lessons 06 and 07 say in words of the stored measurements ----
+
+
+def choosing() -> pd.DataFrame:
+    table = pd.read_csv(DATA / "choosing.csv")
+    return table[table["seed"].fillna(0) == 0]
+
+
+def test_the_measured_plans_are_the_chosen_ones_and_none_is_missing():
+    chosen, measured = pd.read_csv(DATA / "chosen.csv"), pd.read_csv(DATA / "choosing.csv")
+    cut = measured[measured["repair"] == "none"].merge(
+        chosen, on=["criterion", "seed", "removed"], suffixes=("", "_chosen")
+    )
+    assert len(cut) == len(chosen) == len(measured[measured["repair"] == "none"]) - 1  # and the dense model
+    assert (cut["layers"] == cut["layers_chosen"]).all()
+    assert {*chosen["criterion"]} == {*CRITERIA, "repaired_search"} and {*chosen["removed"]} == {3, 6, 9}
+
+
+def test_what_lesson_06_says_of_choosing():
+    cut = choosing().query("repair == 'none'").pivot(index="criterion", columns="removed", values="perplexity")
+    cut, measured = cut[[3, 6, 9]], cut.drop(index=["dense", "repaired_search"])[[3, 6, 9]]
+    assert measured.idxmin().tolist() == ["greedy", "angular_span_all_tokens", "leave_one_out"]
+    ratio = cut.loc["relative_magnitude"] / cut.loc["block_influence"]
+    assert ratio.between(0.9, 1.15).all(), "relative magnitude close to BI"
+    for position in ("sequential", "reverse"):
+        assert (cut.loc[position] > 100 * cut.loc["block_influence"]).all()
+
+
+def test_what_lesson_06_says_of_repair():
+    six = choosing().query("removed == 6")
+    table = six.pivot(index="criterion", columns="repair", values="perplexity")
+    for repair in ("fold", "all", "linear"):
+        both = table.dropna(subset=[repair])
+        assert len(both) >= 3 and (both[repair] < both["none"]).all()
+    merged = table.dropna(subset=["merge"])
+    assert len(merged) >= 3 and (merged["merge"] > 1000 * merged["none"]).all(), "merging ruins the model"
+    layers = six.query("repair == 'none'").set_index("criterion")["layers"].map(json.loads)
+    assert layers["repaired_search"] == layers["angular_span_all_tokens"]
+    fitted = table.dropna(subset=["fold"])
+    gaps = layers[fitted.index].map(lambda each: len({i for i in each if i - 1 not in each}))
+    assert gaps.rank().corr((fitted["none"] / fitted["fold"]).rank()) > 0, "scattered plans gain no less"
+    assert fitted["fold"].min() == fitted.loc["repaired_search", "fold"]
