@@ -44,6 +44,7 @@ _HOME = {
     "perplexity_table": "likelihood",
     "removal_sweep": "evaluation",
     "evaluate": "evaluation",
+    "paper_benchmarks": "benchmarks",
     "continue_text": "writing",
     "repetition": "writing",
     "sampled_text": "writing",
