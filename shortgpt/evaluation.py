@@ -151,7 +151,7 @@ def _clear_about_network(name: str) -> Iterator[None]:
     try:
         yield
     except (ConnectionError, OSError) as error:
-        if "connect" in str(error).lower() or "offline" in str(error).lower():
+        if any(word in str(error).lower() for word in ("connect", "offline", "unable to find 'http")):
             raise ConnectionError(
                 f"the data of {name} is on the Hub, which can't be reached: use offline tasks "
                 f"({', '.join(OFFLINE_TASKS)}), or connect"

@@ -25,8 +25,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     """
     check_model(model)
     check_tokenizer(tokenizer)
-    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-    parts = [type(model).__name__, json.dumps(config, sort_keys=True, default=str)]
+    parts = [type(model).__name__, json.dumps(_settings(model.config.to_dict()), sort_keys=True, default=str)]
     for name, value in model.state_dict().items():
         parts += [f"{name} {part}" for part in _bits(value)]
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -34,6 +33,14 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     parts += [f"{loss:.3f}", json.dumps(sorted(tokenizer.get_vocab().items()))]
     parts += [str(tokenizer(text)["input_ids"]) for text in ("A b, 12", "水")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _settings(config: object) -> object:
+    """A configuration without what saving and loading add to it."""
+    passing = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+    if isinstance(config, dict):
+        return {name: _settings(value) for name, value in config.items() if name not in passing}
+    return config
 
 
 def _bits(value: object) -> list[str]:

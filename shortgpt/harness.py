@@ -71,14 +71,17 @@ def run_task(
     progress: bool,
 ) -> list[dict]:
     """The rows of `evaluate` for one task. The global random state is left as it was, though the harness seeds it."""
-    import lm_eval
+    from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
 
     start = begin_token(tokenizer, "the harness")
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
     most = context(model, name)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
-    with eval_mode(model), _random_state(), _bars(progress), _count_cuts(name, most):  # the harness leaves eval mode on
+    no_report = mock.patch.object(
+        evaluator, "add_env_info", create=True
+    )  # it asks pip and git: a second for every task
+    with eval_mode(model), _random_state(), _bars(progress), _count_cuts(name, most), no_report:
         lm = HFLM(
             pretrained=model,
             tokenizer=tokenizer,
@@ -87,7 +90,7 @@ def run_task(
             softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
             prefix_token_id=tokenizer.convert_tokens_to_ids(start),
         )
-        results = lm_eval.simple_evaluate(
+        results = evaluator.simple_evaluate(
             model=lm,
             tasks=[
                 _offline_task(name) if name in OFFLINE_TASKS else BENCHMARKS[name].task if name in BENCHMARKS else name
