@@ -45,6 +45,7 @@ _HOME = {
     "removal_sweep": "evaluation",
     "evaluate": "evaluation",
     "paper_benchmarks": "benchmarks",
+    "retention_table": "retention",
     "continue_text": "writing",
     "repetition": "writing",
     "sampled_text": "writing",

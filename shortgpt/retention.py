@@ -45,7 +45,9 @@ def retention_table(
     """
     tables = _tables(results)
     if isinstance(correlation, bool) or not isinstance(correlation, int | float) or not -1 <= correlation <= 1:
-        raise ValueError(f"correlation must be a number from -1 to 1, got {shown(correlation)}: 0 is the cautious choice")
+        raise ValueError(
+            f"correlation must be a number from -1 to 1, got {shown(correlation)}: 0 is the cautious choice"
+        )
     if isinstance(least, bool) or not isinstance(least, int | float) or not least >= 0:
         raise ValueError(f"least must be a number of standard errors, 0 or more, got {shown(least)}")
     dense_name, dense = next(iter(tables.items()))
@@ -53,7 +55,9 @@ def retention_table(
     for name, table in tables.items():
         if list(table.index) != list(dense.index):
             other = set(table.index) ^ set(dense.index)
-            raise ValueError(f"{name} and {dense_name} have different tasks ({', '.join(sorted(other))}): run the same ones")
+            raise ValueError(
+                f"{name} and {dense_name} have different tasks ({', '.join(sorted(other))}): run the same ones"
+            )
         itself = name == dense_name
         kept, kept_error = _ratio(table, dense, 0, correlation, itself)
         chance = dense["chance"]
@@ -92,7 +96,9 @@ def _tables(results: object) -> dict[str, pd.DataFrame]:
         if first.empty:
             raise ValueError(f"the results of {name} are empty: run evaluate() first")
         average = first.mean()
-        average["standard_error"] = np.linalg.norm(first["standard_error"]) / len(first)  # tasks have items of their own
+        average["standard_error"] = np.linalg.norm(first["standard_error"]) / len(
+            first
+        )  # tasks have items of their own
         average["chance"] = first["chance"].mean(skipna=False)
         first.loc[AVERAGE] = average
         tables[name] = first
@@ -105,7 +111,9 @@ def _ratio(
     """``100 (value - chance) / (dense - chance)`` and its standard error, by task."""
     above, full = table["value"] - chance, dense["value"] - chance
     if isinstance(chance, int) and (full == 0).any():
-        raise ValueError(f"the first model scores 0 on {full.index[full == 0][0]}, of which nothing can be retained: leave it out")
+        raise ValueError(
+            f"the first model scores 0 on {full.index[full == 0][0]}, of which nothing can be retained: leave it out"
+        )
     s, s_full = table["standard_error"], dense["standard_error"]
     ratio = above / full
     # the same as r² (s_p²/p² + s_d²/d² - 2 ρ s_p s_d / (p d)), without dividing by a p that may be 0
