@@ -46,6 +46,8 @@ _HOME = {
     "evaluate": "evaluation",
     "paper_benchmarks": "benchmarks",
     "retention_table": "retention",
+    "choice_and_generation": "choice_generation",
+    "choice_summary": "choice_generation",
     "continue_text": "writing",
     "repetition": "writing",
     "sampled_text": "writing",

@@ -21,6 +21,13 @@ def read(path: Path) -> list[dict]:
     Raises:
         ValueError: a line that `evaluate` did not write, or an unfinished one. The file is never written to then.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it for the results")
+    inside = next(parent for parent in path.absolute().parents if parent.exists())
+    if not inside.is_dir():
+        raise NotADirectoryError(
+            f"{inside} is a file, so {path} can't be a file in it: name another place for the results"
+        )
     if not path.exists():
         return []
     lines = []
