@@ -104,42 +104,25 @@ def evaluate(
     check_model(model)
     check_tokenizer(tokenizer)
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    limit, shots = (
-        n if n is None else check_count(name, n, least=least)
-        for name, n, least in (("limit", limit, 1), ("shots", shots, 0))
-    )
+    limit = None if limit is None else check_count("limit", limit)
+    shots = None if shots is None else check_count("shots", shots, least=0)
     batch_size = batch_size if batch_size == "auto" else check_count("batch_size", batch_size)
-    seed = check_count("seed", seed, least=0)
+    settings = {"limit": limit, "shots": shots, "seed": check_count("seed", seed, least=0)}
     file = None if results is None else check_path(results, "a file")
     input_device(model)  # refuses a model without weights
     manager = manager_of(tasks)
     begin_token(tokenizer, "the harness")
+    known = {}
     if file:
         results_file.read(file)  # a damaged one stops us before anything is measured
-    model_key = {"fingerprint": fingerprint(model, tokenizer)} if file else {}
+        known = {"fingerprint": fingerprint(model, tokenizer), **settings}
     rows = []
     for name in tqdm(tasks, desc="benchmarks", unit="task", disable=not progress):
-        key = model_key | {
-            "asked": name,
-            "limit": limit,
-            "shots": shots,
-            "seed": seed,
-            "definition": definition_of(name),
-        }
+        key = known | {"asked": name, "definition": definition_of(name)}
         found = results_file.known(file, key) if file else None
         if found is None:
             with _clear_about_network(name):
-                found = run_task(
-                    model,
-                    tokenizer,
-                    name,
-                    manager,
-                    limit=limit,
-                    batch_size=batch_size,
-                    shots=shots,
-                    seed=seed,
-                    progress=progress,
-                )
+                found = run_task(model, tokenizer, name, manager, batch_size=batch_size, progress=progress, **settings)
             if file:
                 results_file.add(file, key, found)
         rows += found
@@ -153,7 +136,7 @@ def _clear_about_network(name: str) -> Iterator[None]:
     except (ConnectionError, OSError) as error:
         if any(word in str(error).lower() for word in ("connect", "offline", "unable to find 'http")):
             raise ConnectionError(
-                f"the data of {name} is on the Hub, which can't be reached: use offline tasks "
+                f"the data of {name} is on the network, which can't be reached: use offline tasks "
                 f"({', '.join(OFFLINE_TASKS)}), or connect"
             ) from error
         raise
