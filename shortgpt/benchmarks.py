@@ -51,7 +51,7 @@ _TABLE = (
     Benchmark("race-m", "shortgpt_race_middle", None, "acc", 0, 25, "ehovy/race", ""),
     Benchmark(
         "xsum", "shortgpt_xsum", None, "rouge1", 0, 0, "EdinburghNLP/xsum",
-        "written, not chosen; 11,334 articles: limit=1000 is what OpenCompass takes",
+        "written, not chosen; about 11,300 articles, of which OpenCompass takes the first 1,000 (limit=1000)",
     ),
     Benchmark("c3", "shortgpt_c3", None, "acc_norm", 0, 27, "clue/clue", "two to four choices: chance is about 27 %"),
     Benchmark("mmlu", "mmlu", "mmlu/default", "acc", 5, 25, "cais/mmlu", "57 subjects, mean over items"),

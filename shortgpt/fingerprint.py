@@ -54,4 +54,5 @@ def _bits(value: object) -> list[str]:
         return [what]
     numbers = value.detach().contiguous().flatten().view(_INTEGERS[value.element_size()])
     few = numbers[:: max(1, len(numbers) // 8)].tolist()
-    return [f"{what} {numbers.sum(dtype=torch.int64).item()} {few}"]
+    total = sum(part.sum(dtype=torch.int64).item() for part in numbers.split(1 << 24))  # sum() makes a copy in int64
+    return [f"{what} {total} {few}"]

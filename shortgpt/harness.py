@@ -44,10 +44,11 @@ def manager_of(tasks: Sequence[str]) -> TaskManager:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
     ours = [BENCHMARKS[name] for name in tasks if name in BENCHMARKS]
     others = [name for name in tasks if name not in OFFLINE_TASKS and name not in BENCHMARKS]
-    manager = TaskManager(include_path=task_folders(ours) if ours else None, include_defaults=bool(others))
-    if not others and any(each.task not in manager.all_tasks for each in ours):  # another version keeps them elsewhere
+    manager = TaskManager(include_path=task_folders([] if others else ours), include_defaults=bool(others))
+    if any(each.task not in manager.all_tasks for each in ours):  # another version keeps them elsewhere
         manager = TaskManager(include_path=task_folders([]), include_defaults=True)
     unknown = [name for name in others if name not in manager.all_tasks]
     if unknown or not tasks:
@@ -76,11 +77,9 @@ def run_task(
 
     start = begin_token(tokenizer, "the harness")
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
-    most = context(model, name)
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
-    no_report = mock.patch.object(
-        evaluator, "add_env_info", create=True
-    )  # it asks pip and git: a second for every task
+    most, benchmark = context(model, name), BENCHMARKS.get(name)
+    # the harness asks pip and git about the machine, a second for every task, and leaves the model in eval mode
+    no_report = mock.patch.object(evaluator, "add_env_info", create=True)
     with eval_mode(model), _random_state(), _bars(progress), _count_cuts(name, most), no_report:
         lm = HFLM(
             pretrained=model,
@@ -92,11 +91,9 @@ def run_task(
         )
         results = evaluator.simple_evaluate(
             model=lm,
-            tasks=[
-                _offline_task(name) if name in OFFLINE_TASKS else BENCHMARKS[name].task if name in BENCHMARKS else name
-            ],
+            tasks=[_offline_task(name) if name in OFFLINE_TASKS else benchmark.task if benchmark else name],
             task_manager=manager,
-            num_fewshot=BENCHMARKS[name].shots if shots is None and name in BENCHMARKS else shots,
+            num_fewshot=benchmark.shots if shots is None and benchmark else shots,
             limit=limit,
             log_samples=True,  # to count the choices
             bootstrap_iters=100,
@@ -192,7 +189,7 @@ def _chance(samples: list[dict]) -> float | None:
 @contextmanager
 def _random_state() -> Iterator[None]:
     ours, numpys = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
             yield
         finally:

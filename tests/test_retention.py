@@ -109,7 +109,7 @@ def test_the_figure_shows_ours_and_the_papers_numbers(table, capsys):
     points = {labels[int(y)]: x for x, y in zip(*printed.get_data(), strict=True)}
     assert points["xsum"] == pytest.approx(100 * 0.67 / 19.40) and points["average"] == pytest.approx(86.31, abs=0.03)
     said = capsys.readouterr().out
-    assert "ours keeps 68 % of the dense model's score on average of 3 tasks, least on b (25 %)" in said
+    assert "Ours keeps 68 % of the dense model's score on average of 3 tasks, least on b (25 %)" in said
     assert "Llama-2-7B 86 %, least on xsum (3 %). These are other models" in said
 
 
