@@ -1,40 +1,40 @@
 """Is the pruned model still any good? Perplexity, benchmarks, generated text, and one table to compare.
 
 Perplexity (in `likelihood.py`) always moves. Benchmarks are lm-evaluation-harness: the project's own offline tasks
-(`OFFLINE_TASKS`, in `data/tasks/`) and every task that the harness knows. Look at both, and at generated text: a model
-can keep its multiple-choice accuracy and lose the ability to write.
+(`OFFLINE_TASKS`, in `data/tasks/`), the paper's (`benchmarks.py`), and every task that the harness knows. Look at both,
+and at generated text: a model can keep its multiple-choice accuracy and lose the ability to write.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt import results_file
 from shortgpt.arguments import (
     check_count,
     check_counts,
     check_model,
+    check_path,
     check_strings,
     check_tokenizer,
     shown,
 )
-from shortgpt.calibration import data_folder
-from shortgpt.capture import eval_mode
 from shortgpt.choose import check_indices
+from shortgpt.fingerprint import fingerprint
+from shortgpt.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
 from shortgpt.layers import decoder_layers
 from shortgpt.likelihood import perplexity
 from shortgpt.measurement import size
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
 from shortgpt.writing import begin_token
-
-OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))
 
 
 def removal_sweep(
@@ -70,70 +70,76 @@ def evaluate(
     tasks: Sequence[str] = OFFLINE_TASKS,
     *,
     limit: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | str = 16,
+    shots: int | None = None,
+    seed: int = 1234,
+    results: str | os.PathLike | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Run benchmark tasks with lm-evaluation-harness.
 
+    >>> evaluate(model, tokenizer)  # offline
+    >>> evaluate(model, tokenizer, PAPER_BENCHMARKS, batch_size="auto", results="results.jsonl")  # table 2 of the paper
+
     Args:
-        tasks: names out of `OFFLINE_TASKS`, or any task of the harness (``"hellaswag"``, ``"mmlu"``, …; these fetch
-            their data from the Hub).
+        tasks: names out of `OFFLINE_TASKS`, of `PAPER_BENCHMARKS` (see `paper_benchmarks`), or any task of the harness
+            (``"arc_easy"``, ``"winogrande"``, …). All but the offline ones fetch their data.
         limit: only the first items of each task (the offline files are in random order); ``subset`` then says so.
+        batch_size: prompts at once. ``"auto"``: as many, up to 64, as fit into a GPU's memory; on a CPU 16.
+        shots: worked examples in each prompt; None: as many as the benchmark says (those that `paper_benchmarks` states).
+        seed: which worked examples are drawn, and in what order.
+        results: a file (JSON lines) to which every task's rows are added as soon as it is done. A task that is in there
+            for the same model, tokenizer, limit, shots, seed and task definition is read instead of run (`fingerprint`
+            says what "the same model" means), so a run that was stopped goes on where it was.
 
     Returns:
-        One row per task and metric: ``task, metric, value, standard_error`` (percent for accuracies), ``chance, items,
-        subset``. 100 items have a standard error of up to 5 points: read it before comparing.
+        One row per task and metric: ``task, metric, value, standard_error`` (percent for accuracies and ROUGE), ``chance``
+        (percent), ``items, subset``. 100 items have a standard error of up to 5 points: read it before comparing. A
+        benchmark of the paper has the paper's metric first; `mmlu` and `cmmlu` are totals over their subjects.
 
     Raises:
-        ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task. ConnectionError: no network.
+        ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task; a damaged file of results, which is left
+        as it is. ConnectionError: no network.
     """
     check_model(model)
     check_tokenizer(tokenizer)
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    limit, batch_size = None if limit is None else check_count("limit", limit), check_count("batch_size", batch_size)
+    limit = None if limit is None else check_count("limit", limit)
+    shots = None if shots is None else check_count("shots", shots, least=0)
+    batch_size = batch_size if batch_size == "auto" else check_count("batch_size", batch_size)
+    settings = {"limit": limit, "shots": shots, "seed": check_count("seed", seed, least=0)}
+    file = None if results is None else check_path(results, "a file")
     input_device(model)  # refuses a model without weights
+    manager = manager_of(tasks)
+    begin_token(tokenizer, "the harness")
+    known = {}
+    if file:
+        results_file.read(file)  # a damaged one stops us before anything is measured
+        known = {"fingerprint": fingerprint(model, tokenizer), **settings}
+    rows = []
+    for name in tqdm(tasks, desc="benchmarks", unit="task", disable=not progress):
+        key = known | {"asked": name, "definition": definition_of(name)}
+        found = results_file.known(file, key) if file else None
+        if found is None:
+            with _clear_about_network(name):
+                found = run_task(model, tokenizer, name, manager, batch_size=batch_size, progress=progress, **settings)
+            if file:
+                results_file.add(file, key, found)
+        rows += found
+    return pd.DataFrame(rows)
+
+
+@contextmanager
+def _clear_about_network(name: str) -> Iterator[None]:
     try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
-    # the harness's own catalogue takes most of a minute to read: leave it out when nothing needs it
-    manager = TaskManager(include_defaults=not set(tasks) <= set(OFFLINE_TASKS))
-    unknown = [name for name in tasks if name not in OFFLINE_TASKS and name not in manager.all_tasks]
-    if unknown or not tasks:
-        raise ValueError(
-            f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
-            "`lm_eval ls tasks` lists the harness's own"
-        )
-    start = begin_token(tokenizer, "the harness")
-    tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
-    options = dict(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=batch_size,
-        max_length=1024,
-        softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
-        prefix_token_id=tokenizer.convert_tokens_to_ids(start),
-    )
-    try:
-        with eval_mode(model):  # the harness leaves it on
-            results = lm_eval.simple_evaluate(
-                model=HFLM(**options),
-                tasks=[_offline_task(name) if name in OFFLINE_TASKS else name for name in tasks],
-                task_manager=manager,
-                limit=limit,
-                log_samples=False,
-                bootstrap_iters=100,
-            )
+        yield
     except (ConnectionError, OSError) as error:
-        if "connect" in str(error).lower() or "offline" in str(error).lower():
+        if any(word in str(error).lower() for word in ("connect", "offline", "unable to find 'http")):
             raise ConnectionError(
-                f"the data of {', '.join(tasks)} is on the Hub, which can't be reached: use offline tasks "
+                f"the data of {name} is on the network, which can't be reached: use offline tasks "
                 f"({', '.join(OFFLINE_TASKS)}), or connect"
             ) from error
         raise
-    return pd.DataFrame(_tidy(results, limit))
 
 
 def compare(
@@ -180,33 +186,3 @@ def compare(
     if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]
     return table
-
-
-def _offline_task(name: str) -> dict:
-    """The task's definition with the data file's absolute path: the harness resolves paths from the working folder."""
-    import yaml
-
-    folder = data_folder() / "tasks"
-    definition = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    definition["dataset_kwargs"] = {"data_files": {"test": str(folder / f"{name}.jsonl")}}
-    return definition
-
-
-def _tidy(results: dict, limit: int | None) -> Iterable[dict]:
-    for task, metrics in results["results"].items():
-        items = results["n-samples"].get(task, {})
-        for key, value in metrics.items():
-            metric, _, _ = key.partition(",")
-            if not isinstance(value, float) or metric.endswith("_stderr"):
-                continue
-            error = metrics.get(key.replace(metric, f"{metric}_stderr", 1))
-            scale = 100 if metric.startswith(("acc", "exact", "f1")) else 1
-            yield {
-                "task": task,
-                "metric": metric,
-                "value": scale * value,
-                "standard_error": scale * error if isinstance(error, float) else np.nan,
-                "chance": (results["configs"].get(task, {}).get("metadata") or {}).get("chance", np.nan),
-                "items": items.get("effective"),
-                "subset": bool(limit) and items.get("effective") != items.get("original"),
-            }

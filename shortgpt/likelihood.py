@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,18 +45,22 @@ def perplexity_table(
     tokenizer: PreTrainedTokenizerBase,
     documents: pd.DataFrame | None = None,
     *,
-    by: str | None = None,
+    by: str | Sequence[str] | None = None,
     window: int = 1024,
     stride: int = 512,
 ) -> pd.DataFrame:
     """Perplexity of `documents` (a ``text`` column), one row per value of the column `by`, or one row in all.
 
+    >>> perplexity_table(model, tokenizer, built_in_text("perplexity", language=None), by=["language", "genre"])
+
     Every token but a document's first is scored exactly once, with at least ``window - stride`` tokens of context
-    where the document has them. Means are over tokens. ``bits_per_byte`` doesn't depend on the tokenizer, so it also
-    compares models and languages. ``standard_error`` is that of the perplexity, over documents.
+    where the document has them, and at most ``window - 1``. Means are over tokens. ``bits_per_byte`` doesn't depend on the
+    tokenizer, so it also compares models and languages; perplexity doesn't. ``standard_error`` is that of the perplexity,
+    over documents.
 
     Returns:
-        columns `by` (if given), ``perplexity, standard_error, bits_per_byte, tokens, documents, window, stride``.
+        columns `by` (none, one or several), then ``perplexity, standard_error, bits_per_byte, tokens, documents, window,
+        stride``.
 
     Raises:
         ValueError: no text with at least two tokens, a stride outside 1 to window - 1, a missing column, a tokenizer
@@ -67,7 +71,8 @@ def perplexity_table(
     documents = built_in_text("perplexity") if documents is None else documents
     if not isinstance(documents, pd.DataFrame):
         raise TypeError(f"documents must be a DataFrame with a column 'text', got {shown(documents)}: see perplexity()")
-    for column in ("text", *([] if by is None else [by])):
+    keys = [] if by is None else [by] if isinstance(by, str) else check_strings("by", by)
+    for column in ("text", *keys):
         if column not in documents:
             raise ValueError(f"documents has no column {column!r}: it has {', '.join(map(str, documents))}")
     window, stride = check_count("window", window, least=2), check_count("stride", stride)
@@ -75,7 +80,7 @@ def perplexity_table(
     if not 1 <= stride < window:
         raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
     rows = []
-    for label, text in zip([""] * len(texts) if by is None else documents[by], texts, strict=True):
+    for label, text in zip(documents[keys].itertuples(index=False, name=None) if keys else texts, texts, strict=True):
         encoding = tokenizer(text, add_special_tokens=False)
         ids = torch.tensor(encoding["input_ids"])
         if len(ids) < 2:
@@ -87,10 +92,13 @@ def perplexity_table(
         rows.append({"label": label, "loss": losses.sum().item(), "tokens": len(losses), "bytes": size})
     if not rows:
         raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
-    groups = pd.DataFrame(rows).groupby("label", dropna=False)  # a document without a label is a document
-    table = pd.DataFrame([_summary(group) | {by or "": label} for label, group in groups])
-    table["window"], table["stride"] = window, stride
-    return table[([by] if by else []) + [c for c in table.columns if c not in (by, "")]]
+    measured = pd.DataFrame(rows)
+    if keys:  # a document without a label is a document
+        groups = measured.groupby([measured["label"].str[i] for i in range(len(keys))], dropna=False)
+    else:
+        groups = [((), measured)]
+    table = pd.DataFrame([dict(zip(keys, label, strict=True)) | _summary(group) for label, group in groups])
+    return table.assign(window=window, stride=stride)
 
 
 def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, stride: int = 512) -> Tensor:

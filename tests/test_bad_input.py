@@ -25,6 +25,8 @@ from shortgpt import (
     block_influence,
     built_in_text,
     calibration_batches,
+    choice_and_generation,
+    choice_summary,
     choose_by,
     choose_layers,
     choose_repaired,
@@ -40,6 +42,7 @@ from shortgpt import (
     leave_one_out,
     load,
     merge_layers,
+    paper_benchmarks,
     perplexity,
     perplexity_table,
     plan_agreement,
@@ -52,6 +55,7 @@ from shortgpt import (
     remove_layers,
     remove_sublayers,
     repetition,
+    retention_table,
     sampled_text,
     save,
     score_layers,
@@ -65,6 +69,7 @@ from shortgpt import (
 )
 from shortgpt.influence import LayerScores
 
+SCORES = pd.DataFrame({"task": ["x"], "metric": "acc", "value": 50.0, "standard_error": 5.0, "chance": 25.0})
 TEXTS = ["the river rose in the night.", "and took the bridge with it."]
 
 
@@ -1192,8 +1197,78 @@ WRONG: dict[str, list[Row]] = {
         ("numbers", lambda w: evaluate(w.model, w.tokenizer, [3]), TypeError, "tasks must be strings, got 3"),
         *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], limit=n), "limit"),
         *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], batch_size=n), "batch_size"),
+        *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], shots=n), "shots", least=0),
+        *bad_count(lambda w, n: evaluate(w.model, w.tokenizer, ["grammar"], seed=n), "seed", least=0),
+        (
+            "file",
+            lambda w: evaluate(w.model, w.tokenizer, ["grammar"], results=3),
+            TypeError,
+            "the path of a file, got 3",
+        ),
+        (
+            "folder for a file",
+            lambda w: evaluate(w.model, with_end(w), ["grammar"], results=w.folder / "mine"),
+            ValueError,
+            "mine is a folder: name a file",
+        ),
+        (
+            "file in a file",
+            lambda w: evaluate(w.model, with_end(w), ["grammar"], results=w.folder / "file.txt" / "r.jsonl"),
+            NotADirectoryError,
+            "file.txt is a file, so .* can't be a file in it",
+        ),
+        (
+            "damaged file",
+            lambda w: evaluate(w.model, with_end(w), ["grammar"], results=w.file("{", "r.jsonl")),
+            ValueError,
+            "r.jsonl, line 1, is no result of evaluate\\(\\)",
+        ),
         ("on meta", lambda w: evaluate(on_meta(), w.tokenizer, ["grammar"], limit=2), ValueError, NO_WEIGHTS),
         ("no end", lambda w: evaluate(w.model, w.tokenizer, ["grammar"]), ValueError, "no begin and no end token"),
+    ],
+    "paper_benchmarks": [
+        ("arguments", lambda w: paper_benchmarks("mmlu"), TypeError, "takes 0 positional arguments"),
+    ],
+    "retention_table": [
+        ("a list", lambda w: retention_table([1]), TypeError, "dict from model name to evaluate.*got list"),
+        ("no model", lambda w: retention_table({}), ValueError, "results is empty: give at least one"),
+        ("no table", lambda w: retention_table({"dense": 3}), TypeError, "results of dense must be a table.*got 3"),
+        ("no name", lambda w: retention_table(SCORES), ValueError, "no column 'model'"),
+        ("no scores", lambda w: retention_table({"a": SCORES.drop(columns="value")}), ValueError, "no column 'value'"),
+        ("empty", lambda w: retention_table({"a": SCORES[:0]}), ValueError, "results of a are empty"),
+        ("twice", lambda w: retention_table({"a": pd.concat([SCORES, SCORES])}), ValueError, "hold a task twice"),
+        (
+            "other tasks",
+            lambda w: retention_table({"a": SCORES, "b": SCORES.assign(task="y")}),
+            ValueError,
+            "b and a have different tasks \\(x, y\\)",
+        ),
+        ("nothing", lambda w: retention_table({"a": SCORES.assign(value=0)}), ValueError, "scores 0 on x"),
+        ("correlation", lambda w: retention_table({"a": SCORES}, correlation=2), ValueError, "from -1 to 1, got 2"),
+        ("least", lambda w: retention_table({"a": SCORES}, least="x"), ValueError, "least must be a number.*got 'x'"),
+    ],
+    "choice_and_generation": [
+        *no_model(lambda w, m: choice_and_generation(m, w.tokenizer)),
+        *no_tokenizer(lambda w, t: choice_and_generation(w.model, t)),
+        *bad_count(lambda w, n: choice_and_generation(w.model, w.tokenizer, limit=n), "limit"),
+        *bad_count(lambda w, n: choice_and_generation(w.model, w.tokenizer, new_tokens=n), "new_tokens"),
+        (
+            "task",
+            lambda w: choice_and_generation(w.model, w.tokenizer, "grammar"),
+            ValueError,
+            "unknown task 'grammar': choose one of science, physical",
+        ),
+        ("on meta", lambda w: choice_and_generation(on_meta(), w.tokenizer, limit=1), ValueError, NO_WEIGHTS),
+    ],
+    "choice_summary": [
+        ("a list", lambda w: choice_summary([1]), TypeError, "table of choice_and_generation.*got list"),
+        ("another table", lambda w: choice_summary(SCORES), ValueError, "no column 'choice_right'"),
+        (
+            "empty",
+            lambda w: choice_summary(pd.DataFrame(columns=["choice_right", "written_right", "read"])),
+            ValueError,
+            "the table is empty: give it at least one",
+        ),
     ],
     "continue_text": [
         *no_model(lambda w, m: continue_text(m, w.tokenizer, "the")),
@@ -1436,6 +1511,9 @@ MEASURES = {
     "perplexity": lambda w, m: perplexity(m, w.tokenizer, TEXTS),
     "continue_text": lambda w, m: [ord(letter) for letter in continue_text(m, w.tokenizer, "the", new_tokens=8)],
     "evaluate": lambda w, m: evaluate(m, w.tokenizer, ["grammar"], limit=4)["value"].to_numpy(),
+    "choice_and_generation": lambda w, m: choice_and_generation(m, w.tokenizer, limit=2, new_tokens=2, progress=False)[
+        "choice_right"
+    ].to_numpy(),
     "save": lambda w, m: len(os.listdir(save(m, w.folder / f"saved-{m.training}"))),
     "quantize": lambda w, m: quantize(m)(**w.batch).logits.detach().numpy(),
 }

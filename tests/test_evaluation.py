@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rigged import letters
 from small import VOCABULARY, build_tiny
 from torch.nn.functional import log_softmax
 
@@ -68,6 +69,51 @@ def test_groups_have_a_row_each(tiny, tokenizer):
     table = perplexity_table(tiny, tokenizer, documents, by="genre")
     assert table["genre"].tolist() == ["a", "b"] and table["documents"].tolist() == [2, 1]
     assert table["standard_error"].isna().tolist() == [False, True]
+
+
+def test_groups_by_two_columns_at_once(tiny, tokenizer):
+    """Each row is that of its documents alone, in whatever order they stand; missing labels are a group of their own."""
+    documents = pd.DataFrame(
+        {
+            "language": ["en", "zh", "en", "en"],
+            "genre": ["news", "news", "story", None],
+            "text": ["abc.", "def.", "ghi.", "the end."],
+            "tokens": [1, 2, 3, 4],  # a column that is called as one of ours
+        }
+    )
+    table = perplexity_table(tiny, tokenizer, documents, by=["language", "genre"])
+    assert len(table) == 4 and list(table)[:3] == ["language", "genre", "perplexity"]
+    for row in table.itertuples():
+        same = documents["genre"].isna() if pd.isna(row.genre) else documents["genre"] == row.genre
+        alone = perplexity(tiny, tokenizer, documents.loc[same & (documents["language"] == row.language), "text"])
+        assert row.perplexity == pytest.approx(alone)
+    assert perplexity_table(tiny, tokenizer, documents, by=["language"])["documents"].tolist() == [3, 1]
+
+
+def test_bits_per_byte_count_bytes_by_hand(tiny):
+    """Under a uniform model a token costs log2 V bits. Tokens are letters here; a Chinese one is three bytes."""
+    with torch.no_grad():
+        tiny.lm_head.weight.zero_()
+    tokenizer = letters("abc水土é")
+    documents = pd.DataFrame({"language": ["zh", "en", "fr"], "text": ["水土水", "abcab", "aéa"]})
+    table = perplexity_table(tiny, tokenizer, documents, by="language").set_index("language")
+    bits = math.log2(VOCABULARY)
+    # the first letter is context: two letters in six bytes, four in four, two in three (é is two bytes)
+    assert table["bits_per_byte"].to_dict() == pytest.approx({"zh": 2 * bits / 6, "en": bits, "fr": 2 * bits / 3})
+    assert table["perplexity"].tolist() == pytest.approx([VOCABULARY] * 3)  # which tells the languages apart in no way
+
+
+def test_bits_per_byte_compare_two_tokenizers(tiny):
+    """One model reads letters, another pairs of letters: twice the bits a token are the same bits a byte."""
+    with torch.no_grad():
+        tiny.lm_head.weight.zero_()
+    small, large = letters("ab"), letters("ab")
+    large.add_tokens(["ab"])
+    documents = pd.DataFrame({"text": ["abababab"]})
+    ones, pairs = (perplexity_table(tiny, each, documents).iloc[0] for each in (small, large))
+    assert (ones["tokens"], pairs["tokens"]) == (7, 3) and ones["perplexity"] == pytest.approx(pairs["perplexity"])
+    assert ones["bits_per_byte"] == pytest.approx(math.log2(VOCABULARY))  # 7 tokens in 7 bytes
+    assert pairs["bits_per_byte"] == pytest.approx(math.log2(VOCABULARY) / 2)  # 3 tokens in 6 bytes
 
 
 def test_bad_perplexity_input_is_one_clear_sentence(tiny, tokenizer):

@@ -1,0 +1,117 @@
+"""Our benchmark scores beside those that the paper printed: what a pruned model kept of its own dense one.
+
+As in `plots`, the function draws on a new figure (or the given ``ax``), prints one sentence computed from the data and
+returns the Axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from shortgpt.arguments import check_strings, shown
+from shortgpt.benchmarks import BENCHMARKS
+from shortgpt.calibration import data_folder
+from shortgpt.plots import MARKERS, PALETTE, _new_axes, _say
+from shortgpt.retention import AVERAGE
+
+TITLES = {"retention": "score, % of the dense model's", "above_chance": "score above chance, % of the dense model's"}
+
+
+def plot_beside_paper(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    model: str | None = None,
+    paper: Sequence[str] = ("Llama-2-7B", "Baichuan2-7B"),
+    method: str = "ShortGPT",
+    y: str = "retention",
+) -> Axes:
+    """What `model` kept, by task, beside what models of the paper's table 2 kept: filled marks are ours, open ones printed.
+
+    They are **other models** with other prompts, so no two marks in a row measure the same thing. What compares is the
+    pattern: which kinds of task survive, and which do not.
+
+    Args:
+        table: from `retention_table`.
+        model: which of its models; default: the last.
+        paper: models of table 2 (Llama-2-7B, Llama-2-13B, Baichuan2-7B, Baichuan2-13B).
+        method: ShortGPT, or one of those the paper quotes (LLM-Pruner, SliceGPT, LaCo).
+        y: ``"retention"``, or ``"above_chance"`` with chance taken off, where the dense model is well enough above it
+            (for the paper's models, whose errors are not printed: by 5 points).
+    """
+    if y not in TITLES:
+        raise ValueError(f"unknown y {shown(y)}: choose one of {', '.join(TITLES)}")
+    names = list(dict.fromkeys(table["model"]))
+    model = names[-1] if model is None else model
+    if model not in names:
+        raise ValueError(f"the table has no model {shown(model)}: choose out of {', '.join(names)}")
+    ours = table[table["model"] == model].set_index("task")
+    printed = {name: _printed(name, method, y) for name in check_strings("paper", paper)}
+    tasks = [task for task in ours.index if task != AVERAGE]
+    tasks += [task for task in BENCHMARKS if task not in tasks and printed]
+    rows = [*tasks, AVERAGE]
+    ax = ax or _new_axes(8.2, 1.6 + 0.34 * len(rows))
+    at = pd.Series(np.arange(len(rows)), rows)
+    ax.errorbar(
+        ours[y], at[ours.index], xerr=ours[f"{y}_error"], fmt=MARKERS[0], color=PALETTE[0], markersize=8, capsize=3,
+        label=f"{model} (ours, ± 1 standard error)", zorder=3,
+    )  # fmt: skip
+    for i, (name, values) in enumerate(printed.items(), 1):
+        ax.plot(
+            values, at[values.index], MARKERS[i % 8], color=PALETTE[i % 10], markersize=7, mfc="none", mew=1.6,
+            label=f"{name}, {method} (the paper)",
+        )  # fmt: skip
+    ax.axvline(100, color="black", linestyle=":", linewidth=1)
+    if y == "above_chance":
+        ax.axvline(0, color="black", linestyle="--", linewidth=1)
+    ax.axhline(len(rows) - 1.5, color="0.6", linewidth=0.8)
+    ax.set_yticks(at, rows)
+    ax.set(xlabel=TITLES[y], ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(axis="y", color="0.9")
+    ax.set_axisbelow(True)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(rows) > 10 else -0.22), ncols=1, frameon=False)
+    _say(_sentence(model, ours, printed, y))
+    return ax
+
+
+def _printed(model: str, method: str, y: str) -> pd.Series:
+    """What a model of table 2 kept of its dense scores, in percent, by benchmark and on average."""
+    cells = pd.read_csv(data_folder() / "paper" / "table2_benchmarks.csv")
+    for name, column in ((model, "model"), (method, "method")):
+        if name not in set(cells[column]):
+            raise ValueError(
+                f"table 2 has no {column} {shown(name)}: choose out of {', '.join(cells[column].unique())}"
+            )
+    cells["benchmark"] = cells["benchmark"].str.lower()
+    scores = (
+        cells[cells["model"] == model].pivot(index="benchmark", columns="method", values="score").loc[list(BENCHMARKS)]
+    )
+    scores.loc[AVERAGE] = scores.mean()
+    if y == "retention":
+        return 100 * scores[method] / scores["Dense"]
+    chance = pd.Series({name: each.chance for name, each in BENCHMARKS.items()})
+    chance[AVERAGE] = chance.mean()
+    above = scores["Dense"] - chance
+    return (100 * (scores[method] - chance) / above).where(above > 5)
+
+
+def _sentence(model: str, ours: pd.DataFrame, printed: dict[str, pd.Series], y: str) -> str:
+    what = "of what the dense model has above chance" if y == "above_chance" else "of the dense model's score"
+    by_task = ours[y].drop(AVERAGE).dropna()
+    parts = [f"{model} keeps {_percent(ours.loc[AVERAGE, y])} % {what} on average of {len(ours) - 1} tasks"]
+    if len(by_task):
+        parts[0] += f", least on {by_task.idxmin()} ({_percent(by_task.min())} %)"
+    for name, values in printed.items():
+        lowest = values.drop(AVERAGE).dropna()
+        parts.append(
+            f"the paper's {name} {_percent(values[AVERAGE])} %, least on {lowest.idxmin()} ({_percent(lowest.min())} %)"
+        )
+    return "; ".join(parts) + ". These are other models with other prompts: compare the pattern, not the numbers."
+
+
+def _percent(value: float) -> str:
+    return "an unknown share" if np.isnan(value) else f"{value:.0f}"
