@@ -40,6 +40,8 @@ _HOME = {
     "save": "saving",
     "prune_checkpoint": "checkpoint",
     "quantize": "quantization",
+    "size_quality_grid": "grid",
+    "added_losses": "grid",
     "perplexity": "likelihood",
     "perplexity_table": "likelihood",
     "removal_sweep": "evaluation",

@@ -11,8 +11,6 @@ is zero where the two are orthogonal, and positive where a pruned model suffers 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +27,6 @@ from shortgpt.arguments import (
     check_choice,
     check_count,
     check_counts,
-    check_path,
     check_some,
     check_strings,
     check_tokenizer,
@@ -38,6 +35,7 @@ from shortgpt.arguments import (
 from shortgpt.calibration import built_in_text
 from shortgpt.choose import check_indices
 from shortgpt.evaluation import evaluate
+from shortgpt.grid_file import KEY, fingerprint, read_rows, write_rows
 from shortgpt.layers import decoder_layers
 from shortgpt.likelihood import token_losses
 from shortgpt.measurement import size, speed
@@ -55,7 +53,6 @@ METHODS = {  # name in the grid -> bits and method of `quantize`
 }
 ORDERS = ("prune first", "quantize first")
 EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
-_KEY = ["removed", "method", "order"]
 
 
 def size_quality_grid(
@@ -128,10 +125,12 @@ def size_quality_grid(
         raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
     window, stride = check_count("window", window, least=2), check_count("stride", stride)
+    if stride >= window:
+        raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
     limit = None if limit is None else check_count("limit", limit)
-    how = [removal[: counts[-1]], window, stride, tasks, limit, bool(disk), bool(speeds)]
-    settings = _fingerprint(model, documents, how[1:])
-    marks = {m: settings + (_fingerprint(None, _ids(calibration), []) if m == "gptq" else "") for m in methods}
+    settings = fingerprint(model, documents, [window, stride, tasks, limit, bool(disk), bool(speeds)])
+    read = [batch["input_ids"] * batch["attention_mask"] for batch in calibration or ()]
+    marks = {method: settings + (fingerprint(None, read, []) if method == "gptq" else "") for method in methods}
 
     wanted = [
         (n, m, EITHER if n == 0 or m == "none" else o)
@@ -140,14 +139,14 @@ def size_quality_grid(
         for n in counts
         if o == orders[0] or not (n == 0 or m == "none")
     ]
-    rows = _read(path, settings, removal)
-    have = {tuple(row[k] for k in _KEY): row for row in rows}
+    rows = read_rows(path, settings, removal)
+    have = {tuple(row[name] for name in KEY): row for row in rows}
     todo = [key for key in wanted if key not in have or have[key]["settings"] != marks[key[1]]]
     bar = tqdm(total=len(todo), desc="measuring the grid", unit="model", disable=not progress)
     with bar:
         for key, candidate in _candidates(model, removal, todo, calibration):
             cost = size(candidate)  # before it runs: some kernels repack their weights
-            row = dict(zip(_KEY, key, strict=True)) | {"gone": removal[: key[0]], "layers": cost["layers"]}
+            row = dict(zip(KEY, key, strict=True)) | {"gone": removal[: key[0]], "layers": cost["layers"]}
             row["bits"] = METHODS[key[1]][0] if METHODS[key[1]] else 8 * model.dtype.itemsize
             if disk:
                 with tempfile.TemporaryDirectory(prefix="shortgpt-grid-") as folder:
@@ -161,7 +160,7 @@ def size_quality_grid(
             if speeds:
                 row["tokens_per_second"] = float(speed(candidate).set_index("phase")["tokens_per_second"]["decode"])
             have[key] = row | {"settings": marks[key[1]]}
-            _write(path, have.values())
+            write_rows(path, have.values())
             del candidate
             bar.update()
     return _table([have[key] for key in wanted], tasks)
@@ -178,9 +177,9 @@ def added_losses(grid: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: not such a table, or a model that is compared with is missing in it.
     """
-    if not isinstance(grid, pd.DataFrame) or not {*_KEY, "losses", "tokens"} <= set(grid):
+    if not isinstance(grid, pd.DataFrame) or not {*KEY, "losses", "tokens"} <= set(grid):
         raise ValueError(f"expected the table of size_quality_grid(), got {shown(grid)}")
-    losses = {key: np.array(row) for *key_, row in grid[[*_KEY, "losses"]].values.tolist() if (key := tuple(key_))}
+    losses = {key: np.array(row) for *key_, row in grid[[*KEY, "losses"]].values.tolist() if (key := tuple(key_))}
     rows = []
     for (n, method, order), both in losses.items():
         if n == 0 or method == "none":
@@ -244,54 +243,3 @@ def _table(rows: list[dict], tasks: Sequence[str]) -> pd.DataFrame:
     columns += ["memory_mb", "memory_bytes", "disk_bytes", "tokens_per_second", "losses", "tokens"]
     table = table.reindex(columns=columns)
     return table.astype({"disk_bytes": "Int64", "tokens_per_second": float})
-
-
-# ---- the file ---------------------------------------------------------------------------------------------------------
-def _read(path: str | os.PathLike | None, settings: str, removal: list[int]) -> list[dict]:
-    if path is None or not check_path(path, "a CSV file").exists():
-        return []
-    try:
-        rows = pd.read_csv(path, float_precision="round_trip").to_dict("records")
-        for row in rows:
-            row |= {name: json.loads(row[name]) for name in ("losses", "tokens", "gone")}
-            tuple(row[name] for name in (*_KEY, "settings"))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of size_quality_grid(): name another file") from error
-    for row in rows:
-        if not str(row["settings"]).startswith(settings) or row["gone"] != removal[: row["removed"]]:
-            raise ValueError(
-                f"{path} holds measurements of another model, with other text, settings or order of removal: name another "
-                "file"
-            )
-    return rows
-
-
-def _write(path: str | os.PathLike | None, rows: Iterable[dict]) -> None:
-    """All rows to a file beside `path`, then renamed: never half a table."""
-    if path is None:
-        return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    pd.DataFrame(rows).to_csv(beside, index=False)
-    os.replace(beside, path)
-
-
-def _ids(calibration: list | None) -> list[Tensor]:
-    return [] if calibration is None else [batch["input_ids"] * batch["attention_mask"] for batch in calibration]
-
-
-def _fingerprint(model: PreTrainedModel | None, tensors: Iterable[Tensor], how: list) -> str:
-    """Twelve hexadecimal digits for a model (configuration and some 256 numbers of each weight), token ids and settings."""
-    digest = hashlib.sha256(json.dumps(how).encode())
-    if model is not None:
-        config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        tensors = [p.detach().flatten()[:: max(1, p.numel() // 256)].float() for p in model.parameters()] + list(
-            tensors
-        )
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        if tensor.device.type != "meta":
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
