@@ -38,6 +38,7 @@ _HOME = {
     "remove_sublayers": "sublayers",
     "score_sublayers": "sublayers",
     "save": "saving",
+    "save_gguf": "gguf_export",
     "prune_checkpoint": "checkpoint",
     "quantize": "quantization",
     "size_quality_grid": "grid",

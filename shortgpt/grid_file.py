@@ -32,10 +32,12 @@ def read_rows(path: str | os.PathLike | None, settings: str, removal: list[int])
     if not path.exists():
         return []
     try:
-        rows = pd.read_csv(path, float_precision="round_trip").to_dict("records")
+        table = pd.read_csv(path, float_precision="round_trip")
+        if missing := {*KEY, *_LISTS, "settings"} - set(table):
+            raise KeyError(missing)
+        rows = table.to_dict("records")
         for row in rows:
-            row |= {name: json.loads(row[name]) for name in _LISTS}
-            row["settings"], _ = str(row["settings"]), [row[name] for name in KEY]
+            row |= {name: json.loads(row[name]) for name in _LISTS} | {"settings": str(row["settings"])}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no table of size_quality_grid(): name another file") from error
     for row in rows:

@@ -211,7 +211,7 @@ def _no_random_weights() -> Iterator[None]:
         yield
 
 
-def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
+def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
     with torch.inference_mode(), eval_mode(model):
@@ -219,7 +219,7 @@ def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
 
 
 def _logits_to_compare(model: PreTrainedModel) -> torch.Tensor:
-    logits = _logits_on_probe(model)
+    logits = logits_on_probe(model)
     try:
         require_numbers(model, logits)
     except ValueError as error:
@@ -241,7 +241,7 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
     try:
         reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
-        after = _logits_on_probe(reloaded.eval())
+        after = logits_on_probe(reloaded.eval())
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # quantization libraries stumble over missing weights, each in its own way

@@ -54,6 +54,7 @@ from shortgpt import (
     repetition,
     sampled_text,
     save,
+    save_gguf,
     score_layers,
     score_sublayers,
     size,
@@ -1062,6 +1063,46 @@ WRONG: dict[str, list[Row]] = {
             "calibration holds no token",
         ),
         *bad_batches(lambda w, b: quantize(w.model, 4, method="gptq", calibration=b)),
+    ],
+    "save_gguf": [
+        *no_model(lambda w, m: save_gguf(m, w.tokenizer, w.new)),
+        *no_tokenizer(lambda w, t: save_gguf(w.model, t, w.new)),
+        (
+            "no path",
+            lambda w: save_gguf(w.model, w.tokenizer, None),
+            TypeError,
+            "expected the path of a GGUF file, got None",
+        ),
+        (
+            "int8",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, dtype=torch.int8),
+            ValueError,
+            "dtype must be .*int8",
+        ),
+        (
+            "a word",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, dtype="f16"),
+            ValueError,
+            "dtype must be .*got f16",
+        ),
+        ("on meta", lambda w: save_gguf(on_meta(), w.tokenizer, w.new), ValueError, NO_WEIGHTS),
+        ("GPT-2", lambda w: save_gguf(build_tiny("gpt2"), w.tokenizer, w.new), ValueError, "only LlamaForCausalLM can"),
+        ("letters", lambda w: save_gguf(w.model, w.tokenizer, w.new), ValueError, "only byte-level BPE"),
+        (
+            "a number for a name",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, pre_tokenizer=3),
+            TypeError,
+            "pre_tokenizer must be a string, got 3",
+        ),
+        *(
+            (
+                f"onto a {name}",
+                partial(lambda w, p: save_gguf(w.model, w.tokenizer, w.folder / p, pre_tokenizer="gpt-2"), p=place),
+                FileExistsError,
+                f"{place} exists already",
+            )
+            for name, place in {"folder": "mine", "file": "file.txt"}.items()
+        ),
     ],
     "size_quality_grid": [
         *no_model(lambda w, m: size_quality_grid(m, w.tokenizer, [1], [0])),
