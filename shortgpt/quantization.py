@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, check_model, check_some, shown
+from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, check_model, shown
 from shortgpt.placement import input_device
 from shortgpt.pruning import RECIPE, share_weights
 
@@ -89,7 +89,7 @@ def quantize(
     if method == "rtn":
         return _to_rtn(model, bits, group_size).eval()
     check_batches(calibration)
-    batches = check_some("calibration", list(calibration))
+    batches = list(calibration)
     for batch in batches:
         check_batch(model, batch)
     from shortgpt.quantization_gptq import to_gptq

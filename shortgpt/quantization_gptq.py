@@ -30,6 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from shortgpt.influence import NO_TOKENS
 from shortgpt.layers import decoder_layers
 from shortgpt.placement import accelerate_hooks
 
@@ -53,7 +54,7 @@ def to_gptq(
         if real.any()
     ]
     if not samples:
-        raise ValueError("calibration holds no token: give text")
+        raise ValueError(NO_TOKENS)
     if accelerate_hooks(model):
         raise ValueError("GPTQ needs the model on one device: load it without device_map and max_memory")
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
