@@ -53,6 +53,9 @@ def parameter_count(model: nn.Module) -> int:
         for name, parameter in module.named_parameters(recurse=False):
             packed = isinstance(module, nn.Linear) and name == "weight"
             counts[id(parameter)] = module.in_features * module.out_features if packed else parameter.numel()
+        if "qweight" in dict(module.named_buffers(recurse=False)):  # GPTQ keeps weight and bias as buffers
+            bias = getattr(module, "bias", None)
+            counts[id(module)] = module.in_features * module.out_features + (0 if bias is None else bias.numel())
     return sum(counts.values())
 
 

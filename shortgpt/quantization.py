@@ -1,10 +1,15 @@
 """Store the weights of the linear layers in 8 or 4 bits, before or after layers are removed.
 
-The work is done by two libraries that were measured to reload correctly (they are the extra ``[quant]``):
+The work is done by libraries that were measured to reload correctly. All methods but the last need the extra ``[quant]``:
 
-* 8 bits: torchao, one scale per output channel, weights only. Nearly free in quality; exact after a reload.
-* 4 bits: bitsandbytes NF4 with double quantization, blocks of 64 weights. No calibration text needed. Without double
+* ``"int8"`` (what 8 bits mean): torchao, one scale per output channel. Nearly free in quality; exact after a reload.
+* ``"nf4"`` (what 4 bits mean): bitsandbytes NF4 with double quantization, blocks of 64 weights. Without double
   quantization some CPUs write checkpoints that reload as garbage, so there is no option for that.
+* ``"rtn"``, 8 or 4 bits: torchao, each weight rounded to the nearest multiple of its group's scale; the plain method
+  that others are compared with. The 4-bit values are stored one a byte: the *quality* is that of 4 bits, the size is
+  not (it is what 8 bits take).
+* ``"gptq"``, 4 bits: the paper's method (tables 4 and 5), see `quantization_gptq`. It needs calibration text, and a
+  library of its own. The grid is that of ``"rtn"``, symmetric per group; the rounding makes up for errors already made.
 
 Embeddings and the (often tied) language-model head stay in the model's dtype; on small models that is much of the size.
 Save with `pruning.save`, which reloads and compares: for quantized models that check has caught real faults.
@@ -14,41 +19,82 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from shortgpt.arguments import check_model, shown
+from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, check_model, shown
 from shortgpt.placement import input_device
-from shortgpt.pruning import share_weights
+from shortgpt.pruning import RECIPE, share_weights
 
-METHODS = {8: "torchao int8 weight-only", 4: "bitsandbytes NF4, double quantization"}
+METHODS = {"int8": (8,), "nf4": (4,), "rtn": (8, 4), "gptq": (4,)}  # name -> bits
+DEFAULTS = {8: "int8", 4: "nf4"}
+GROUP_SIZES = (128, 64, 32)
 
 
-def quantize(model: PreTrainedModel, bits: int = 8) -> PreTrainedModel:
+def quantize(
+    model: PreTrainedModel,
+    bits: int = 8,
+    *,
+    method: str | None = None,
+    group_size: int | None = None,
+    calibration: Iterable[Mapping[str, Tensor]] | None = None,
+    progress: bool = True,
+) -> PreTrainedModel:
     """Return a quantized model; the input is unchanged.
 
     Args:
         model: a dense or pruned model in float32, bfloat16 or float16, on the CPU or a CUDA GPU. To quantize first and
             prune afterwards, give the result to `remove_layers`.
-        bits: 8 or 4 (see `METHODS`).
+        bits: 8 or 4.
+        method: ``"int8"``, ``"nf4"``, ``"rtn"`` or ``"gptq"``, see above; None is ``"int8"`` for 8 bits, ``"nf4"`` for 4.
+        group_size: for ``"rtn"`` and ``"gptq"``: how many weights of a row share a scale. It must divide the number of
+            inputs of each linear layer; None is the largest of 128, 64 and 32 that does.
+        calibration: for ``"gptq"``: batches as `calibration_batches` gives them, not text that is measured afterwards.
+        progress: for ``"gptq"``: show a bar. The others take seconds.
 
-    With 8 bits the unquantized weights (embeddings, norms) are shared with the input. With 4 bits the model passes
-    through a temporary folder, which takes its size on disk for a moment.
+    With ``"int8"`` and ``"rtn"`` the unquantized weights (embeddings, norms) are shared with the input. With the others the
+    model passes through a temporary folder, which takes its size on disk for a moment.
 
     Raises:
-        ValueError: another number of bits, or a model that is quantized already.
+        ValueError: another number of bits, an unknown method or one without these bits, an argument that the method
+            doesn't have, a group size that doesn't fit, or a model that is quantized already.
         ImportError: the library is missing; the message has the install line.
     """
     check_model(model)
-    if not isinstance(bits, int | float) or bits not in METHODS:
+    if not isinstance(bits, int | float) or bits not in DEFAULTS:
         raise ValueError(f"bits must be 8 or 4, got {shown(bits)}")
+    method = DEFAULTS[bits] if method is None else method
+    check_choice("method", method, METHODS)
+    if bits not in METHODS[method]:
+        raise ValueError(f"method {method!r} has {METHODS[method][0]} bits, got bits={bits}: pass the bits that it has")
+    if (calibration is None) == (method == "gptq"):
+        raise ValueError(
+            "method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)"
+            if method == "gptq"
+            else f"method {method!r} uses no calibration text: leave calibration out, or choose method='gptq'"
+        )
+    if group_size is not None and method not in ("rtn", "gptq"):
+        raise ValueError(f"method {method!r} has groups of its own: leave group_size out, or choose 'rtn' or 'gptq'")
     input_device(model)  # refuses a model without weights
     if is_quantized(model):
         raise ValueError("this model is quantized already: quantize the original, or only remove layers from this one")
-    quantized = _to_int8(model) if bits == 8 else _to_nf4(model)
-    return quantized.eval()
+    if method == "int8":
+        return _to_int8(model).eval()
+    if method == "nf4":
+        return _to_nf4(model).eval()
+    group_size = fitting_group_size(model, group_size)
+    if method == "rtn":
+        return _to_rtn(model, bits, group_size).eval()
+    check_batches(calibration)
+    batches = list(calibration)
+    for batch in batches:
+        check_batch(model, batch)
+    from shortgpt.quantization_gptq import to_gptq
+
+    return to_gptq(model, group_size, batches, progress=progress).eval()
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
@@ -56,18 +102,61 @@ def is_quantized(model: PreTrainedModel) -> bool:
     return getattr(model, "hf_quantizer", None) is not None or hasattr(model.config, "quantization_config")
 
 
+def fitting_group_size(model: PreTrainedModel, wanted: int | None = None) -> int:
+    """`wanted`, if it divides the inputs of each linear layer; for None the largest of `GROUP_SIZES` that does.
+
+    Raises:
+        ValueError: none does (the message names a layer), or there are no linear layers to quantize.
+    """
+    sizes = GROUP_SIZES if wanted is None else (check_count("group_size", wanted),)
+    linears = _linears(model)
+    if not linears:
+        raise ValueError(
+            f"{type(model).__name__} keeps its weights in other modules than linear layers, so nothing would be quantized: "
+            "use method='nf4'"
+        )
+    for size in sizes:
+        misfits = [(name, linear) for name, linear in linears.items() if linear.in_features % size]
+        if not misfits:
+            return size
+    name, linear = misfits[0]
+    raise ValueError(
+        f"groups of {size} weights don't fit {name}, which has {linear.in_features} inputs: "
+        + ("pass a group_size that divides them" if wanted is None else "choose another group_size, or leave it out")
+    )
+
+
+def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The linear layers that are quantized: all but the head. (Quantizing a tied head would untie it: a larger model.)"""
+    head = model.get_output_embeddings()
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+
+
 def _to_int8(model: PreTrainedModel) -> PreTrainedModel:
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
-        from transformers import TorchAoConfig
-        from transformers.quantizers.auto import AutoHfQuantizer
+        from torchao.quantization import Int8WeightOnlyConfig
     except ImportError as error:
         raise ImportError("8-bit weights need torchao: pip install 'shortgpt-pruning[quant]'") from error
+    return _by_torchao(model, Int8WeightOnlyConfig())
+
+
+def _to_rtn(model: PreTrainedModel, bits: int, group_size: int) -> PreTrainedModel:
+    try:
+        from torchao.quantization import IntxWeightOnlyConfig, PerGroup
+    except ImportError as error:
+        raise ImportError("rounded weights need torchao: pip install 'shortgpt-pruning[quant]'") from error
+    dtype = torch.int8 if bits == 8 else torch.int4
+    return _by_torchao(model, IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(group_size)))
+
+
+def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
+    from torchao.quantization import quantize_
+    from transformers import TorchAoConfig
+    from transformers.quantizers.auto import AutoHfQuantizer
+
     quantized = share_weights(model)  # torchao replaces weights in place: let it do so in a view
-    head = quantized.get_output_embeddings()
-    scheme = Int8WeightOnlyConfig()
-    # quantizing a tied head would untie it and make the model larger
-    quantize_(quantized, scheme, filter_fn=lambda module, name: isinstance(module, nn.Linear) and module is not head)
+    chosen = set(_linears(quantized).values())
+    quantize_(quantized, scheme, filter_fn=lambda module, name: module in chosen)
     quantized.config.quantization_config = TorchAoConfig(scheme)
     quantized.hf_quantizer = AutoHfQuantizer.from_config(
         quantized.config.quantization_config
@@ -90,7 +179,21 @@ def _to_nf4(model: PreTrainedModel) -> PreTrainedModel:
         bnb_4bit_compute_dtype=model.dtype if model.dtype.is_floating_point else torch.float32,
     )
     with tempfile.TemporaryDirectory(prefix="shortgpt-nf4-") as folder:
-        model.save_pretrained(folder)
+        write_plain(model, folder)
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=model.dtype, quantization_config=scheme, device_map={"": model.device}
         )
+
+
+def write_plain(model: PreTrainedModel, folder: str) -> None:
+    """Write `model` for a library that loads it itself.
+
+    Raises:
+        ValueError: its configuration doesn't describe it, so that another model would be loaded.
+    """
+    if getattr(model, RECIPE, None) is not None:
+        raise ValueError(
+            f"transformers' configuration can't describe this pruned {type(model).__name__}, and this method loads it from "
+            "a plain checkpoint: use 8 bits, or method='rtn'"
+        )
+    model.save_pretrained(folder)

@@ -26,6 +26,7 @@ from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.placement import accelerate_hooks, device_map_of, input_device
 from shortgpt.pruning import RECIPE, remove_layers
+from shortgpt.resaving import one_way_conversions_left_out, require_savable
 
 MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
 WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
@@ -79,10 +80,12 @@ def save(
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:
     """Weights and configuration into `folder`: as transformers does it, or in our format if the model has a recipe."""
+    require_savable(model.config)
     recipe = getattr(model, RECIPE, None)
     if recipe is None:
         # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
-        model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
+        with one_way_conversions_left_out(model):
+            model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
         return
     if getattr(model, "hf_quantizer", None) is not None:
         raise ValueError(
@@ -208,7 +211,7 @@ def _no_random_weights() -> Iterator[None]:
         yield
 
 
-def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
+def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
     with torch.inference_mode(), eval_mode(model):
@@ -216,7 +219,7 @@ def _logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
 
 
 def _logits_to_compare(model: PreTrainedModel) -> torch.Tensor:
-    logits = _logits_on_probe(model)
+    logits = logits_on_probe(model)
     try:
         require_numbers(model, logits)
     except ValueError as error:
@@ -236,8 +239,16 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
 
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
-    reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
-    after = _logits_on_probe(reloaded.eval())
+    try:
+        reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
+        after = logits_on_probe(reloaded.eval())
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # quantization libraries stumble over missing weights, each in its own way
+        raise OSError(
+            f"the saved checkpoint can't be loaded again ({type(error).__name__}: {error}); nothing was written to the "
+            "folder you named"
+        ) from error
     difference = (after - before).abs().max().item()
     scale = before.abs().max().item()
     # quantization kernels may pack their scales anew on reload (measured: 1e-3 of the scale); plain weights come back equal

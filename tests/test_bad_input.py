@@ -22,6 +22,7 @@ import shortgpt
 from shortgpt import (
     PruningPlan,
     Trials,
+    added_losses,
     block_influence,
     built_in_text,
     calibration_batches,
@@ -58,9 +59,11 @@ from shortgpt import (
     retention_table,
     sampled_text,
     save,
+    save_gguf,
     score_layers,
     score_sublayers,
     size,
+    size_quality_grid,
     span_distances,
     speed,
     tokens_needed,
@@ -137,6 +140,12 @@ CHECKPOINT = SimpleNamespace(folder=None)
 def checkpoint(tmp_path_factory):
     CHECKPOINT.folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     build_tiny().save_pretrained(CHECKPOINT.folder)
+
+
+GRID = pd.DataFrame(
+    [(0, "none", "either"), (2, "none", "either"), (0, "nf4", "either"), (2, "nf4", "prune first")],
+    columns=["removed", "method", "order"],
+).assign(losses=[[1.0]] * 4, tokens=[[2]] * 4)
 
 
 def on_meta():
@@ -1053,6 +1062,176 @@ WRONG: dict[str, list[Row]] = {
         ("twice", lambda w: quantize(quantize(w.model)), ValueError, "quantized already: quantize the original"),
         ("on meta", lambda w: quantize(on_meta()), ValueError, NO_WEIGHTS),
         ("on meta, 4", lambda w: quantize(on_meta(), 4), ValueError, NO_WEIGHTS),
+        (
+            "unknown method",
+            lambda w: quantize(w.model, method="awq"),
+            ValueError,
+            "unknown method 'awq': choose .*gptq",
+        ),
+        ("no method", lambda w: quantize(w.model, method=8), ValueError, "unknown method 8: choose one of int8"),
+        ("bits it hasn't", lambda w: quantize(w.model, method="nf4"), ValueError, "'nf4' has 4 bits, got bits=8"),
+        ("8-bit GPTQ", lambda w: quantize(w.model, method="gptq"), ValueError, "'gptq' has 4 bits, got bits=8"),
+        ("GPTQ of nothing", lambda w: quantize(w.model, 4, method="gptq"), ValueError, "'gptq' needs text: pass calib"),
+        (
+            "text for nothing",
+            lambda w: quantize(w.model, 4, calibration=[w.batch]),
+            ValueError,
+            "uses no calibration text",
+        ),
+        ("groups for nothing", lambda w: quantize(w.model, group_size=32), ValueError, "has groups of its own"),
+        *bad_count(lambda w, v: quantize(w.model, method="rtn", group_size=v), "group_size"),
+        (
+            "groups that don't fit",
+            lambda w: quantize(w.model, 4, method="rtn", group_size=48),
+            ValueError,
+            "groups of 48 weights don't fit model.layers.0.self_attn.q_proj, which has 32 inputs",
+        ),
+        (
+            "no linear layers",
+            lambda w: quantize(build_tiny("gpt2"), 4, method="rtn"),
+            ValueError,
+            "GPT2LMHeadModel keeps its weights in other modules than linear layers",
+        ),
+        *(
+            row
+            for row in bad_batches(lambda w, b: quantize(w.model, 4, method="gptq", calibration=b))
+            if row[0] != "None for batches"  # above: "GPTQ of nothing"
+        ),
+    ],
+    "save_gguf": [
+        *no_model(lambda w, m: save_gguf(m, w.tokenizer, w.new)),
+        *no_tokenizer(lambda w, t: save_gguf(w.model, t, w.new)),
+        (
+            "no path",
+            lambda w: save_gguf(w.model, w.tokenizer, None),
+            TypeError,
+            "expected the path of a GGUF file, got None",
+        ),
+        (
+            "int8",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, dtype=torch.int8),
+            ValueError,
+            "dtype must be .*int8",
+        ),
+        (
+            "a word",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, dtype="f16"),
+            ValueError,
+            "dtype must be .*got f16",
+        ),
+        ("on meta", lambda w: save_gguf(on_meta(), w.tokenizer, w.new), ValueError, NO_WEIGHTS),
+        ("GPT-2", lambda w: save_gguf(build_tiny("gpt2"), w.tokenizer, w.new), ValueError, "only LlamaForCausalLM can"),
+        ("letters", lambda w: save_gguf(w.model, w.tokenizer, w.new), ValueError, "only byte-level BPE"),
+        (
+            "a number for a name",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, pre_tokenizer=3),
+            TypeError,
+            "pre_tokenizer must be a string, got 3",
+        ),
+        *(
+            (
+                f"onto a {name}",
+                partial(lambda w, p: save_gguf(w.model, w.tokenizer, w.folder / p, pre_tokenizer="gpt-2"), p=place),
+                FileExistsError,
+                f"{place} exists already",
+            )
+            for name, place in {"folder": "mine", "file": "file.txt"}.items()
+        ),
+    ],
+    "size_quality_grid": [
+        *no_model(lambda w, m: size_quality_grid(m, w.tokenizer, [1], [0])),
+        *no_tokenizer(lambda w, t: size_quality_grid(w.model, t, [1], [0])),
+        *bad_layers(lambda w, layers: size_quality_grid(w.model, w.tokenizer, layers, [0])),
+        (
+            "counts too high",
+            lambda w: size_quality_grid(w.model, w.tokenizer, [1], [0, 2]),
+            ValueError,
+            "0 to 1 .*got 2",
+        ),
+        ("no counts", lambda w: size_quality_grid(w.model, w.tokenizer, [1], []), ValueError, "counts is empty"),
+        *(
+            (
+                name,
+                partial(lambda w, o: size_quality_grid(w.model, w.tokenizer, [1], [0, 1], **o), o=options),
+                kind,
+                says,
+            )
+            for name, options, kind, says in [
+                ("no methods", {"methods": []}, ValueError, "methods is empty"),
+                ("one method", {"methods": "nf4"}, TypeError, "methods must be a list of strings, got 'nf4'"),
+                (
+                    "unknown method",
+                    {"methods": ["none", "rtn"]},
+                    ValueError,
+                    "unknown method 'rtn': choose one of none",
+                ),
+                ("unknown order", {"orders": ["both"]}, ValueError, "unknown order 'both': choose one of prune first"),
+                ("no orders", {"orders": []}, ValueError, "orders is empty"),
+                ("no calibration", {"methods": ["gptq"]}, ValueError, "'gptq' needs text: pass calibration"),
+                ("one text", {"texts": "the river"}, TypeError, "texts must be a list of strings"),
+                ("short texts", {"texts": ["a", ""]}, ValueError, "every document needs at least two tokens"),
+                ("stride 0", {"stride": 0}, ValueError, "stride must be at least 1"),
+                (
+                    "stride too long",
+                    {"stride": 8, "window": 8},
+                    ValueError,
+                    "stride must be 1 to window - 1, got stride 8",
+                ),
+                ("limit 0", {"limit": 0}, ValueError, "limit must be at least 1, got 0"),
+                ("no path", {"path": 3}, TypeError, "expected the path of a CSV file, got 3"),
+                ("empty path", {"path": ""}, ValueError, "the path of the CSV file is empty"),
+            ]
+        ),
+        (
+            "quantized",
+            lambda w: size_quality_grid(quantize(w.model), w.tokenizer, [1], [0]),
+            ValueError,
+            "quantized already: the grid starts from the original",
+        ),
+        (
+            "a folder",
+            lambda w: size_quality_grid(w.model, w.tokenizer, [1], [0], path=w.folder / "mine"),
+            ValueError,
+            "mine is a folder: name a CSV file in it",
+        ),
+        *(
+            (
+                f"a file of {name}",
+                partial(
+                    lambda w, text: size_quality_grid(w.model, w.tokenizer, [1], [0], path=w.file(text, "a.csv")),
+                    text=text,
+                ),
+                ValueError,
+                "a.csv is no table of size_quality_grid",
+            )
+            for name, text in {
+                "nothing": "",
+                "words": "years of work",
+                "another table": "removed,method\n1,none\n",
+            }.items()
+        ),
+    ],
+    "added_losses": [
+        ("None", lambda w: added_losses(None), ValueError, "expected the table of size_quality_grid.*got None"),
+        (
+            "another table",
+            lambda w: added_losses(pd.DataFrame({"removed": [1]})),
+            ValueError,
+            "expected the table of size",
+        ),
+        *(
+            (
+                f"without {name}",
+                partial(lambda w, keep: added_losses(GRID[GRID.index.isin(keep)]), keep=keep),
+                ValueError,
+                f"no model with {n} layers removed and method '{method}' to compare with",
+            )
+            for name, keep, n, method in [
+                ("the dense model", [1, 2, 3], 0, "none"),
+                ("the pruned model", [0, 2, 3], 2, "none"),
+                ("the quantized model", [0, 1, 3], 0, "nf4"),
+            ]
+        ),
     ],
     "perplexity": [
         *no_model(lambda w, m: perplexity(m, w.tokenizer, TEXTS)),

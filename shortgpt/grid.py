@@ -1,0 +1,245 @@
+"""Fewer layers and fewer bits together: how small, how good, and do the two losses add up?
+
+`size_quality_grid` measures every combination of a number of removed layers, a quantization method and an order of the
+two; `added_losses` reads from its table what pruning, quantization and both add to the loss. With l(p, q) for the mean
+loss (nats a token, the logarithm of the perplexity) with pruning p and quantization q, 0 for none,
+
+    interaction = [l(p, q) - l(0, 0)] - [l(p, 0) - l(0, 0)] - [l(0, q) - l(0, 0)]
+
+is zero where the two are orthogonal, and positive where a pruned model suffers more from rounding than the dense one.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.arguments import (
+    check_choice,
+    check_count,
+    check_counts,
+    check_some,
+    check_strings,
+    check_tokenizer,
+    shown,
+)
+from shortgpt.calibration import built_in_text
+from shortgpt.choose import check_indices
+from shortgpt.evaluation import evaluate
+from shortgpt.grid_file import KEY, fingerprint, read_rows, write_rows
+from shortgpt.layers import decoder_layers
+from shortgpt.likelihood import token_losses
+from shortgpt.measurement import size, speed
+from shortgpt.pruning import remove_layers
+from shortgpt.quantization import is_quantized, quantize
+from shortgpt.saving import save
+
+METHODS = {  # name in the grid -> bits and method of `quantize`
+    "none": None,
+    "int8": (8, "int8"),
+    "rtn8": (8, "rtn"),
+    "nf4": (4, "nf4"),
+    "rtn4": (4, "rtn"),
+    "gptq": (4, "gptq"),
+}
+ORDERS = ("prune first", "quantize first")
+EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
+
+
+def size_quality_grid(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    order: Sequence[int],
+    counts: Iterable[int],
+    methods: Iterable[str] = ("none", "int8", "nf4"),
+    *,
+    orders: Iterable[str] = ("prune first",),
+    texts: Iterable[str] | None = None,
+    window: int = 1024,
+    stride: int = 512,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    calibration: Iterable[Mapping[str, Tensor]] | None = None,
+    disk: bool = False,
+    speeds: bool = False,
+    path: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measure `model` with the first 0, 1, 2, … layers of `order` removed, quantized in several ways, in several orders.
+
+    Args:
+        order, counts: as for `removal_sweep`: which layers go first (see `removal_order`), and the numbers to try.
+        methods: of `METHODS`: ``"none"``, ``"int8"``, ``"rtn8"``, ``"nf4"``, ``"rtn4"``, ``"gptq"`` (see `quantize`).
+        orders: ``"prune first"``, ``"quantize first"``, or both: only `gptq` gives another model in the other order.
+        texts, window, stride: what perplexity is measured on, see `perplexity_table`.
+        tasks, limit: benchmarks, see `evaluate`: a column with the accuracy in percent for each.
+        calibration: batches for ``"gptq"``; not of `texts`.
+        disk, speeds: also save each model, into a temporary folder, for ``disk_bytes``; and time it (see `speed`).
+        path: a CSV file that gets each row as soon as it is measured. A further call with the same model, text and
+            settings measures only what is not there yet; it may have other `counts`, `methods` and `orders`.
+
+    Returns:
+        One row a model: ``removed, layers, method, bits, order, perplexity``, the tasks, ``memory_mb`` (10^6 bytes),
+        ``memory_bytes, disk_bytes, tokens_per_second`` (decode), and for `added_losses` the sum of the ``losses`` (nats)
+        and the number of ``tokens`` of each text, as lists. Without a second step ``order`` is ``"either"``.
+        `plots.plot_size_quality` draws the rows of one order (with ``group="method"`` if methods share their bits).
+
+    Raises:
+        ValueError: an unknown method or order, wrong counts, a quantized model, GPTQ without calibration, or a `path` that
+            holds something else; before anything is measured.
+    """
+    depth = len(decoder_layers(model))
+    check_tokenizer(tokenizer)
+    removal = check_indices(order, depth, keep_one=False)
+    counts, most = (
+        check_some("counts", sorted(set(check_counts("counts", counts, least=0)))),
+        min(len(removal), depth - 1),
+    )
+    if counts[-1] > most:
+        raise ValueError(
+            f"counts must be 0 to {most} ({len(removal)} of {depth} layers are in the order), got {counts[-1]}"
+        )
+    methods = check_some("methods", list(dict.fromkeys(check_strings("methods", methods))))
+    orders = check_some("orders", list(dict.fromkeys(check_strings("orders", orders))))
+    for kind, names, known in (("method", methods, METHODS), ("order", orders, ORDERS)):
+        for name in names:
+            check_choice(kind, name, known)
+    if is_quantized(model):
+        raise ValueError("this model is quantized already: the grid starts from the original")
+    calibration = None if calibration is None else list(calibration)
+    if "gptq" in methods and not calibration:
+        raise ValueError("method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)")
+    texts = check_strings("texts", built_in_text("perplexity")["text"] if texts is None else texts)
+    documents = [torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    documents = [ids for ids in documents if len(ids) > 1]
+    if not documents:
+        raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
+    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
+    window, stride = check_count("window", window, least=2), check_count("stride", stride)
+    if stride >= window:
+        raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
+    limit = None if limit is None else check_count("limit", limit)
+    settings = fingerprint(model, documents, [window, stride, tasks, limit, bool(disk), bool(speeds)])
+    read = [batch["input_ids"] * batch["attention_mask"] for batch in calibration or ()]
+    marks = {method: settings + (fingerprint(None, read, []) if method == "gptq" else "") for method in methods}
+
+    wanted = [
+        (n, m, EITHER if n == 0 or m == "none" else o)
+        for m in methods
+        for o in orders
+        for n in counts
+        if o == orders[0] or not (n == 0 or m == "none")
+    ]
+    rows = read_rows(path, settings, removal)
+    have = {tuple(row[name] for name in KEY): row for row in rows}
+    todo = [key for key in wanted if key not in have or have[key]["settings"] != marks[key[1]]]
+    bar = tqdm(total=len(todo), desc="measuring the grid", unit="model", disable=not progress)
+    with bar:
+        for key, candidate in _candidates(model, removal, todo, calibration):
+            cost = size(candidate)  # before it runs: some kernels repack their weights
+            row = dict(zip(KEY, key, strict=True)) | {"gone": removal[: key[0]], "layers": cost["layers"]}
+            row["bits"] = METHODS[key[1]][0] if METHODS[key[1]] else 8 * model.dtype.itemsize
+            if disk:
+                with tempfile.TemporaryDirectory(prefix="shortgpt-grid-") as folder:
+                    cost = size(candidate, save(candidate, Path(folder, "model")))
+            row |= {name: cost[name] for name in ("memory_bytes", "disk_bytes")}
+            losses = [token_losses(candidate, ids, window=window, stride=stride).double().sum() for ids in documents]
+            row |= {"losses": [float(loss) for loss in losses], "tokens": [len(ids) - 1 for ids in documents]}
+            if tasks:
+                results = evaluate(candidate, tokenizer, tasks, limit=limit).drop_duplicates("task")
+                row |= results.set_index("task")["value"].to_dict()
+            if speeds:
+                row["tokens_per_second"] = float(speed(candidate).set_index("phase")["tokens_per_second"]["decode"])
+            have[key] = row | {"settings": marks[key[1]]}
+            write_rows(path, have.values())
+            del candidate
+            bar.update()
+    return _table([have[key] for key in wanted], tasks)
+
+
+def added_losses(grid: pd.DataFrame) -> pd.DataFrame:
+    """Is the loss that both add the sum of the losses that each adds? From the table of `size_quality_grid`.
+
+    Returns:
+        One row per pruned *and* quantized model: ``removed, method, order, added_by_pruning, added_by_quantization,
+        added_by_both, interaction`` (nats a token, see above; in perplexity, losses that add are factors that multiply), each
+        followed by its standard error over texts (``…_error``; paired: the same texts for all models), and ``documents``.
+
+    Raises:
+        ValueError: not such a table, or a model that is compared with is missing in it.
+    """
+    if not isinstance(grid, pd.DataFrame) or not {*KEY, "losses", "tokens"} <= set(grid):
+        raise ValueError(f"expected the table of size_quality_grid(), got {shown(grid)}")
+    losses = {key: np.array(row) for *key_, row in grid[[*KEY, "losses"]].values.tolist() if (key := tuple(key_))}
+    rows = []
+    for (n, method, order), both in losses.items():
+        if n == 0 or method == "none":
+            continue
+        others = [(0, "none", EITHER), (n, "none", EITHER), (0, method, EITHER)]
+        for key in others:
+            if key not in losses:
+                raise ValueError(
+                    f"the grid has no model with {key[0]} layers removed and method {key[1]!r} to compare with: add it to "
+                    "counts and methods"
+                )
+        dense, pruned, rounded = (losses[key] for key in others)
+        tokens = np.array(grid["tokens"].iloc[0])
+        row = {"removed": n, "method": method, "order": order}
+        for name, difference in {
+            "added_by_pruning": pruned - dense,
+            "added_by_quantization": rounded - dense,
+            "added_by_both": both - dense,
+            "interaction": both - pruned - rounded + dense,
+        }.items():
+            row[name], row[f"{name}_error"] = _mean(difference, tokens)
+        rows.append(row | {"documents": len(tokens)})
+    return pd.DataFrame(rows)
+
+
+def _candidates(
+    model: PreTrainedModel, removal: list[int], todo: list[tuple[int, str, str]], calibration: list | None
+) -> Iterator[tuple[tuple[int, str, str], PreTrainedModel]]:
+    """The models of the grid; of a method that comes first there is one quantized model, shared by all that need it."""
+    whole: tuple[str, PreTrainedModel] | None = None
+    for n, method, order in todo:
+        if method == "none":
+            yield (n, method, order), remove_layers(model, removal[:n])
+            continue
+        bits, name = METHODS[method]
+        options = {"method": name, "calibration": calibration if name == "gptq" else None, "progress": False}
+        if n and order == "prune first":
+            yield (n, method, order), quantize(remove_layers(model, removal[:n]), bits, **options)
+            continue
+        if whole is None or whole[0] != method:
+            whole = None  # let go of the last one first
+            whole = method, quantize(model, bits, **options)
+        yield (n, method, order), remove_layers(whole[1], removal[:n])
+
+
+def _mean(losses: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+    """Mean over tokens, and its standard error over texts (of a ratio: texts differ in length)."""
+    mean, n = losses.sum() / tokens.sum(), len(tokens)
+    if n < 2:
+        return float(mean), float("nan")
+    residuals = losses - mean * tokens
+    return float(mean), float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum())
+
+
+def _table(rows: list[dict], tasks: Sequence[str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    sums = ([np.sum(row[name]) for row in rows] for name in ("losses", "tokens"))
+    table["perplexity"] = np.exp(np.divide(*sums))
+    table["memory_mb"] = table["memory_bytes"] / 1e6
+    columns = ["removed", "layers", "method", "bits", "order", "perplexity", *tasks]
+    columns += ["memory_mb", "memory_bytes", "disk_bytes", "tokens_per_second", "losses", "tokens"]
+    table = table.reindex(columns=columns)
+    return table.astype({"disk_bytes": "Int64", "tokens_per_second": float})

@@ -1,0 +1,75 @@
+"""The CSV file of `grid.size_quality_grid`: a row is in it as soon as it is measured, and is not measured again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from shortgpt.arguments import check_path
+
+KEY = ("removed", "method", "order")  # what names a model of the grid
+_LISTS = ("losses", "tokens", "gone")
+
+
+def read_rows(path: str | os.PathLike | None, settings: str, removal: list[int]) -> list[dict]:
+    """What an earlier call measured; nothing if there is no such file.
+
+    Raises:
+        ValueError: another kind of file, or measurements with other `settings` or another order of removal.
+    """
+    if path is None:
+        return []
+    path = check_path(path, "a CSV file")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a CSV file in it")
+    if not path.exists():
+        return []
+    try:
+        table = pd.read_csv(path, float_precision="round_trip")
+        if missing := {*KEY, *_LISTS, "settings"} - set(table):
+            raise KeyError(missing)
+        rows = table.to_dict("records")
+        for row in rows:
+            row |= {name: json.loads(row[name]) for name in _LISTS} | {"settings": str(row["settings"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of size_quality_grid(): name another file") from error
+    for row in rows:
+        if not row["settings"].startswith(settings) or row["gone"] != removal[: row["removed"]]:
+            raise ValueError(
+                f"{path} holds measurements of another model, with other text, settings or order of removal: name another "
+                "file"
+            )
+    return rows
+
+
+def write_rows(path: str | os.PathLike | None, rows: Iterable[dict]) -> None:
+    """All rows to a file beside `path`, then renamed: there is never half a table."""
+    if path is None:
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    pd.DataFrame(rows).to_csv(beside, index=False)
+    os.replace(beside, path)
+
+
+def fingerprint(model: PreTrainedModel | None, tensors: Iterable[Tensor], settings: list) -> str:
+    """Thirteen characters for a model (configuration, some 256 numbers of each weight), token ids and settings."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    tensors = list(tensors)
+    if model is not None:
+        config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        tensors += [p.detach().flatten()[:: max(1, p.numel() // 256)].float() for p in model.parameters()]
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        if tensor.device.type != "meta":  # kept elsewhere by accelerate
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return "s" + digest.hexdigest()[:12]  # the letter: a CSV reader would take some of them for numbers
