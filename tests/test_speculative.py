@@ -21,16 +21,15 @@ from shortgpt.speedup import break_even_acceptance, draft_cost, speculative_spee
 PROMPTS = ["the river", "a bridge of stone."]
 
 
-@pytest.mark.parametrize("draft_tokens", [1, 3, 7])
-@pytest.mark.parametrize("layers", [[3], [2, 3], [0, 5]])
+@pytest.mark.parametrize(("layers", "draft_tokens"), [([3], 1), ([0, 5], 5)])
 def test_the_text_is_the_models_own_whatever_the_draft(family_model, tokenizer, layers, draft_tokens):
-    alone = continue_text(family_model, tokenizer, PROMPTS[0], new_tokens=20)
-    run = generate_with_draft(family_model, tokenizer, PROMPTS[0], layers, new_tokens=20, draft_tokens=draft_tokens)
+    alone = continue_text(family_model, tokenizer, PROMPTS[0], new_tokens=12)
+    run = generate_with_draft(family_model, tokenizer, PROMPTS[0], layers, new_tokens=12, draft_tokens=draft_tokens)
     assert run.text == alone and sum(run.written) == len(run.ids)
 
 
 def by_hand(model, draft, ids, new_tokens, draft_tokens):
-    """Rounds of drafting, every token from a forward pass over the whole text without a cache: what was drafted and written."""
+    """What each round drafted and wrote, and the text: every token from a forward pass over all of it, without a cache."""
     drafted, written, start = [], [], ids.shape[1]
     while ids.shape[1] < start + new_tokens:
         guess = ids
@@ -53,13 +52,13 @@ def by_hand(model, draft, ids, new_tokens, draft_tokens):
     return tuple(drafted), tuple(written), ids[0, start:]
 
 
-@pytest.mark.parametrize("draft_tokens", [1, 2, 5])
+@pytest.mark.parametrize("draft_tokens", [1, 4])
 @torch.inference_mode()
 def test_rounds_are_those_of_the_algorithm(family_model, tokenizer, draft_tokens):
     draft = remove_layers(family_model, [3])
     ids = torch.tensor([tokenizer(PROMPTS[1])["input_ids"]])
-    run = generate_with_draft(family_model, tokenizer, PROMPTS[1], [3], new_tokens=25, draft_tokens=draft_tokens)
-    drafted, written, new = by_hand(family_model, draft, ids, 25, draft_tokens)
+    run = generate_with_draft(family_model, tokenizer, PROMPTS[1], [3], new_tokens=12, draft_tokens=draft_tokens)
+    drafted, written, new = by_hand(family_model, draft, ids, 12, draft_tokens)
     assert (run.drafted, run.written, run.draft_passes) == (drafted, written, sum(drafted))
     assert torch.equal(run.ids, new)
 
@@ -128,13 +127,13 @@ def test_cost_counts_the_parameters_that_a_pass_reads(tied):
 
 def test_the_report_adds_up(tiny, tokenizer):
     table = speculative_report(
-        tiny, tokenizer, [[], [3], [1, 2]], PROMPTS, new_tokens=16, draft_tokens=[1, 4], progress=False
+        tiny, tokenizer, [[], [3], [1, 2]], PROMPTS, new_tokens=8, draft_tokens=[1, 4], progress=False
     )
     assert table["draft"].tolist() == [name for name in ("0 removed", "1 removed", "2 removed") for _ in range(2)]
     assert table["equal"].all() and table["draft_tokens"].tolist() == [1, 4] * 3
     for row in table.itertuples():
         runs = [
-            generate_with_draft(tiny, tokenizer, prompt, list(row.layers), new_tokens=16, draft_tokens=row.draft_tokens)
+            generate_with_draft(tiny, tokenizer, prompt, list(row.layers), new_tokens=8, draft_tokens=row.draft_tokens)
             for prompt in PROMPTS
         ]
         assert row.tokens == sum(len(run.ids) for run in runs)
