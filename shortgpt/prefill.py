@@ -60,10 +60,10 @@ def prune_prefill(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     def note(i: int, module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
         widths[i] = len(output) if isinstance(output, tuple) else 0
         x_in = args[0] if args else kwargs["hidden_states"]
-        others = [value for value in output[1:] if isinstance(value, Tensor) and value.ndim != 4] if widths[i] else []
-        if (
-            others and i in chosen
-        ):  # attention maps, [batch, heads, tokens, tokens], are for the user and not for the model
+        others = (
+            output[1:] if widths[i] else ()
+        )  # attention maps, [batch, heads, tokens, tokens], are for the user only
+        if i in chosen and any(isinstance(value, Tensor) and value.ndim != 4 for value in others):
             raise ValueError(
                 f"layer {i} of this {type(model).__name__} hands on more than its hidden states: what the next layer would "
                 "get instead is not defined, so it can't be skipped while the prompt is read"
@@ -82,6 +82,8 @@ def prune_prefill(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
             handle.remove()
     for i in chosen:
         layer = stack[i]
+        if _skips(layer):  # `model` is such a view already
+            continue
         # a partial, not a closure: a copy of the view gets copies of the layer in it
         layer.forward = partial(_write_but_read_past, layer, i, widths[i], vars(layer).get("forward"))
     if _cache_after(view, ids) != expected:
@@ -90,6 +92,15 @@ def prune_prefill(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
             "attention, and a skipped layer would leave the cache incomplete"
         )
     return view
+
+
+def prefill_is_pruned(model: PreTrainedModel) -> bool:
+    """Whether `model` is a view that skips layers while it reads a prompt."""
+    return any(_skips(layer) for layer in decoder_layers(model))
+
+
+def _skips(layer: nn.Module) -> bool:
+    return getattr(vars(layer).get("forward"), "func", None) is _write_but_read_past
 
 
 class _Stored(Exception):

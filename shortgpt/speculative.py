@@ -22,6 +22,7 @@ from shortgpt.arguments import check_count, check_ids, check_model, check_string
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.choose import PruningPlan
 from shortgpt.placement import input_device
+from shortgpt.prefill import prefill_is_pruned
 from shortgpt.pruning import remove_layers, share_weights
 
 Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
@@ -197,6 +198,11 @@ def check_drafting(model: object, tokenizer: object, new_tokens: object, draft_t
     check_tokenizer(tokenizer)
     check_count("new_tokens", new_tokens)
     check_count("draft_tokens", draft_tokens)
+    if prefill_is_pruned(model):
+        raise ValueError(
+            "this model skips layers where several tokens come at once, so it would judge a draft without them: pass the "
+            "model that prune_prefill() was given"
+        )
     if model._is_stateful:
         raise ValueError(
             f"{type(model).__name__} can't be helped by a draft: its state can't be taken back to before a rejected token"

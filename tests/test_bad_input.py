@@ -1031,6 +1031,12 @@ WRONG: dict[str, list[Row]] = {
             "340 tokens .*256 positions",
         ),
         (
+            "a view with pruned prefill",
+            lambda w: generate_with_draft(prune_prefill(w.model, [2]), w.tokenizer, "the", [1]),
+            ValueError,
+            "skips layers where several tokens come at once.*pass the model",
+        ),
+        (
             "a state that can't be taken back",
             lambda w: generate_with_draft(tiny_model("mamba"), w.tokenizer, "the", [1]),
             ValueError,

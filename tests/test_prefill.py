@@ -172,6 +172,12 @@ def test_a_copy_of_a_view_is_a_view_of_its_own(tiny, batch):
 
 
 @torch.inference_mode()
+def test_a_view_may_skip_more(tiny, batch):
+    twice = prune_prefill(prune_prefill(tiny, [2]), [2, 4])
+    assert torch.equal(twice(**batch).logits, prune_prefill(tiny, [2, 4])(**batch).logits)
+
+
+@torch.inference_mode()
 def test_plans_and_pruned_models(tiny, batch):
     pruned = remove_layers(tiny, [1])
     expected = prune_prefill(pruned, [1, 3])(**batch).logits  # layers 2 and 4 of the dense model
