@@ -148,8 +148,9 @@ print("pruned: ", tokenizer.decode(texts["pruned"][0][1][texts["pruned"][0][0] :
 # %%
 @torch.inference_mode()
 def likeliest(model, start, ids):
-    """What `model` would write at each new token of a given text."""
-    return model(ids[None]).logits[0, start - 1 : -1].argmax(-1)
+    """What `model` would write at each new token of a given text (no end of text: `write` forbade it too)."""
+    logits = model(ids[None]).logits[0, start - 1 : -1]
+    return logits.index_fill(1, torch.tensor([tokenizer.eos_token_id]), -torch.inf).argmax(-1)
 
 
 agreed = torch.stack([likeliest(pruned, start, ids) == ids[start:] for start, ids in texts["dense"]])
@@ -170,7 +171,7 @@ first = same.long().cumprod(1).sum(1).float()
 print(f"The pruned model agrees on {share:.0%} of single tokens, so {1 / (1 - share):.1f} tokens to the first other one are to be expected; it was {1 + first.mean():.1f} in the mean.")
 
 # %% [markdown]
-# The dots don't fall: given the dense model's text, the pruned one is as good at the thirtieth token as at the first. The step curve falls like a power. Nothing has become worse on the way; a chance of being right *each time* is just a small number after many times. (A text that differs need not be bad. The next section asks that.)
+# Look at the dots first: do they fall from left to right? Each is a model that continues the *dense* model's text, so nothing of its own could have led it astray. As long as they stay level, the pruned model is as good at the thirtieth token as at the first. The step curve falls all the same, about like a power: a chance of being right *each time* is a small number after many times. (A text that differs need not be bad. The next section asks that.)
 #
 # ## 3. Do errors accumulate?
 #
@@ -331,7 +332,7 @@ print(f"A draft with its acceptance would have to cost less than {max(worth):.2f
 #
 # - In a choice, what both answers lose cancels; it survives where the rest is small against the margin. Perplexity and writing feel the whole loss.
 # - A text is the same only if every token is. A high agreement at each token is a low one after thirty.
-# - The pruned model picks worse tokens from the first one on; what its own errors add comes on top, and loops hide it from the loss.
+# - The pruned model picks worse tokens from the first one on; what its own errors add is a second thing, and a loop would hide it from the loss.
 # - Skipping layers only in the prompt keeps most of the quality and saves time on the prompt alone.
 # - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost.
 #
