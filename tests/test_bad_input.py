@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from architectures import tiny_model
 from small import LAYERS, VOCABULARY, build_tiny, random_batch
 
 import shortgpt
@@ -38,6 +39,7 @@ from shortgpt import (
     describe,
     equal_parameters,
     evaluate,
+    generate_with_draft,
     heal,
     hidden_states,
     leave_one_out,
@@ -47,7 +49,9 @@ from shortgpt import (
     perplexity,
     perplexity_table,
     plan_agreement,
+    prefill_report,
     prune_checkpoint,
+    prune_prefill,
     quantize,
     removal_order,
     removal_sweep,
@@ -65,6 +69,7 @@ from shortgpt import (
     size,
     size_quality_grid,
     span_distances,
+    speculative_report,
     speed,
     tokens_needed,
     watch_layers,
@@ -434,6 +439,13 @@ def bad_folder(call: Callable) -> list[Row]:
 
 
 NAN = "layer 3 gives hidden states with NaN or infinity \\(dtype torch.float32\\): load"
+
+
+def bad_draft(call: Callable) -> list[Row]:
+    """Rows for the layers of a draft, which may also be a model."""
+    return [row for row in bad_layers(call) if row[0] != "a model for layers"]
+
+
 NAN_LOGITS = "the model gives logits with NaN \\(dtype torch.float32\\): load"
 NOT_AN_OBJECTIVE = "unknown objective .*: choose one of loss, divergence"
 NOT_A_METRIC = "unknown metric .*: choose one of block_influence, angular_distance, relative_magnitude"
@@ -966,6 +978,187 @@ WRONG: dict[str, list[Row]] = {
             lambda w: remove_layers(w.model, PruningPlan(30, (1,))),
             ValueError,
             "a dense model of 30 layers",
+        ),
+    ],
+    "prune_prefill": [
+        *no_model(lambda w, m: prune_prefill(m, [1])),
+        *bad_layers(lambda w, layers: prune_prefill(w.model, layers)),
+        ("another's plan", lambda w: prune_prefill(w.model, PruningPlan(30, (1,))), ValueError, "model of 30 layers"),
+        ("on meta", lambda w: prune_prefill(on_meta(), [1]), ValueError, NO_WEIGHTS),
+        (
+            "no cache",
+            lambda w: prune_prefill(w.model, [1])(**w.batch, use_cache=False),
+            ValueError,
+            "needs a cache.*leave use_cache on",
+        ),
+    ],
+    "prefill_report": [
+        *no_model(lambda w, m: prefill_report(m, w.tokenizer, [[1]], TEXTS)),
+        *no_tokenizer(lambda w, t: prefill_report(w.model, t, [[1]], TEXTS)),
+        *bad_layers(
+            lambda w, layers: prefill_report(w.model, w.tokenizer, [layers], TEXTS, prompt_tokens=8, new_tokens=4)
+        ),
+        (
+            "one number for sets",
+            lambda w: prefill_report(w.model, w.tokenizer, 3, TEXTS),
+            TypeError,
+            "layer_sets must be a list of lists.*got 3",
+        ),
+        (
+            "one list for sets",
+            lambda w: prefill_report(w.model, w.tokenizer, [1, 2], TEXTS, prompt_tokens=8, new_tokens=4),
+            TypeError,
+            "layers are a list of numbers, for instance \\[3, 4\\], got 1",
+        ),
+        (
+            "no set",
+            lambda w: prefill_report(w.model, w.tokenizer, [], TEXTS, prompt_tokens=8, new_tokens=4),
+            ValueError,
+            "layer_sets is empty: give at least one",
+        ),
+        (
+            "one string",
+            lambda w: prefill_report(w.model, w.tokenizer, [[1]], "ab"),
+            TypeError,
+            "texts must be a list of strings",
+        ),
+        (
+            "short texts",
+            lambda w: prefill_report(w.model, w.tokenizer, [[1]], TEXTS),
+            ValueError,
+            "no text has 320 tokens .the longest has 28.: give longer texts",
+        ),
+        ("no text", lambda w: prefill_report(w.model, w.tokenizer, [[1]], []), ValueError, "the longest has 0"),
+        *bad_count(
+            lambda w, n: prefill_report(w.model, w.tokenizer, [[1]], TEXTS, prompt_tokens=n), "prompt_tokens", 3
+        ),
+        *bad_count(lambda w, n: prefill_report(w.model, w.tokenizer, [[1]], TEXTS, new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: prefill_report(w.model, w.tokenizer, [[1]], TEXTS, repeats=n), "repeats"),
+        (
+            "NaN",
+            lambda w: prefill_report(
+                w.broken(), w.tokenizer, [[1]], TEXTS, prompt_tokens=8, new_tokens=4, progress=False
+            ),
+            ValueError,
+            NAN_LOGITS,
+        ),
+        (
+            "tokenizer of another",
+            lambda w: prefill_report(w.model, many_tokens(w), [[1]], ["zz" * 9], prompt_tokens=4, new_tokens=4),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
+    "generate_with_draft": [
+        *no_model(lambda w, m: generate_with_draft(m, w.tokenizer, "the", [1])),
+        *no_tokenizer(lambda w, t: generate_with_draft(w.model, t, "the", [1])),
+        *bad_draft(lambda w, layers: generate_with_draft(w.model, w.tokenizer, "the", layers)),
+        (
+            "empty",
+            lambda w: generate_with_draft(w.model, w.tokenizer, "", [1]),
+            ValueError,
+            "the prompt is empty: give",
+        ),
+        (
+            "a list of prompts",
+            lambda w: generate_with_draft(w.model, w.tokenizer, ["a"], [1]),
+            TypeError,
+            "prompt must be a string, got list",
+        ),
+        *bad_count(lambda w, n: generate_with_draft(w.model, w.tokenizer, "the", [1], new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: generate_with_draft(w.model, w.tokenizer, "the", [1], draft_tokens=n), "draft_tokens"),
+        ("NaN", lambda w: generate_with_draft(w.broken(), w.tokenizer, "the", [1]), ValueError, NAN_LOGITS),
+        ("on meta", lambda w: generate_with_draft(on_meta(), w.tokenizer, "the", [1]), ValueError, NO_WEIGHTS),
+        (
+            "another vocabulary",
+            lambda w: generate_with_draft(w.model, w.tokenizer, "the", tiny_model("llama")),
+            ValueError,
+            "the draft has a vocabulary of 128 tokens and the model one of 96",
+        ),
+        (
+            "too long",
+            lambda w: generate_with_draft(gpt2(w), w.tokenizer, long_text(300), [1]),
+            ValueError,
+            "340 tokens .*256 positions",
+        ),
+        (
+            "a view with pruned prefill",
+            lambda w: generate_with_draft(prune_prefill(w.model, [2]), w.tokenizer, "the", [1]),
+            ValueError,
+            "skips layers where several tokens come at once.*pass the model",
+        ),
+        (
+            "a state that can't be taken back",
+            lambda w: generate_with_draft(tiny_model("mamba"), w.tokenizer, "the", [1]),
+            ValueError,
+            "MambaForCausalLM can't be helped by a draft: its state",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: generate_with_draft(w.model, many_tokens(w), "zz", [1]),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
+    "speculative_report": [
+        *no_model(lambda w, m: speculative_report(m, w.tokenizer, [[1]], ["the"])),
+        *no_tokenizer(lambda w, t: speculative_report(w.model, t, [[1]], ["the"])),
+        *bad_draft(lambda w, layers: speculative_report(w.model, w.tokenizer, [layers], ["the"])),
+        (
+            "one list",
+            lambda w: speculative_report(w.model, w.tokenizer, [1, 2], ["the"]),
+            TypeError,
+            "layers are a list of numbers, for instance \\[3, 4\\], got 1",
+        ),
+        (
+            "a plan alone",
+            lambda w: speculative_report(w.model, w.tokenizer, PruningPlan(6, (1,)), ["the"]),
+            TypeError,
+            "drafts must be a list .* got PruningPlan",
+        ),
+        (
+            "no draft",
+            lambda w: speculative_report(w.model, w.tokenizer, {}, ["the"]),
+            ValueError,
+            "drafts is empty: give at least one",
+        ),
+        (
+            "one prompt",
+            lambda w: speculative_report(w.model, w.tokenizer, [[1]], "the"),
+            TypeError,
+            "prompts must be a list of strings",
+        ),
+        (
+            "no prompt",
+            lambda w: speculative_report(w.model, w.tokenizer, [[1]], []),
+            ValueError,
+            "prompts is empty: give at least one",
+        ),
+        (
+            "draft_tokens",
+            lambda w: speculative_report(w.model, w.tokenizer, [[1]], ["the"], draft_tokens="3"),
+            TypeError,
+            "each of draft_tokens must be a whole number, got '3'",
+        ),
+        (
+            "draft_tokens too low",
+            lambda w: speculative_report(w.model, w.tokenizer, [[1]], ["the"], draft_tokens=[2, 0]),
+            ValueError,
+            "each of draft_tokens must be at least 1, got 0",
+        ),
+        (
+            "no draft_tokens",
+            lambda w: speculative_report(w.model, w.tokenizer, [[1]], ["the"], draft_tokens=[]),
+            ValueError,
+            "draft_tokens is empty",
+        ),
+        *bad_count(lambda w, n: speculative_report(w.model, w.tokenizer, [[1]], ["the"], new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: speculative_report(w.model, w.tokenizer, [[1]], ["the"], repeats=n), "repeats"),
+        (
+            "NaN",
+            lambda w: speculative_report(w.broken(), w.tokenizer, [[1]], ["the"], progress=False),
+            ValueError,
+            NAN_LOGITS,
         ),
     ],
     "remove_sublayers": [
@@ -1688,6 +1881,14 @@ MEASURES = {
     "score_sublayers": lambda w, m: score_sublayers(m, [w.batch], progress=False)["ffn"].sums,
     "span_distances": lambda w, m: span_distances(m, [w.batch])["score"].to_numpy(),
     "perplexity": lambda w, m: perplexity(m, w.tokenizer, TEXTS),
+    "generate_with_draft": lambda w, m: generate_with_draft(m, w.tokenizer, "the", [3], new_tokens=8).ids.numpy(),
+    "speculative_report": lambda w, m: speculative_report(m, w.tokenizer, [[3]], ["the"], new_tokens=8, progress=False)[
+        "acceptance"
+    ],
+    "prefill_report": lambda w, m: prefill_report(
+        m, w.tokenizer, [[3]], TEXTS, prompt_tokens=8, new_tokens=4, progress=False
+    )["perplexity"],
+    "prune_prefill": lambda w, m: prune_prefill(m, [3]).eval()(**w.batch).logits.detach().numpy(),
     "continue_text": lambda w, m: [ord(letter) for letter in continue_text(m, w.tokenizer, "the", new_tokens=8)],
     "evaluate": lambda w, m: evaluate(m, w.tokenizer, ["grammar"], limit=4)["value"].to_numpy(),
     "choice_and_generation": lambda w, m: choice_and_generation(m, w.tokenizer, limit=2, new_tokens=2, progress=False)[

@@ -1,0 +1,356 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,nbmake,-all
+#     notebook_metadata_filter: -all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/shortgpt-course/shortgpt/blob/main/notebooks/10_generation.ipynb)
+#
+# # 10 · Generation: why it breaks, and two ways around it
+#
+# A pruned model often still picks the right answer from a list, when it can no longer write a paragraph. In this lesson we find out why, with experiments that a reader can check by eye. Then we look at two ideas that leave the writing to the full model: skip layers only while the *prompt* is read, and let the pruned model *draft* what the full model checks.
+#
+# **You will be able to**
+#
+# - explain why choosing can survive pruning while perplexity and writing don't;
+# - tell a model that is worse at every step from errors that accumulate;
+# - prune only the reading of the prompt, and say what that saves and costs;
+# - let a model draft for itself, without changing one token of its text;
+# - work out by hand whether a draft pays.
+#
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (what is measured how) · **Takes:** about 5 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+
+# %% [markdown]
+# Run this cell first. It is the same in every lesson.
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+    from importlib.metadata import version
+    from pathlib import Path
+
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
+    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+
+import torch
+import transformers
+
+import shortgpt
+
+print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# The model, the layers to go, and what we need from the toolkit. The plan is Block Influence's: the six layers that turn the state least.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from torch.nn.functional import cross_entropy
+
+from shortgpt import built_in_text, calibration_batches, continue_text, decoder_layers, generate_with_draft, load
+from shortgpt import prefill_report, prune_prefill, removal_order, remove_layers, repetition, score_layers
+from shortgpt import speculative_report
+from shortgpt.plots import PALETTE, plain_log_ticks
+from shortgpt.speedup import break_even_acceptance, draft_cost, speculative_speedup
+
+MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+model, tokenizer = load(MODEL)
+depth = len(decoder_layers(model))
+order = removal_order(score_layers(model, calibration_batches(tokenizer, samples=4, length=256), progress=False))
+six = sorted(order[:6])
+pruned = remove_layers(model, six)
+print(f"{depth} layers; {len(six)} of them go: {six}")
+
+# %% [markdown]
+# ## 1. Why choosing can survive
+#
+# In a task with a list of answers the model never writes. We compute how likely it finds each answer, and take the likeliest. Here are 60 items of two tasks with two answers each: `physical` (everyday questions) and `grammar` (two sentences that differ in a word or two). For each item the **margin** is the log-probability of the right answer minus that of the wrong one. Only its sign counts.
+#
+# *Predict:* pruning makes all answers less likely. What does that do to the margins?
+
+# %%
+@torch.inference_mode()
+def log_probability(model, question, answer):
+    before = [tokenizer.bos_token_id, *tokenizer(question)["input_ids"]]
+    ids = torch.tensor([[*before, *tokenizer(answer)["input_ids"]]])
+    logits = model(ids).logits[0, len(before) - 1 : -1]
+    return -cross_entropy(logits, ids[0, len(before) :], reduction="sum").item()
+
+
+rows = []
+for task in ("physical", "grammar"):
+    items = pd.read_json(shortgpt.calibration.data_folder() / "tasks" / f"{task}.jsonl", lines=True)
+    for item in items.iloc[:: len(items) // 60].head(60).to_dict("records"):
+        question = f"Question: {item['question']}\nAnswer:" if "question" in item else ""
+        answers = [(" " if question else "") + item["choices"][i] for i in (item["answer"], 1 - item["answer"])]
+        for name, each in {"dense": model, "pruned": pruned}.items():
+            right, wrong = (log_probability(each, question, answer) for answer in answers)
+            rows.append({"task": task, "id": item["id"], "model": name, "both": (right + wrong) / 2, "margin": right - wrong})
+judged = pd.DataFrame(rows).pivot(index=["task", "id"], columns="model", values=["both", "margin"])
+
+# %%
+_, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
+for (task, some), marker, colour in zip(judged.groupby("task"), "os", PALETTE, strict=False):
+    ax.plot(some["margin", "dense"], some["margin", "pruned"], marker, color=colour, markeredgecolor="black", label=task)
+    cost, change = some["both", "dense"] - some["both", "pruned"], some["margin", "pruned"] - some["margin", "dense"]
+    share = (some["margin"] > 0).mean()
+    print(f"{task}: pruning costs an answer {cost.mean():.1f} nats, and moves a margin by {change.abs().mean():.1f}; ", end="")
+    print(f"the dense model's margins are {some['margin', 'dense'].abs().mean():.1f} wide. Right: {share['dense']:.0%} before, {share['pruned']:.0%} after (guessing: 50%).")
+ax.axhline(0, color="black", linewidth=0.8)
+ax.axvline(0, color="black", linewidth=0.8)
+ax.axline((0, 0), slope=1, color="black", linestyle=":")
+ax.set(xlabel="margin of the dense model (nats)", ylabel="margin of the pruned model (nats)")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# Above the horizontal line the pruned model chooses right. What both answers lose **cancels** in the margin: the question is the same, and often most of the words. A choice survives as long as what does *not* cancel is small against the margin: compare the last two widths of each line. So choice isn't safe by nature. With a margin of one wrong verb ending it falls as well, and lesson 05 found `grammar` to lose more than questions about facts.
+#
+# Perplexity sees the whole loss: nothing cancels there. The two measures don't contradict each other. They look at different things.
+#
+# ## 2. One wrong token is another text
+#
+# Writing knows no cancelling either. Each token must be the likeliest of tens of thousands, and the text goes on from whatever was taken. Let the dense model write after eight prompts, and ask the pruned model at each token of *this* text: would you have written the same?
+
+# %%
+openings = built_in_text("perplexity").groupby("genre").head(1)["text"].head(8)
+prompts = [tokenizer.decode(tokenizer(text)["input_ids"][:24]) for text in openings]
+LENGTH = 32
+
+
+@torch.inference_mode()
+def write(model, prompt):
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    settings = {"min_new_tokens": LENGTH, "max_new_tokens": LENGTH, "do_sample": False, "pad_token_id": tokenizer.eos_token_id}
+    return ids.shape[1], model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0]
+
+
+texts = {name: [write(each, prompt) for prompt in prompts] for name, each in {"dense": model, "pruned": pruned}.items()}
+print("dense:  ", tokenizer.decode(texts["dense"][0][1][texts["dense"][0][0] :]))
+print("pruned: ", tokenizer.decode(texts["pruned"][0][1][texts["pruned"][0][0] :]))
+
+# %% [markdown]
+# *Predict:* if the pruned model agrees on nine of ten tokens, for how many tokens in a row does its own text stay the same?
+
+# %%
+@torch.inference_mode()
+def likeliest(model, start, ids):
+    """What `model` would write at each new token of a given text (no end of text: `write` forbade it too)."""
+    logits = model(ids[None]).logits[0, start - 1 : -1]
+    return logits.index_fill(1, torch.tensor([tokenizer.eos_token_id]), -torch.inf).argmax(-1)
+
+
+agreed = torch.stack([likeliest(pruned, start, ids) == ids[start:] for start, ids in texts["dense"]])
+same = torch.stack([a[1][a[0] :] == b[1][b[0] :] for a, b in zip(texts["dense"], texts["pruned"], strict=True)])
+share = agreed.float().mean().item()
+alive = same.long().cumprod(1).float().mean(0)  # share of texts without a difference so far
+
+# %%
+steps = np.arange(1, LENGTH + 1)
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+ax.step(steps, alive, where="mid", color=PALETTE[0], linewidth=2, label="still the dense model's text")
+ax.plot(steps, share**steps, color="black", linestyle="--", label="(agreement at one token) to the power of n")
+ax.plot(steps, agreed.float().mean(0), "o", color=PALETTE[1], markeredgecolor="black", label="agrees at this token of the dense text")
+ax.set(xlabel="new token n", ylabel="share of texts", ylim=(-0.03, 1.03))
+ax.legend()
+plt.show()
+first = same.long().cumprod(1).sum(1).float()
+print(f"The pruned model agrees on {share:.0%} of single tokens, so {1 / (1 - share):.1f} tokens to the first other one are to be expected; it was {1 + first.mean():.1f} in the mean.")
+
+# %% [markdown]
+# Look at the dots first: do they fall from left to right? Each is a model that continues the *dense* model's text, so nothing of its own could have led it astray. As long as they stay level, the pruned model is as good at the thirtieth token as at the first. The step curve falls all the same, about like a power: a chance of being right *each time* is a small number after many times. (A text that differs need not be bad. The next section asks that.)
+#
+# ## 3. Do errors accumulate?
+#
+# The paper's guess (section 5) is that they do. Let's separate two things. *Worse at each step*: in a good context the pruned model picks worse tokens. *Accumulation*: in its own text, full of its own errors, it picks worse ones than in a good text. We let the dense model judge what the pruned one picks: its loss for that token, in the context in which it was picked.
+#
+# *Predict:* in which context are the picks worse, and is the gap wider in later tokens?
+
+# %%
+@torch.inference_mode()
+def judge(picker, start, ids):
+    """Loss, to the dense model, of what `picker` would write at each new token of the text `ids`."""
+    picks = likeliest(picker, start, ids)
+    return cross_entropy(model(ids[None]).logits[0, start - 1 : -1], picks, reduction="none").numpy()
+
+
+judgements = {
+    "dense picks, its own text": [judge(model, *text) for text in texts["dense"]],
+    "pruned picks, dense text": [judge(pruned, *text) for text in texts["dense"]],
+    "pruned picks, its own text": [judge(pruned, *text) for text in texts["pruned"]],
+}
+quarters = {name: np.stack(values).reshape(len(prompts), 4, -1).mean((0, 2)) for name, values in judgements.items()}
+
+# %%
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+for (name, values), marker, colour in zip(quarters.items(), "os^", PALETTE, strict=False):
+    ax.plot(range(4), values, marker=marker, color=colour, markeredgecolor="black", label=name)
+ax.set_xticks(range(4), [f"{i * LENGTH // 4 + 1} to {(i + 1) * LENGTH // 4}" for i in range(4)])
+ax.set(xlabel="new tokens", ylabel="loss to the dense model (nats)", ylim=(0, None))
+ax.legend()
+plt.show()
+own, given = quarters["pruned picks, its own text"], quarters["pruned picks, dense text"]
+print(f"Loss of the pruned model's picks in the first quarter: {own[0]:.2f} in its own text, {given[0]:.2f} in the dense one; in the last: {own[-1]:.2f} and {given[-1]:.2f}.")
+loops = {name: np.mean([repetition(tokenizer.decode(ids[start:])) for start, ids in made]) for name, made in texts.items()}
+print("Share of word triples that stood there before:", ", ".join(f"{name} {value:.2f}" for name, value in loops.items()))
+
+# %% [markdown]
+# Read the middle line against the first: that gap is *worse at each step*. Then the third against the middle one: that gap is what its own errors add, or take away. A low third line is no compliment. Text that repeats itself is easy to foresee, so a loop makes each next token *likelier*. So look at the last printed line too: loss alone would call a loop a good text.
+#
+# With so few texts the curves are rough. What is safe: the first gap is there from the first token on, before any error could accumulate.
+#
+# ## 4. Skip layers only while the prompt is read
+#
+# So writing needs all layers. Does *reading* need them? The published version of the paper has a second method, **ShortGPT-gen**. A chosen layer is skipped for the prompt, but its keys and values are still computed, from the state that passes it by, and go into the cache. Tokens that are written pass all layers. They find a complete cache, written by a slightly wrong reader.
+#
+# `prune_prefill` gives such a model. No parameter is saved; time on the prompt is.
+
+# %%
+view = prune_prefill(model, six)
+start, prompt = texts["dense"][0][0], prompts[0]
+for name, each in {"dense": model, "pruned reading": view, "pruned": pruned}.items():
+    print(f"{name:15}", repr(continue_text(each, tokenizer, prompt, new_tokens=24)))
+
+# %% [markdown]
+# One sample says little. `prefill_report` cuts texts into a prompt and its true continuation, and measures the continuation's perplexity by who read and who wrote. The first new token is special: it is predicted from the prompt's last token, which the pruned pass read too. The third way spares that token.
+#
+# *Predict:* which of the two is nearer to the dense model?
+
+# %%
+science = built_in_text("perplexity")["text"].head(12)
+sets = [sorted(order[:n]) for n in (3, 6, 9)]
+reading = prefill_report(model, tokenizer, sets, science, prompt_tokens=192, new_tokens=48, progress=False)
+reading[["way", "removed", "perplexity", "first_loss", "later_loss", "read_weights", "read_speedup"]].round(2)
+
+# %%
+dense = reading.iloc[0]
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+for (name, some), marker, colour in zip(reading.iloc[1:].groupby("way", sort=False), "os^", PALETTE, strict=False):
+    ax.plot([0, *some["removed"]], [dense["perplexity"], *some["perplexity"]], marker=marker, color=colour, markeredgecolor="black", label=name)
+ax.set(yscale="log", xlabel="layers skipped or removed", ylabel="perplexity of the continuation (log scale)", xticks=[0, 3, 6, 9])
+plain_log_ticks(ax)
+ax.legend()
+plt.show()
+at_six = reading[reading["removed"] == 6].set_index("way")
+harm = np.log(at_six["perplexity"] / dense["perplexity"])
+print(f"Of the loss that removing six layers adds, skipping them in the prompt alone adds {harm['prefill'] / harm['removed']:.0%}, ", end="")
+print(f"and {harm['prefill, last token whole'] / harm['removed']:.0%} if the last token is spared. First new token: {dense['first_loss']:.2f} nats dense, {at_six.loc['prefill', 'first_loss']:.2f} and {at_six.loc['prefill, last token whole', 'first_loss']:.2f}.")
+print(f"The prompt passes {at_six.loc['prefill', 'read_weights']:.0%} of the layers' weights: at most {1 / at_six.loc['prefill', 'read_weights']:.2f} times as fast; by the clock {at_six.loc['prefill', 'read_speedup']:.2f} times.")
+
+# %% [markdown]
+# What is left of the loss comes through the cache: later layers wrote keys and values from states that lack the skipped layers' work. And note what this method is *not*: memory stays as it was, and so does the time of each written token. It is for long prompts and short answers.
+#
+# ## 5. Let the pruned model draft
+#
+# The other way around: the pruned model writes, and the full one checks. Checking is cheap, because the full model can read several tokens in *one* pass. Each **round**, the pruned model drafts a few tokens; the full model reads them, keeps all up to the first that it would not have written, and adds one of its own. So every token is the full model's choice: the text can't change. This is *speculative decoding* (Leviathan et al., arXiv 2211.17192). The draft shares its weights with the model, so no memory is needed for it.
+#
+# Below, each group is one round: its last token is the full model's own, those before it were drafted and accepted.
+
+# %%
+run = generate_with_draft(model, tokenizer, prompts[0], six, new_tokens=LENGTH, draft_tokens=4)
+pieces = np.split(run.ids.numpy(), np.cumsum(run.written)[:-1])
+print(" | ".join(tokenizer.decode(piece) for piece in pieces))
+alone = continue_text(model, tokenizer, prompts[0], new_tokens=LENGTH)
+print(f"\nThe same text as without a draft: {run.text == alone}. {len(run.ids)} tokens in {run.target_passes} passes of the full model ", end="")
+print(f"and {run.draft_passes} of the draft; {run.acceptance:.0%} of the tested tokens were accepted.")
+
+# %% [markdown]
+# Fewer passes of the full model, but the draft's passes aren't free. Let $c$ be the cost of a draft pass (in passes of the full model), $\gamma$ the number of tokens it drafts in a round, and $\alpha$ the probability that a drafted token is accepted. A round costs $1+\gamma c$. It writes one token for certain, a second if the first was accepted, a third if two were, …:
+#
+# $$\text{speed-up} = \frac{1+\alpha+\alpha^2+\dots+\alpha^\gamma}{1+\gamma c} .$$
+#
+# With $\gamma=1$ this is above 1 exactly if $\alpha > c$. *Predict:* with six of thirty layers gone, what must $\alpha$ be? And how does $\alpha$ move when more layers go and $c$ gets smaller?
+
+# %%
+drafts = [sorted(order[:n]) for n in (1, 3, 6, 12)]
+report = speculative_report(model, tokenizer, drafts, prompts[:3], new_tokens=24, draft_tokens=[1, 4], progress=False)
+columns = ["draft", "draft_tokens", "tokens_per_pass", "acceptance", "cost", "break_even", "predicted", "measured", "equal"]
+report[columns].round(2)
+
+# %%
+one = report[report["draft_tokens"] == 1]
+_, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
+ax.plot([0, 1], [0, 1], "k--", label="break-even for one drafted token")
+costs = np.linspace(0.01, 1, 60)
+ax.plot(costs, [break_even_acceptance(4, c) for c in costs], "k:", label="break-even for four")
+ax.plot(one["cost"], one["acceptance"], "o", color=PALETTE[0], markeredgecolor="black", label="our drafts")
+for row in one.itertuples():
+    ax.annotate(f"{row.removed}", (row.cost, row.acceptance), xytext=(-4, -13), textcoords="offset points")
+ax.set(xlabel="cost c of a draft pass", ylabel="acceptance α", xlim=(0, 1.03), ylim=(0, 1.03))
+ax.legend()
+plt.show()
+gains = one[one["acceptance"] > one["cost"]]
+print(f"Drafts above the dashed line, where drafting pays: {len(gains)} of {len(one)}. Same text in all cases: {report['equal'].all()}.")
+print(f"Best by arithmetic: {report['predicted'].max():.2f} times the speed; by the clock: {report['measured'].max():.2f} times.")
+
+# %% [markdown]
+# The numbers at the points say how many layers the draft lacks. A point must lie *above* the dashed line to gain anything.
+#
+# Now the two speeds. The arithmetic takes a pass over five tokens to cost as much as one over one token. On a GPU that writes one text that is nearly so, because reading the weights takes the time. On two CPU cores the arithmetic of five tokens takes longer than that of one, so the clock is less kind. The clock also counts what transformers does between rounds.
+#
+# Is it the fault of these layers? Ask what *could* be had. Even a draft that is always right can't gain more than $1/c$. For each cost, the best number of drafted tokens:
+
+# %%
+costs = np.linspace(0.05, 1, 96)
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+for alpha, style in zip((0.6, 0.7, 0.8, 0.9), ("-", "--", "-.", ":"), strict=True):
+    best = [max(1.0, max(speculative_speedup(alpha, n, c) for n in range(1, 17))) for c in costs]
+    ax.plot(costs, best, linestyle=style, color="black", label=f"α = {alpha}")
+here = draft_cost(model, pruned)
+ax.axvline(here, color=PALETTE[1])
+ax.annotate("six layers removed", (here, 2.6), xytext=(-6, 0), textcoords="offset points", ha="right")
+ax.set(xlabel="cost c of a draft pass", ylabel="best speed-up", yscale="log", ylim=(0.95, None))
+plain_log_ticks(ax)
+ax.legend()
+plt.show()
+ceiling = 1 / here
+found = report[report["removed"] == 6]["acceptance"].mean()
+print(f"With six layers removed c is {here:.2f}: no draft could gain more than {ceiling:.2f} times, and only above α = {here:.2f}. Ours reaches {found:.2f}.")
+worth = [c for c in costs if speculative_speedup(min(found, 1), 1, c) > 1]
+print(f"A draft with its acceptance would have to cost less than {max(worth):.2f}.")
+
+# %% [markdown]
+# So when does pruning pay twice? When the draft is *cheap and right*: far to the left, and high. Depth pruning moves along the other diagonal, where cost falls slowly and acceptance falls fast. Methods that work this way train for it (a model taught to be right early, as LayerSkip, arXiv 2404.16710) or choose by acceptance which layers the draft skips (arXiv 2309.08168). Deep models have more layers that hardly matter; measure yours with `speculative_report`.
+#
+# *Try it* (10 minutes, medium): repair the draft in closed form, `heal(model, [13, 14, 15], calibration_batches(tokenizer, samples=8))`, and give the result to `speculative_report` beside the plain cut `[13, 14, 15]`. Does repair raise the acceptance? Does it raise it above the cost?
+
+# %% [markdown]
+# ## What we saw
+#
+# - In a choice, what both answers lose cancels; it survives where the rest is small against the margin. Perplexity and writing feel the whole loss.
+# - A text is the same only if every token is. A high agreement at each token is a low one after thirty.
+# - The pruned model picks worse tokens from the first one on; what its own errors add is a second thing, and a loop would hide it from the loss.
+# - Skipping layers only in the prompt keeps most of the quality and saves time on the prompt alone.
+# - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost.
+#
+# **Why do generative tasks suffer more (question 8)?** A list of answers forgives whatever hits all answers alike, and asks once. Writing asks at every token for the best of the whole vocabulary, and each answer becomes part of the next question. Sections 1 to 3 have one experiment for each half of this sentence.
+
+# %% [markdown]
+# ## Three questions
+#
+# **1.** A pruned model agrees with the dense one on 95 of 100 tokens. What is the chance that an answer of 60 tokens is word for word the same?
+#
+# <details><summary>Answer</summary>If agreement were independent from token to token, 0.95 to the power of 60, about 5 in 100. It isn't quite independent (hard tokens come in groups), so a few more texts survive, and those that don't may still be good.</details>
+#
+# **2.** Pruned prefill skips nine layers of the prompt. Why does the model need as much memory as before, and why is a written token as slow as before?
+#
+# <details><summary>Answer</summary>All layers are needed for writing, so all weights stay; and each skipped layer still fills its cache, so the cache is as large as before. Written tokens pass all layers.</details>
+#
+# **3.** A draft costs half of a full pass and is accepted in 60 of 100 cases. Does drafting one token pay? Drafting four?
+#
+# <details><summary>Answer</summary>One: 1.6 tokens for 1.5 passes, a gain of 7 percent. Four: 1 + 0.6 + 0.36 + 0.216 + 0.13 = 2.3 tokens for 3 passes, a loss. The later tokens of a draft are seldom reached, but always paid for.</details>
+#
+# **Next:** [11 · Why deep layers repeat](11_why_layers_repeat.ipynb) · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
