@@ -33,8 +33,11 @@ from shortgpt import (
     continue_text,
     decoder_layers,
     describe,
+    divergence_along,
     equal_parameters,
     evaluate,
+    generation_report,
+    generation_summary,
     heal,
     hidden_states,
     leave_one_out,
@@ -55,6 +58,7 @@ from shortgpt import (
     save,
     score_layers,
     score_sublayers,
+    side_by_side,
     size,
     span_distances,
     speed,
@@ -376,6 +380,49 @@ def bad_batches(call: Callable, one: bool = False) -> list[Row]:
         ("all pads", lambda w: call(w, [all_pads]), ValueError, "hold no token"),
         ("a bad batch late", lambda w: call(w, iter([w.batch, w.batch, {}])), ValueError, "the batch has no input_ids"),
     ]
+
+
+def no_prompts(call: Callable) -> list[Row]:
+    """Rows for a list of prompts; `call` takes the world and the list."""
+    return [
+        ("prompts None", lambda w: call(w, None), TypeError, "prompts must be a list of strings, got None"),
+        ("one prompt", lambda w: call(w, "the"), TypeError, "prompts must be a list of strings, got 'the': put it in"),
+        ("numbers", lambda w: call(w, ["the", 3]), TypeError, "prompts must be strings, got 3 among them"),
+        ("no prompt", lambda w: call(w, []), ValueError, "prompts is empty: give at least one"),
+        ("an empty one", lambda w: call(w, ["the", ""]), ValueError, "the prompt is empty: give it at least one word"),
+    ]
+
+
+def no_report(call: Callable) -> list[Row]:
+    """Rows for a function of the table that `generation_report` gives."""
+    wrong = {"None": None, "'dense'": "dense", "DataFrame": pd.DataFrame({"text": TEXTS}), "dict": {}}
+    rows = [
+        (
+            f"{shown} for a report",
+            partial(lambda w, v: call(v), v=value),
+            TypeError,
+            f"report must be a table from generation_report\\(\\), got {shown}",
+        )
+        for shown, value in wrong.items()
+    ]
+    empty = "the report has no rows: give generation_report\\(\\) at least one prompt"
+    return [*rows, ("no rows", lambda w: call(report(w, new_tokens=1).iloc[:0]), ValueError, empty)]
+
+
+def report(w, prompts=("the",), models=None, **options):
+    models = {"dense": w.model} if models is None else models
+    return generation_report(models, w.tokenizer, prompts, progress=False, **options)
+
+
+def along(w, prompts=("the",), **changed):
+    arguments = {"dense": w.model, "pruned": w.model, "tokenizer": w.tokenizer} | changed
+    return divergence_along(**arguments, prompts=prompts, progress=False)
+
+
+def wider(w):
+    model = build_tiny()
+    model.resize_token_embeddings(100)
+    return model
 
 
 def bad_folder(call: Callable) -> list[Row]:
@@ -1267,6 +1314,82 @@ WRONG: dict[str, list[Row]] = {
         ("a list", lambda w: repetition(["a b c"]), TypeError, "text must be a string, got list"),
         *bad_count(lambda w, n: repetition("a b c d", n), "n"),
     ],
+    "generation_report": [
+        *no_model(lambda w, m: report(w, models={"dense": w.model, "x": m})),
+        *no_model(lambda w, m: report(w, reference=m))[2:],  # None is the first, a string a name
+        *no_tokenizer(lambda w, t: generation_report({"a": w.model}, t, ["the"], progress=False)),
+        *no_prompts(lambda w, prompts: report(w, prompts)),
+        ("a model", lambda w: report(w, models=w.model), TypeError, "models must be a dict .*got LlamaForCausalLM"),
+        ("no models", lambda w: report(w, models={}), ValueError, "models is empty: give at least one"),
+        (
+            "unknown reference",
+            lambda w: report(w, reference="dens"),
+            ValueError,
+            "no model 'dens' to be the reference: there are dense",
+        ),
+        *bad_count(lambda w, n: report(w, new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: report(w, seed=n), "seed", least=0),
+        (
+            "cold",
+            lambda w: report(w, temperature=-1),
+            ValueError,
+            "temperature must be 0 .*or above and finite, got -1",
+        ),
+        ("temperature NaN", lambda w: report(w, temperature=float("nan")), ValueError, "temperature must be 0 .*nan"),
+        ("in words", lambda w: report(w, temperature="high"), TypeError, "temperature must be a number, got 'high'"),
+        ("NaN", lambda w: report(w, models={"a": w.broken()}), ValueError, NAN_LOGITS),
+        (
+            "NaN in the reference",
+            lambda w: report(w, models={"a": build_tiny()}, reference=w.broken()),
+            ValueError,
+            NAN_LOGITS,
+        ),
+        ("on meta", lambda w: report(w, models={"a": on_meta()}), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: report(w, [long_text(300)], models={"a": gpt2(w)}, new_tokens=40),
+            ValueError,
+            "340 tokens .*256 positions",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: generation_report({"a": w.model}, many_tokens(w), ["zz"], progress=False),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
+    "generation_summary": no_report(generation_summary),
+    "side_by_side": [
+        *no_report(side_by_side),
+        *bad_count(lambda w, n: side_by_side(report(w, new_tokens=1), width=n), "width", least=40),
+    ],
+    "divergence_along": [
+        *no_model(lambda w, m: along(w, dense=m)),
+        *no_model(lambda w, m: along(w, pruned=m)),
+        *no_tokenizer(lambda w, t: divergence_along(w.model, w.model, t, ["the"], progress=False)),
+        *no_prompts(lambda w, prompts: along(w, prompts)),
+        *bad_count(lambda w, n: along(w, new_tokens=n), "new_tokens"),
+        (
+            "of two sizes",
+            lambda w: along(w, pruned=wider(w)),
+            ValueError,
+            "the models have vocabularies of 96 and 100 tokens: compare two that came from one model",
+        ),
+        ("NaN", lambda w: along(w, pruned=w.broken(), dense=build_tiny()), ValueError, NAN_LOGITS),
+        ("on meta", lambda w: along(w, pruned=on_meta()), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: along(w, [long_text(300)], pruned=gpt2(w), dense=gpt2(w)),
+            ValueError,
+            "tokens .*256 positions",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: divergence_along(w.model, w.model, many_tokens(w), ["zz"], progress=False),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
     "compare": [
         *no_tokenizer(lambda w, t: compare({"dense": w.model}, t, tasks=(), texts=TEXTS)),
         *no_model(lambda w, m: compare({"dense": w.model, "x": m}, w.tokenizer, tasks=(), texts=TEXTS)),
@@ -1397,6 +1520,8 @@ MEASURES = {
     "score_sublayers": lambda w, m: score_sublayers(m, [w.batch], progress=False)["ffn"].sums,
     "span_distances": lambda w, m: span_distances(m, [w.batch])["score"].to_numpy(),
     "perplexity": lambda w, m: perplexity(m, w.tokenizer, TEXTS),
+    "generation_report": lambda w, m: report(w, models={"a": m}, new_tokens=8)["perplexity"].to_numpy(),
+    "divergence_along": lambda w, m: along(w, dense=m, pruned=gpt2(w), new_tokens=8)["loss"].to_numpy(),
     "continue_text": lambda w, m: [ord(letter) for letter in continue_text(m, w.tokenizer, "the", new_tokens=8)],
     "evaluate": lambda w, m: evaluate(m, w.tokenizer, ["grammar"], limit=4)["value"].to_numpy(),
     "save": lambda w, m: len(os.listdir(save(m, w.folder / f"saved-{m.training}"))),
