@@ -54,6 +54,8 @@ _HOME = {
     "compare": "evaluation",
     "size": "measurement",
     "speed": "measurement",
+    "speed_table": "measurement",
+    "key_value_bytes": "memory",
 }
 # transformers imports torchao when it is installed, and that complains about CUDA libraries on every CPU-only machine
 for _name in ("torchao", "torch.utils._pytree"):
