@@ -40,6 +40,7 @@ from shortgpt import (
     generation_summary,
     heal,
     hidden_states,
+    key_value_bytes,
     leave_one_out,
     load,
     perplexity,
@@ -62,6 +63,7 @@ from shortgpt import (
     size,
     span_distances,
     speed,
+    speed_table,
     tokens_needed,
     watch_layers,
     width_scores,
@@ -417,6 +419,11 @@ def report(w, prompts=("the",), models=None, **options):
 def along(w, prompts=("the",), **changed):
     arguments = {"dense": w.model, "pruned": w.model, "tokenizer": w.tokenizer} | changed
     return divergence_along(**arguments, prompts=prompts, progress=False)
+
+
+def quick(w, models=None, **options):
+    few = {"prompt_tokens": 4, "new_tokens": 1, "batch_sizes": [1], "repeats": 1, "warm_up": 0, "progress": False}
+    return speed_table({"dense": w.model} if models is None else models, **few | options)
 
 
 def wider(w):
@@ -1441,6 +1448,38 @@ WRONG: dict[str, list[Row]] = {
         ("on meta", lambda w: speed(on_meta()), ValueError, NO_WEIGHTS),
         ("too long", lambda w: speed(gpt2(w), prompt_tokens=250), ValueError, "tokens .*256 positions"),
     ],
+    "speed_table": [
+        *no_model(lambda w, m: quick(w, {"dense": w.model, "x": m})),
+        ("a model", lambda w: quick(w, w.model), TypeError, "models must be a dict .*got LlamaForCausalLM"),
+        ("no model", lambda w: quick(w, {}), ValueError, "models is empty: give at least one"),
+        *bad_count(lambda w, n: quick(w, prompt_tokens=n), "prompt_tokens"),
+        *bad_count(lambda w, n: quick(w, new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: quick(w, repeats=n), "repeats"),
+        *bad_count(lambda w, n: quick(w, warm_up=n), "warm_up", least=0),
+        *bad_count(lambda w, n: quick(w, seed=n), "seed", least=0),
+        *bad_count(lambda w, n: quick(w, batch_sizes=[1, n]), "each of batch_sizes"),
+        (
+            "one size",
+            lambda w: quick(w, batch_sizes=8),
+            TypeError,
+            "batch_sizes must be a list of whole numbers.*got 8",
+        ),
+        ("no size", lambda w: quick(w, batch_sizes=()), ValueError, "batch_sizes is empty: give at least one"),
+        ("on meta", lambda w: quick(w, {"a": w.model, "b": on_meta()}), ValueError, NO_WEIGHTS),
+        ("too long", lambda w: quick(w, {"a": gpt2(w)}, prompt_tokens=256), ValueError, "tokens .*256 positions"),
+    ],
+    "key_value_bytes": [
+        *no_model(lambda w, m: key_value_bytes(m)),
+        *bad_count(lambda w, n: key_value_bytes(w.model, n), "tokens", least=2),
+        (
+            "a cache in words",
+            lambda w: key_value_bytes(w.model, cache="static"),
+            TypeError,
+            "cache must be a cache of transformers, for instance DynamicCache\\(\\), got 'static'",
+        ),
+        ("on meta", lambda w: key_value_bytes(on_meta()), ValueError, NO_WEIGHTS),
+        ("too long", lambda w: key_value_bytes(gpt2(w), 300), ValueError, "300 tokens .*256 positions"),
+    ],
 }
 
 
@@ -1522,6 +1561,7 @@ MEASURES = {
     "perplexity": lambda w, m: perplexity(m, w.tokenizer, TEXTS),
     "generation_report": lambda w, m: report(w, models={"a": m}, new_tokens=8)["perplexity"].to_numpy(),
     "divergence_along": lambda w, m: along(w, dense=m, pruned=gpt2(w), new_tokens=8)["loss"].to_numpy(),
+    "key_value_bytes": lambda w, m: key_value_bytes(m, 8),
     "continue_text": lambda w, m: [ord(letter) for letter in continue_text(m, w.tokenizer, "the", new_tokens=8)],
     "evaluate": lambda w, m: evaluate(m, w.tokenizer, ["grammar"], limit=4)["value"].to_numpy(),
     "save": lambda w, m: len(os.listdir(save(m, w.folder / f"saved-{m.training}"))),

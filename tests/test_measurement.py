@@ -120,7 +120,7 @@ def test_the_table_has_a_row_per_model_batch_size_and_phase(monkeypatch):
         ("b", 1, "prefill"): 1.0, ("b", 8, "prefill"): 8.0, ("b", 1, "decode"): 0.25, ("b", 8, "decode"): 0.25,
     }  # fmt: skip
     assert rows.loc[("a", 8, "decode"), "tokens_per_second"] == 8 / 0.5
-    assert (rows.loc["b", "relative"] == 2).all()
+    assert (table.query("model == 'b'")["relative"] == 2).all()
 
 
 def test_peaks_are_of_the_run_to_the_first_token_and_of_the_whole(monkeypatch):
@@ -160,9 +160,9 @@ def use(megabytes: int, hold: float = 0) -> None:
 def test_a_block_that_comes_and_goes_is_the_peak(monkeypatch, way):
     if way == "a thread that looks":
         monkeypatch.setattr(memory, "_reset_high_water_mark", lambda: False)
-    use(200)  # an earlier, higher peak is not ours
+    use(100)  # an earlier, higher peak is not ours
     with memory_peak() as peak:
-        use(30)
+        use(40)  # above 32 MB glibc returns a block as soon as it is freed
         use(60, hold=0.2)
         assert peak == []
     assert peak[0] / MB == pytest.approx(60, abs=3)
