@@ -58,10 +58,16 @@ _HOME = {
     "choice_summary": "choice_generation",
     "continue_text": "writing",
     "repetition": "writing",
+    "generation_report": "generation",
+    "generation_summary": "generation",
+    "side_by_side": "generation",
+    "divergence_along": "accumulation",
     "sampled_text": "writing",
     "compare": "evaluation",
     "size": "measurement",
     "speed": "measurement",
+    "speed_table": "measurement",
+    "key_value_bytes": "memory",
 }
 # transformers imports torchao when it is installed, and that complains about CUDA libraries on every CPU-only machine
 for _name in ("torchao", "torch.utils._pytree"):

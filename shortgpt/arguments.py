@@ -29,6 +29,17 @@ def check_model(model: object) -> None:
         raise TypeError(f"expected a transformers model, got {type(model).__name__}: pass what load() returned first")
 
 
+def check_models(models: object) -> dict[str, PreTrainedModel]:
+    """`models` as a dict, if it names at least one, and each is a model."""
+    if not isinstance(models, Mapping):
+        raise TypeError(f"models must be a dict from name to model, got {shown(models)}")
+    if not models:
+        raise ValueError("models is empty: give at least one, the reference first")
+    for model in models.values():
+        check_model(model)
+    return dict(models)
+
+
 def check_tokenizer(tokenizer: object) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(f"expected a tokenizer, got {type(tokenizer).__name__}: pass what load() returned second")
@@ -41,6 +52,13 @@ def check_count(name: str, value: object, *, least: int | None = 1) -> int:
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_number(name: str, value: object) -> float:
+    """`value` as a float, if it is a number. NumPy's are welcome; True is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    return float(value)
 
 
 def check_counts(name: str, values: object, *, least: int | None = None) -> list[int]:

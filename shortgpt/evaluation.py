@@ -21,6 +21,7 @@ from shortgpt.arguments import (
     check_count,
     check_counts,
     check_model,
+    check_models,
     check_path,
     check_strings,
     check_tokenizer,
@@ -161,12 +162,7 @@ def compare(
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
     such errors suggest; lesson 05 pairs the items to see it.
     """
-    if not isinstance(models, Mapping):
-        raise TypeError(f"models must be a dict from name to model, got {shown(models)}")
-    if not models:
-        raise ValueError("models is empty: give at least one, the reference first")
-    for model in models.values():  # before the first is measured
-        check_model(model)
+    models = check_models(models)  # before the first is measured
     texts = None if texts is None else check_strings("texts", texts)
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
     limit = None if limit is None else check_count("limit", limit)

@@ -118,14 +118,23 @@ def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, str
     return torch.cat(losses)
 
 
+def perplexity_and_error(loss: pd.Series, tokens: pd.Series) -> tuple[float, float]:
+    """Perplexity and its standard error from the summed loss and the token count of each document (or prompt).
+
+    A ratio of two sums over documents, to first order; NaN for a single document.
+    """
+    documents, mean = len(loss), loss.sum() / tokens.sum()
+    residuals = loss - tokens * mean
+    error = np.sqrt(documents / (documents - 1) * (residuals**2).sum()) / tokens.sum() if documents > 1 else np.nan
+    return np.exp(mean), np.exp(mean) * error
+
+
 def _summary(group: pd.DataFrame) -> dict[str, float]:
     loss, tokens, documents = group["loss"].sum(), group["tokens"].sum(), len(group)
-    mean = loss / tokens
-    residuals = group["loss"] - group["tokens"] * mean
-    error = np.sqrt(documents / (documents - 1) * (residuals**2).sum()) / tokens if documents > 1 else np.nan
+    value, error = perplexity_and_error(group["loss"], group["tokens"])
     return {
-        "perplexity": np.exp(mean),
-        "standard_error": np.exp(mean) * error,
+        "perplexity": value,
+        "standard_error": error,
         "bits_per_byte": loss / np.log(2) / group["bytes"].sum(),
         "tokens": int(tokens),
         "documents": documents,

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import (
     check_count,
     check_ids,
     check_model,
+    check_number,
     check_string,
     check_tokenizer,
-    shown,
     within_positions,
 )
 from shortgpt.capture import eval_mode, require_numbers
@@ -32,10 +32,15 @@ def continue_text(
     check_tokenizer(tokenizer)
     check_string("prompt", prompt)
     check_count("new_tokens", new_tokens)
+    return _write(model, tokenizer, prompt_tokens(tokenizer, prompt), new_tokens)[0]
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> BatchEncoding:
+    """The prompt as a batch of one row, ``input_ids`` and ``attention_mask`` of shape ``[1, tokens]``."""
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
     if not ids["input_ids"].shape[1]:
         raise ValueError("the prompt is empty: give it at least one word")
-    return _write(model, tokenizer, ids, new_tokens)[0]
+    return ids
 
 
 @torch.inference_mode()
@@ -70,8 +75,7 @@ def sampled_text(
     for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
         check_count(name, value)
     check_count("seed", seed, least=0)
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number):
-        raise TypeError(f"temperature must be a number, got {shown(temperature)}")
+    check_number("temperature", temperature)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature must be above 0 and finite, got {temperature}: 1 is what the model believes")
     start = tokenizer.convert_tokens_to_ids(begin_token(tokenizer, "sampling"))
@@ -80,7 +84,7 @@ def sampled_text(
         for first in range(0, samples, batch_size):
             rows = range(first, min(first + batch_size, samples))
             ids = torch.full((len(rows), 1), start)
-            draws = _noise([np.random.default_rng([seed, row]) for row in rows], temperature, len(tokenizer))
+            draws = sampling_noise([np.random.default_rng([seed, row]) for row in rows], temperature, len(tokenizer))
             texts += _write(model, tokenizer, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, length, draws)
             bar.update(len(rows))
     return texts
@@ -96,10 +100,13 @@ def begin_token(tokenizer: PreTrainedTokenizerBase, what: str) -> str:
 Processor = Callable[[Tensor, Tensor], Tensor]  # (ids so far [rows, tokens], logits [rows, vocabulary]) -> logits
 
 
-def _write(
+def write_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: dict, new_tokens: int, *change: Processor
-) -> list[str]:
-    """What the model adds to each row of `ids`: always the likeliest token, after `change` has been at the logits."""
+) -> Tensor:
+    """The tokens that the model adds to each row of `ids`, ``[rows, new tokens]`` (fewer where all rows end sooner).
+
+    Always the likeliest token, after `change` has been at the logits.
+    """
     length = ids["input_ids"].shape[1]
     check_ids(model, ids["input_ids"])
 
@@ -116,10 +123,17 @@ def _write(
             pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
             logits_processor=[watch, *change],
         )
-    return tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
+    return written[:, length:].cpu()
 
 
-def _noise(generators: list[np.random.Generator], temperature: float, known: int) -> Processor:
+def _write(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: dict, new_tokens: int, *change: Processor
+) -> list[str]:
+    written = write_tokens(model, tokenizer, ids, new_tokens, *change)
+    return tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
+def sampling_noise(generators: list[np.random.Generator], temperature: float, known: int) -> Processor:
     """Turn "take the likeliest" into "sample": the argmax of logits / temperature + Gumbel noise is a sample of the
     softmax (Gumbel 1954; the "Gumbel-max trick"). Tokens from `known` on fill up the embedding and mean nothing."""
 

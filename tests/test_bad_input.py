@@ -37,11 +37,15 @@ from shortgpt import (
     continue_text,
     decoder_layers,
     describe,
+    divergence_along,
     equal_parameters,
     evaluate,
     generate_with_draft,
+    generation_report,
+    generation_summary,
     heal,
     hidden_states,
+    key_value_bytes,
     leave_one_out,
     load,
     merge_layers,
@@ -66,11 +70,13 @@ from shortgpt import (
     save_gguf,
     score_layers,
     score_sublayers,
+    side_by_side,
     size,
     size_quality_grid,
     span_distances,
     speculative_report,
     speed,
+    speed_table,
     tokens_needed,
     watch_layers,
     width_scores,
@@ -409,6 +415,54 @@ def bad_batches(call: Callable, one: bool = False) -> list[Row]:
         ("all pads", lambda w: call(w, [all_pads]), ValueError, "hold no token"),
         ("a bad batch late", lambda w: call(w, iter([w.batch, w.batch, {}])), ValueError, "the batch has no input_ids"),
     ]
+
+
+def no_prompts(call: Callable) -> list[Row]:
+    """Rows for a list of prompts; `call` takes the world and the list."""
+    return [
+        ("prompts None", lambda w: call(w, None), TypeError, "prompts must be a list of strings, got None"),
+        ("one prompt", lambda w: call(w, "the"), TypeError, "prompts must be a list of strings, got 'the': put it in"),
+        ("numbers", lambda w: call(w, ["the", 3]), TypeError, "prompts must be strings, got 3 among them"),
+        ("no prompt", lambda w: call(w, []), ValueError, "prompts is empty: give at least one"),
+        ("an empty one", lambda w: call(w, ["the", ""]), ValueError, "the prompt is empty: give it at least one word"),
+    ]
+
+
+def no_report(call: Callable) -> list[Row]:
+    """Rows for a function of the table that `generation_report` gives."""
+    wrong = {"None": None, "'dense'": "dense", "DataFrame": pd.DataFrame({"text": TEXTS}), "dict": {}}
+    rows = [
+        (
+            f"{shown} for a report",
+            partial(lambda w, v: call(v), v=value),
+            TypeError,
+            f"report must be a table from generation_report\\(\\), got {shown}",
+        )
+        for shown, value in wrong.items()
+    ]
+    empty = "the report has no rows: give generation_report\\(\\) at least one prompt"
+    return [*rows, ("no rows", lambda w: call(report(w, new_tokens=1).iloc[:0]), ValueError, empty)]
+
+
+def report(w, prompts=("the",), models=None, **options):
+    models = {"dense": w.model} if models is None else models
+    return generation_report(models, w.tokenizer, prompts, progress=False, **options)
+
+
+def along(w, prompts=("the",), **changed):
+    arguments = {"dense": w.model, "pruned": w.model, "tokenizer": w.tokenizer} | changed
+    return divergence_along(**arguments, prompts=prompts, progress=False)
+
+
+def quick(w, models=None, **options):
+    few = {"prompt_tokens": 4, "new_tokens": 1, "batch_sizes": [1], "repeats": 1, "warm_up": 0, "progress": False}
+    return speed_table({"dense": w.model} if models is None else models, **few | options)
+
+
+def wider(w):
+    model = build_tiny()
+    model.resize_token_embeddings(100)
+    return model
 
 
 def bad_folder(call: Callable) -> list[Row]:
@@ -1751,6 +1805,82 @@ WRONG: dict[str, list[Row]] = {
         ("a list", lambda w: repetition(["a b c"]), TypeError, "text must be a string, got list"),
         *bad_count(lambda w, n: repetition("a b c d", n), "n"),
     ],
+    "generation_report": [
+        *no_model(lambda w, m: report(w, models={"dense": w.model, "x": m})),
+        *no_model(lambda w, m: report(w, reference=m))[2:],  # None is the first, a string a name
+        *no_tokenizer(lambda w, t: generation_report({"a": w.model}, t, ["the"], progress=False)),
+        *no_prompts(lambda w, prompts: report(w, prompts)),
+        ("a model", lambda w: report(w, models=w.model), TypeError, "models must be a dict .*got LlamaForCausalLM"),
+        ("no models", lambda w: report(w, models={}), ValueError, "models is empty: give at least one"),
+        (
+            "unknown reference",
+            lambda w: report(w, reference="dens"),
+            ValueError,
+            "no model 'dens' to be the reference: there are dense",
+        ),
+        *bad_count(lambda w, n: report(w, new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: report(w, seed=n), "seed", least=0),
+        (
+            "cold",
+            lambda w: report(w, temperature=-1),
+            ValueError,
+            "temperature must be 0 .*or above and finite, got -1",
+        ),
+        ("temperature NaN", lambda w: report(w, temperature=float("nan")), ValueError, "temperature must be 0 .*nan"),
+        ("in words", lambda w: report(w, temperature="high"), TypeError, "temperature must be a number, got 'high'"),
+        ("NaN", lambda w: report(w, models={"a": w.broken()}), ValueError, NAN_LOGITS),
+        (
+            "NaN in the reference",
+            lambda w: report(w, models={"a": build_tiny()}, reference=w.broken()),
+            ValueError,
+            NAN_LOGITS,
+        ),
+        ("on meta", lambda w: report(w, models={"a": on_meta()}), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: report(w, [long_text(300)], models={"a": gpt2(w)}, new_tokens=40),
+            ValueError,
+            "340 tokens .*256 positions",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: generation_report({"a": w.model}, many_tokens(w), ["zz"], progress=False),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
+    "generation_summary": no_report(generation_summary),
+    "side_by_side": [
+        *no_report(side_by_side),
+        *bad_count(lambda w, n: side_by_side(report(w, new_tokens=1), width=n), "width", least=40),
+    ],
+    "divergence_along": [
+        *no_model(lambda w, m: along(w, dense=m)),
+        *no_model(lambda w, m: along(w, pruned=m)),
+        *no_tokenizer(lambda w, t: divergence_along(w.model, w.model, t, ["the"], progress=False)),
+        *no_prompts(lambda w, prompts: along(w, prompts)),
+        *bad_count(lambda w, n: along(w, new_tokens=n), "new_tokens"),
+        (
+            "of two sizes",
+            lambda w: along(w, pruned=wider(w)),
+            ValueError,
+            "the models have vocabularies of 96 and 100 tokens: compare two that came from one model",
+        ),
+        ("NaN", lambda w: along(w, pruned=w.broken(), dense=build_tiny()), ValueError, NAN_LOGITS),
+        ("on meta", lambda w: along(w, pruned=on_meta()), ValueError, NO_WEIGHTS),
+        (
+            "too long",
+            lambda w: along(w, [long_text(300)], pruned=gpt2(w), dense=gpt2(w)),
+            ValueError,
+            "tokens .*256 positions",
+        ),
+        (
+            "tokenizer of another",
+            lambda w: divergence_along(w.model, w.model, many_tokens(w), ["zz"], progress=False),
+            ValueError,
+            "not in .*vocabulary of 96",
+        ),
+    ],
     "compare": [
         *no_tokenizer(lambda w, t: compare({"dense": w.model}, t, tasks=(), texts=TEXTS)),
         *no_model(lambda w, m: compare({"dense": w.model, "x": m}, w.tokenizer, tasks=(), texts=TEXTS)),
@@ -1801,6 +1931,38 @@ WRONG: dict[str, list[Row]] = {
         *bad_count(lambda w, n: speed(w.model, seed=n), "seed", least=0),
         ("on meta", lambda w: speed(on_meta()), ValueError, NO_WEIGHTS),
         ("too long", lambda w: speed(gpt2(w), prompt_tokens=250), ValueError, "tokens .*256 positions"),
+    ],
+    "speed_table": [
+        *no_model(lambda w, m: quick(w, {"dense": w.model, "x": m})),
+        ("a model", lambda w: quick(w, w.model), TypeError, "models must be a dict .*got LlamaForCausalLM"),
+        ("no model", lambda w: quick(w, {}), ValueError, "models is empty: give at least one"),
+        *bad_count(lambda w, n: quick(w, prompt_tokens=n), "prompt_tokens"),
+        *bad_count(lambda w, n: quick(w, new_tokens=n), "new_tokens"),
+        *bad_count(lambda w, n: quick(w, repeats=n), "repeats"),
+        *bad_count(lambda w, n: quick(w, warm_up=n), "warm_up", least=0),
+        *bad_count(lambda w, n: quick(w, seed=n), "seed", least=0),
+        *bad_count(lambda w, n: quick(w, batch_sizes=[1, n]), "each of batch_sizes"),
+        (
+            "one size",
+            lambda w: quick(w, batch_sizes=8),
+            TypeError,
+            "batch_sizes must be a list of whole numbers.*got 8",
+        ),
+        ("no size", lambda w: quick(w, batch_sizes=()), ValueError, "batch_sizes is empty: give at least one"),
+        ("on meta", lambda w: quick(w, {"a": w.model, "b": on_meta()}), ValueError, NO_WEIGHTS),
+        ("too long", lambda w: quick(w, {"a": gpt2(w)}, prompt_tokens=256), ValueError, "tokens .*256 positions"),
+    ],
+    "key_value_bytes": [
+        *no_model(lambda w, m: key_value_bytes(m)),
+        *bad_count(lambda w, n: key_value_bytes(w.model, n), "tokens", least=2),
+        (
+            "a cache in words",
+            lambda w: key_value_bytes(w.model, cache="static"),
+            TypeError,
+            "cache must be a cache of transformers, for instance DynamicCache\\(\\), got 'static'",
+        ),
+        ("on meta", lambda w: key_value_bytes(on_meta()), ValueError, NO_WEIGHTS),
+        ("too long", lambda w: key_value_bytes(gpt2(w), 300), ValueError, "300 tokens .*256 positions"),
     ],
 }
 
@@ -1889,6 +2051,9 @@ MEASURES = {
         m, w.tokenizer, [[3]], TEXTS, prompt_tokens=8, new_tokens=4, progress=False
     )["perplexity"],
     "prune_prefill": lambda w, m: prune_prefill(m, [3]).eval()(**w.batch).logits.detach().numpy(),
+    "generation_report": lambda w, m: report(w, models={"a": m}, new_tokens=8)["perplexity"].to_numpy(),
+    "divergence_along": lambda w, m: along(w, dense=m, pruned=gpt2(w), new_tokens=8)["loss"].to_numpy(),
+    "key_value_bytes": lambda w, m: key_value_bytes(m, 8),
     "continue_text": lambda w, m: [ord(letter) for letter in continue_text(m, w.tokenizer, "the", new_tokens=8)],
     "evaluate": lambda w, m: evaluate(m, w.tokenizer, ["grammar"], limit=4)["value"].to_numpy(),
     "choice_and_generation": lambda w, m: choice_and_generation(m, w.tokenizer, limit=2, new_tokens=2, progress=False)[
