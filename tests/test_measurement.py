@@ -104,6 +104,21 @@ def test_a_machine_that_slows_down_changes_no_comparison(monkeypatch):
     assert (spread > 3).all() and (table["batch_size"] == 2).all()
 
 
+def test_relative_speed_compares_within_rounds(monkeypatch):
+    """Speeds 4, 2, 1 and 12, 2, 2: three times, once, twice as fast, so twice. Both medians are 2: that would say once."""
+    pace = [4, 4, 12, 12, 2, 2, 2, 2, 1, 1, 2, 2, 1]  # of each run; the second round goes backwards
+    machine = Machine(monkeypatch)
+    machine.slow = 1 / pace[0]
+
+    def after(machine, call):
+        machine.slow = 1 / pace[call]
+
+    models = {name: machine.model(name, after=after) for name in ("dense", "pruned")}
+    options = {"prompt_tokens": 8, "new_tokens": 2, "batch_sizes": [1], "repeats": 3, "warm_up": 0, "memory": False}
+    table = speed_table(models, **options, progress=False).set_index(["model", "phase"])
+    assert table.loc["pruned", "relative"].tolist() == pytest.approx([2, 2])
+
+
 def test_the_table_has_a_row_per_model_batch_size_and_phase(monkeypatch):
     machine = Machine(monkeypatch)
     models = {"a": machine.model("a"), "b": machine.model("b", 1.0, 0.25)}
