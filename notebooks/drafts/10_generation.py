@@ -251,7 +251,7 @@ print(f"and {harm['prefill, last token whole'] / harm['removed']:.0%} if the las
 print(f"The prompt passes {at_six.loc['prefill', 'read_weights']:.0%} of the layers' weights: at most {1 / at_six.loc['prefill', 'read_weights']:.2f} times as fast; by the clock {at_six.loc['prefill', 'read_speedup']:.2f} times.")
 
 # %% [markdown]
-# What is left of the loss comes through the cache: later layers wrote keys and values from states that lack the skipped layers' work. And note what this method is *not*: memory stays as it was, and so does the time of each written token. It is for long prompts and short answers.
+# What loss there is beyond the first token comes through the cache: later layers wrote keys and values from states that lack the skipped layers' work. And note what this method is *not*: memory stays as it was, and so does the time of each written token. It is for long prompts and short answers.
 #
 # ## 5. Let the pruned model draft
 #
@@ -333,7 +333,7 @@ print(f"A draft with its acceptance would have to cost less than {max(worth):.2f
 # - In a choice, what both answers lose cancels; it survives where the rest is small against the margin. Perplexity and writing feel the whole loss.
 # - A text is the same only if every token is. A high agreement at each token is a low one after thirty.
 # - The pruned model picks worse tokens from the first one on; what its own errors add is a second thing, and a loop would hide it from the loss.
-# - Skipping layers only in the prompt keeps most of the quality and saves time on the prompt alone.
+# - Skipping layers only in the prompt costs a part of what removing them costs (section 4 printed how large a part), and saves time on the prompt alone.
 # - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost.
 #
 # **Why do generative tasks suffer more (question 8)?** A list of answers forgives whatever hits all answers alike, and asks once. Writing asks at every token for the best of the whole vocabulary, and each answer becomes part of the next question. Sections 1 to 3 have one experiment for each half of this sentence.
