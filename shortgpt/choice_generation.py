@@ -34,6 +34,7 @@ def choice_and_generation(
     *,
     limit: int | None = None,
     choices_shown: bool = True,
+    chat: bool | None = None,
     new_tokens: int = 16,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -43,7 +44,9 @@ def choice_and_generation(
         task: ``"science"`` (four choices) or ``"physical"`` (two), offline.
         limit: only the first questions (they are in random order).
         choices_shown: the prompt lists the choices as A, B, …, for both ways of answering. False: it holds the question
-            alone, as in `evaluate`; the choice then is `evaluate`'s, but a right answer in other words counts as wrong.
+            alone; a right answer in other words then counts as wrong.
+        chat: ask in the tokenizer's chat template, for both ways of answering. None: if it has one. (Models that were tuned
+            to chat often end at once after a bare "Answer:".) With False and no choices shown the choice is `evaluate`'s.
         new_tokens: how long the written answer may be; only its first line is read.
 
     Returns:
@@ -60,13 +63,20 @@ def choice_and_generation(
     check_choice("task", task, QUESTIONS)
     limit = None if limit is None else check_count("limit", limit)
     check_count("new_tokens", new_tokens)
+    chat = bool(tokenizer.chat_template) if chat is None else chat
+    if chat and not tokenizer.chat_template:
+        raise ValueError("this tokenizer has no chat template: pass chat=False")
     input_device(model)  # refuses a model without weights
     with (data_folder() / "tasks" / f"{task}.jsonl").open(encoding="utf-8") as file:
         items = [json.loads(line) for line in islice(file, limit)]
     rows = []
     for item in tqdm(items, desc="choosing and writing", unit="item", disable=not progress):
         choices, prompt = item["choices"], _prompt(item, choices_shown)
-        chosen = int(np.argmin([_loss(model, tokenizer, prompt, choice) for choice in choices]))
+        between = " "
+        if chat:
+            messages = [{"role": "user", "content": prompt.removesuffix("\nAnswer:")}]
+            prompt, between = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ""
+        chosen = int(np.argmin([_loss(model, tokenizer, prompt, between + choice, chat) for choice in choices]))
         text = continue_text(model, tokenizer, prompt, new_tokens=new_tokens).strip()
         written = text.splitlines()[0].strip() if text else ""
         read = read_answer(written, choices, letters=choices_shown)
@@ -142,8 +152,9 @@ def _prompt(item: dict, choices_shown: bool) -> str:
     return f"Question: {item['question']}\n{''.join(lettered) if choices_shown else ''}Answer:"
 
 
-def _loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, choice: str) -> float:
+def _loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, choice: str, chat: bool) -> float:
     """Nats of the choice after the prompt, added up over its tokens: minus the log-probability that the harness scores."""
-    before, whole = (tokenizer(text)["input_ids"] for text in (prompt, f"{prompt} {choice}"))
+    texts = (prompt, prompt + choice)  # a chat template has its special tokens in it
+    before, whole = (tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts)
     losses = token_losses(model, torch.tensor(whole), window=len(whole) + 1, stride=len(whole))
     return losses[len(before) - 1 :].double().sum().item()

@@ -1684,6 +1684,12 @@ WRONG: dict[str, list[Row]] = {
             ValueError,
             "unknown task 'grammar': choose one of science, physical",
         ),
+        (
+            "no template",
+            lambda w: choice_and_generation(w.model, w.tokenizer, chat=True),
+            ValueError,
+            "no chat template: pass chat=False",
+        ),
         ("on meta", lambda w: choice_and_generation(on_meta(), w.tokenizer, limit=1), ValueError, NO_WEIGHTS),
     ],
     "choice_summary": [

@@ -55,6 +55,16 @@ def test_choosing_can_survive_where_writing_does_not():
     assert row["written"].item() == "a spade" and row["read"].item() == "" and row["written_right"].item() is False
 
 
+def test_a_chat_template_is_used_for_both_ways_unless_it_is_refused():
+    chat = "<" + SOUP.removesuffix("\nAnswer:") + ">"
+    model, tokenizer = rigged(f"{chat}a spoon\nBye", f"{SOUP} a knife\n")
+    tokenizer.chat_template = "<{{ messages[0]['content'] }}>"
+    row = choice_and_generation(model, tokenizer, limit=1, progress=False)
+    assert row["choice"].item() == row["written"].item() == "a spoon"
+    row = choice_and_generation(model, tokenizer, limit=1, chat=False, progress=False)
+    assert row["choice"].item() == row["written"].item() == "a knife"
+
+
 def test_without_choices_in_the_prompt_the_choice_is_that_of_the_harness(tokenizer):
     tokenizer.eos_token = "?"
     model = build_tiny()
