@@ -456,7 +456,7 @@ best_six = curve.loc[curve["encyclopedic"].idxmin()]
 print(f"Six layers gone, encyclopedic perplexity: dense {dense_row['encyclopedic']:.1f}, cut {cut_six['encyclopedic']:.1f}, repaired with {best_six['tokens']:,} tokens {best_six['encyclopedic']:.1f} ± {best_six['encyclopedic_error']:.1f}.")
 
 # %% [markdown]
-# Most of the gain comes with the first few thousand tokens; after that a doubling buys less each time. One matrix soon has all that it can use. Fitting every FFN behind the gap goes on a little longer, and costs about three times as much. Neither comes back to the dense model: what the layers did is only partly linear.
+# Most of the gain comes with the first few thousand tokens; after that a doubling buys less each time. One matrix soon has all that it can use. Fitting every FFN behind the gap goes on a little longer, and costs two to three times as much. Neither comes back to the dense model: what the layers did is only partly linear.
 #
 # Does the repair bring back answers as well, or only perplexity? Every offline task, with what is above guessing in percent of what the dense model has above guessing:
 
