@@ -3,8 +3,8 @@
     python data/measure_repair.py              go on where repair.csv ends (about half an hour in all on 2 cores)
     python data/measure_repair.py --restart    begin again
 
-Needs `chosen.csv` (see `measure_choosing.py`). Writes `repair.csv`: the dense model, the one without six layers, and a row per
-number of tokens that its repair reads and per choice of places, with perplexity on the built-in perplexity part (which no
+Needs `chosen.csv` (see `measure_choosing.py`). Writes `repair.csv`: the dense model, the one without six layers, and a row
+per number of tokens that its repair reads and per choice of places, with perplexity on the built-in perplexity part (which no
 repair has read); of the first two and of the two best-repaired ones also accuracy on four offline tasks. For lesson 06.
 """
 
