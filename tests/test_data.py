@@ -231,3 +231,25 @@ def test_what_lesson_06_says_of_repair():
     gaps = layers[fitted.index].map(lambda each: len({i for i in each if i - 1 not in each}))
     assert gaps.rank().corr((fitted["none"] / fitted["fold"]).rank()) > 0, "scattered plans gain no less"
     assert fitted["fold"].min() == fitted.loc["repaired_search", "fold"]
+
+
+def test_what_lesson_06_says_of_repair_with_more_text():
+    table = pd.read_csv(DATA / "repair.csv")
+    six = table[(table["removed"] == 6) & (table["tokens"] > 0)]
+    curves = six.pivot(index="tokens", columns="sites", values="encyclopedic")
+    assert len(curves) == 6 and (curves.diff().dropna() < 0).all().all(), "more text, better repair"
+    assert (curves["all"] < curves["gaps"]).all()
+    first, last = curves.iloc[1] - curves.iloc[0], curves.iloc[-1] - curves.iloc[-2]
+    assert (first.abs() > 2 * last.abs()).all(), "a doubling buys less each time"
+    assert curves["all"].min() < 42
+    seconds = six.pivot(index="tokens", columns="sites", values="seconds").iloc[-1]
+    assert 1.5 < seconds["all"] / seconds["gaps"] < 4
+
+    full = table[table["removed"].isin([0, 6]) & table["grammar"].notna()]
+    above = pd.DataFrame(
+        {task: full[task] - full[f"{task}_chance"] for task in ("grammar", "last_word", "physical", "science")}
+    )
+    share = (above / above.iloc[0]).set_axis(full["sites"])
+    dense, cut, repaired = share.iloc[0], share.iloc[1], share.iloc[2:]
+    assert (dense == 1).all() and cut.idxmin() == "last_word"
+    assert (repaired.drop(columns="last_word") > 0.75).all().all() and (repaired.idxmin(axis=1) == "last_word").all()

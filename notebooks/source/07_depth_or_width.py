@@ -290,7 +290,7 @@ print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models 
 # %% [markdown]
 # ## 4. The full comparison
 #
-# Three sizes, all of the English perplexity part, standard errors: that takes about half an hour, so `python data/measure_width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
+# Three sizes, all of the English perplexity part, standard errors: that takes a quarter of an hour, so `python data/measure_width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
 
 # %%
 full = pd.read_csv(shortgpt.calibration.data_folder() / "width.csv")
@@ -539,4 +539,4 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 #
 # <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
 #
-# This is the last lesson so far. The next one will leave transformers: Mamba and RWKV have layers, but no attention. · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
+# This is the last lesson so far. The next ones will leave transformers (Mamba and RWKV have layers, but no attention) and look at generation. · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
