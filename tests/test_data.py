@@ -253,3 +253,20 @@ def test_what_lesson_06_says_of_repair_with_more_text():
     dense, cut, repaired = share.iloc[0], share.iloc[1], share.iloc[2:]
     assert (dense == 1).all() and cut.idxmin() == "last_word"
     assert (repaired.drop(columns="last_word") > 0.75).all().all() and (repaired.idxmin(axis=1) == "last_word").all()
+
+
+def test_what_lesson_07_says_of_depth_and_width():
+    table = pd.read_csv(DATA / "width.csv")
+    assert {*table["layers"]} == {0, 3, 6, 9} and len(table) == 19
+    for layers, rows in table[table["layers"] > 0].groupby("layers"):
+        order = rows.sort_values("times_dense")["removed"].tolist()
+        assert order[:2] == ["channels, activation", "layers"], layers
+        gone = table["parameters"].iloc[0] - rows.set_index("removed")["parameters"]
+        assert (gone.drop([name for name in gone.index if "heads" in name]) / gone["layers"]).between(0.97, 1.03).all()
+        # heads go in whole groups: the nearest number, which is less
+        assert (gone[[name for name in gone.index if "heads" in name]] / gone["layers"]).between(0.7, 1).all()
+    others = table[~table["removed"].isin(["dense", "layers", "channels, activation"])]
+    behind = others.merge(table[table["removed"] == "layers"], on="layers", suffixes=("", "_layers"))
+    behind["factor"] = behind["times_dense"] / behind["times_dense_layers"]
+    growth = behind.pivot(index="removed", columns="layers", values="factor")
+    assert (growth[6] > growth[3]).all() and (growth[9].dropna() > growth.loc[growth[9].notna(), 6]).all()

@@ -321,7 +321,7 @@ for n, rows in pruned.groupby("layers"):
           f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second, and the distance between the two is small next to that to all others. Single branches run out quickly. A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
+# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second. All others are behind, and fall further behind with every step. Single branches run out quickly. A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
 #
 # Keep in mind what competes here. The layers are those of one-shot Block Influence, and lesson 06 has better choices of layers; the channels are the simplest choice there is, too. So this doesn't settle which direction wins when both are done as well as possible.
 
