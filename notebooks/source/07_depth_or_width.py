@@ -308,12 +308,12 @@ def panel(ax, column: str, errors: str) -> None:
 
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+fig, ax = plt.subplots(figsize=(10, 4.2), layout="constrained")
 panel(ax, "times_dense", "times_dense_error")
 ax.axhline(1, color="black", linestyle=":")
 ax.set(yscale="log", ylabel="perplexity, times the dense one (log scale)")
 plain_log_ticks(ax)
-ax.legend(fontsize=9)
+ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 for n, rows in pruned.groupby("layers"):
     best, second = rows.nsmallest(2, "times_dense").itertuples()
@@ -321,19 +321,19 @@ for n, rows in pruned.groupby("layers"):
           f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second. All others are behind, and fall further behind with every step. Single branches run out quickly. A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
+# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second. All others are behind, and from six layers on far behind. Single branches run out quickly. A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
 #
 # Keep in mind what competes here. The layers are those of one-shot Block Influence, and lesson 06 has better choices of layers; the channels are the simplest choice there is, too. So this doesn't settle which direction wins when both are done as well as possible.
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+fig, ax = plt.subplots(figsize=(10, 3.8), layout="constrained")
 panel(ax, "grammar", "grammar_error")
 ax.axhline(dense["grammar"], color="black", linestyle=":")
 ax.axhline(50, color="black", linestyle="--", linewidth=1)
 ax.text(pruned["percent"].max(), 50, "guessing", ha="right", va="bottom")
 ax.text(pruned["percent"].max(), dense["grammar"], "dense", ha="right", va="bottom")
 ax.set(ylabel="grammar (% right)")
-ax.legend(fontsize=9, ncols=2)
+ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_values(ascending=False)
 print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
