@@ -215,7 +215,7 @@ steps = [f"{name} ({row['forward_passes']:.0f} passes, {row['perplexity']:.1f})"
 print("Worth their price, from cheap to dear (passes, perplexity): " + "; ".join(steps) + ".")
 
 # %% [markdown]
-# The dashed line is what a budget buys: at six layers not much, because a row of layers that one pass finds beats all sets that trials found. That isn't a law. At three layers greedy is ahead, and at nine this row has grown into a bad one (compare the curves above). Two remarks on fairness. A pass of the dear criteria is over a short piece of text, so in tokens they are cheaper than the axis says. And what they choose fits that piece: a set that is best on five hundred tokens need not be best on others.
+# A dashed line would join the points that are of use. At six layers there is one such point and no line: a row of layers that one pass finds beats all sets that trials found. That isn't a law. At three layers greedy is ahead, and at nine this row has grown into a bad one (compare the curves above). Two remarks on fairness. A pass of the dear criteria is over a short piece of text, so in tokens they are cheaper than the axis says. And what they choose fits that piece: a set that is best on five hundred tokens need not be best on others.
 
 # %% [markdown]
 # ## 3. Why relative magnitude comes close
