@@ -33,15 +33,13 @@ tutorial: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks notebooks/00_start_here.ipynb
 
-# two processes with a thread each get more done than one with two; the browser test has a clock, so it runs alone
+# two processes with a thread each get more done than one with two, and far more than two with two
 RUN_IN_BROWSER := $(if $(shell command -v chromium chromium-browser google-chrome),--ignore=notebooks/03_pruning.ipynb)
-PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal
+SIDE_BY_SIDE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
 	$(SIDE_BY_SIDE) tests --ignore=tests/test_browser.py $(PYTEST_ARGS)
-	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 notebooks $(RUN_IN_BROWSER) $(PYTEST_ARGS)
-	$(PYTEST) tests/test_browser.py $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 tests/test_browser.py notebooks $(RUN_IN_BROWSER) $(PYTEST_ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py
