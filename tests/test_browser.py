@@ -30,7 +30,7 @@ import pytest
 LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "03_pruning.ipynb"
 TOKEN = "lesson"
 START_SECONDS = 120
-RUN_SECONDS = 18 * 60  # only a run that hangs: about six minutes alone with two threads, nine beside a lesson with one
+RUN_SECONDS = 12 * 60
 REDRAW_SECONDS = 120
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
