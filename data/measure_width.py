@@ -27,6 +27,7 @@ from shortgpt import (
     decoder_layers,
     equal_parameters,
     evaluate,
+    key_value_bytes,
     load,
     perplexity_table,
     removal_order,
@@ -38,6 +39,7 @@ from shortgpt import (
     score_sublayers,
     size,
 )
+from shortgpt.likelihood import mean_and_error
 
 FILE = Path(__file__).parent / "width.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
@@ -68,29 +70,14 @@ def quality(
     losses = np.log(single["perplexity"])
     row = {}
     for name, values in {"perplexity": losses, "times_dense": losses - (losses if dense is None else dense)}.items():
-        mean, error = mean_and_error(values, single["tokens"])
+        mean, error = mean_and_error(values * single["tokens"], single["tokens"])
         row |= {name: np.exp(mean), f"{name}_error": np.exp(mean) * error}
     result = evaluate(model, tokenizer, ["grammar"], limit=LIMIT).iloc[0]
     cost = size(model)
-    row |= {name: cost[name] for name in ("parameters", "memory_bytes")} | {"cache_bytes_per_token": cache_bytes(model)}
+    row |= {name: cost[name] for name in ("parameters", "memory_bytes")} | {
+        "cache_bytes_per_token": key_value_bytes(model)
+    }
     return row | {"grammar": result["value"], "grammar_error": result["standard_error"]}, losses
-
-
-def mean_and_error(values: pd.Series, tokens: pd.Series) -> tuple[float, float]:
-    """Mean over tokens, and its standard error over documents, as `perplexity_table` has it."""
-    weights, n = tokens / tokens.sum(), len(values)
-    mean = (weights * values).sum()
-    return mean, np.sqrt(n / (n - 1) * ((weights * (values - mean)) ** 2).sum())
-
-
-@torch.inference_mode()
-def cache_bytes(model: PreTrainedModel, tokens: int = 512) -> float:
-    """Bytes that the key-value cache holds for each token."""
-    layers = model(input_ids=torch.ones(1, tokens, dtype=torch.long), use_cache=True).past_key_values.layers
-    held = [
-        t for layer in layers for t in (getattr(layer, "keys", None), getattr(layer, "values", None)) if t is not None
-    ]
-    return sum(t.numel() * t.element_size() for t in held) / tokens
 
 
 def main() -> None:

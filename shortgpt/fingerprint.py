@@ -32,7 +32,12 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     loss = token_losses(model, torch.arange(64) * 7919 % vocabulary).mean().item()
     parts += [f"{loss:.3f}", json.dumps(sorted(tokenizer.get_vocab().items()))]
     parts += [str(tokenizer(text)["input_ids"]) for text in ("A b, 12", "水")]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return digest(parts)
+
+
+def digest(*parts: object) -> str:
+    """Sixteen hexadecimal digits of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _settings(config: object) -> object:

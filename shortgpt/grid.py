@@ -35,9 +35,10 @@ from shortgpt.arguments import (
 from shortgpt.calibration import built_in_text
 from shortgpt.choose import check_indices
 from shortgpt.evaluation import evaluate
-from shortgpt.grid_file import KEY, fingerprint, read_rows, write_rows
+from shortgpt.fingerprint import digest, fingerprint
+from shortgpt.grid_file import KEY, read_rows, write_rows
 from shortgpt.layers import decoder_layers
-from shortgpt.likelihood import token_losses
+from shortgpt.likelihood import mean_and_error, token_losses
 from shortgpt.measurement import size, speed
 from shortgpt.pruning import remove_layers
 from shortgpt.quantization import is_quantized, quantize
@@ -128,9 +129,12 @@ def size_quality_grid(
     if stride >= window:
         raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
     limit = None if limit is None else check_count("limit", limit)
-    settings = fingerprint(model, documents, [window, stride, tasks, limit, bool(disk), bool(speeds)])
-    read = [batch["input_ids"] * batch["attention_mask"] for batch in calibration or ()]
-    marks = {method: settings + (fingerprint(None, read, []) if method == "gptq" else "") for method in methods}
+    options = [window, stride, tasks, limit, bool(disk), bool(speeds), [ids.tolist() for ids in documents]]
+    settings = "s" + digest(
+        fingerprint(model, tokenizer), options
+    )  # the letter: a CSV reader would take some for numbers
+    read = [(batch["input_ids"] * batch["attention_mask"]).tolist() for batch in calibration or ()]
+    marks = {method: settings + (digest(read) if method == "gptq" else "") for method in methods}
 
     wanted = [
         (n, m, EITHER if n == 0 or m == "none" else o)
@@ -200,7 +204,7 @@ def added_losses(grid: pd.DataFrame) -> pd.DataFrame:
             "added_by_both": both - dense,
             "interaction": both - pruned - rounded + dense,
         }.items():
-            row[name], row[f"{name}_error"] = _mean(difference, tokens)
+            row[name], row[f"{name}_error"] = mean_and_error(difference, tokens)
         rows.append(row | {"documents": len(tokens)})
     return pd.DataFrame(rows)
 
@@ -223,15 +227,6 @@ def _candidates(
             whole = None  # let go of the last one first
             whole = method, quantize(model, bits, **options)
         yield (n, method, order), remove_layers(whole[1], removal[:n])
-
-
-def _mean(losses: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
-    """Mean over tokens, and its standard error over texts (of a ratio: texts differ in length)."""
-    mean, n = losses.sum() / tokens.sum(), len(tokens)
-    if n < 2:
-        return float(mean), float("nan")
-    residuals = losses - mean * tokens
-    return float(mean), float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / tokens.sum())
 
 
 def _table(rows: list[dict], tasks: Sequence[str]) -> pd.DataFrame:

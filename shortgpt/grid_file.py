@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_path
 
@@ -58,18 +55,3 @@ def write_rows(path: str | os.PathLike | None, rows: Iterable[dict]) -> None:
     beside = path.with_name(f".{path.name}.new")
     pd.DataFrame(rows).to_csv(beside, index=False)
     os.replace(beside, path)
-
-
-def fingerprint(model: PreTrainedModel | None, tensors: Iterable[Tensor], settings: list) -> str:
-    """Thirteen characters for a model (configuration, some 256 numbers of each weight), token ids and settings."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    tensors = list(tensors)
-    if model is not None:
-        config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        tensors += [p.detach().flatten()[:: max(1, p.numel() // 256)].float() for p in model.parameters()]
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        if tensor.device.type != "meta":  # kept elsewhere by accelerate
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return "s" + digest.hexdigest()[:12]  # the letter: a CSV reader would take some of them for numbers

@@ -101,6 +101,7 @@ def perplexity_table(
     return table.assign(window=window, stride=stride)
 
 
+@torch.inference_mode()
 def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, stride: int = 512) -> Tensor:
     """Loss (nats) of every token after the first, each given what stands before it: ``[tokens] -> [tokens - 1]``."""
     check_ids(model, ids)
@@ -119,14 +120,20 @@ def token_losses(model: PreTrainedModel, ids: Tensor, *, window: int = 1024, str
 
 
 def perplexity_and_error(loss: pd.Series, tokens: pd.Series) -> tuple[float, float]:
-    """Perplexity and its standard error from the summed loss and the token count of each document (or prompt).
+    """Perplexity and its standard error from the summed loss and the token count of each document (or prompt)."""
+    mean, error = mean_and_error(loss, tokens)
+    return np.exp(mean), np.exp(mean) * error
 
-    A ratio of two sums over documents, to first order; NaN for a single document.
+
+def mean_and_error(loss: pd.Series | np.ndarray, tokens: pd.Series | np.ndarray) -> tuple[float, float]:
+    """Mean over tokens (nats), and its standard error, from each document's summed loss (or difference) and token count.
+
+    A ratio of two sums over documents, to first order; the error of a single document is NaN.
     """
     documents, mean = len(loss), loss.sum() / tokens.sum()
     residuals = loss - tokens * mean
     error = np.sqrt(documents / (documents - 1) * (residuals**2).sum()) / tokens.sum() if documents > 1 else np.nan
-    return np.exp(mean), np.exp(mean) * error
+    return float(mean), float(error)
 
 
 def _summary(group: pd.DataFrame) -> dict[str, float]:

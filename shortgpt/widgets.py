@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
 
@@ -149,6 +150,7 @@ def _tries(tried: Mapping[tuple[int, ...], float], last: Collection[int]) -> byt
     loss = tried[tuple(sorted(last))]
     ax.plot(len(last), np.exp(loss), "o", markersize=15, fillstyle="none", color="black")
     ax.set(xlabel="layers removed", ylabel="perplexity (log scale)", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_log_ticks(ax)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")

@@ -209,3 +209,10 @@ def test_removal_costs_perplexity_and_the_table_says_how_much(real):
 @pytest.mark.real
 def test_the_dense_model_continues_text_sensibly(real):
     assert "Paris" in continue_text(*real, "The capital of France is", new_tokens=6)
+
+
+def test_losses_keep_no_graph_in_memory(tiny):
+    """Whoever calls it, in training mode or not: a graph would hold the activations of the whole text."""
+    tiny.train()
+    losses = token_losses(tiny, torch.arange(3, 40))
+    assert losses.is_inference() and not losses.requires_grad and tiny.training

@@ -59,8 +59,8 @@ import numpy as np
 import pandas as pd
 
 from shortgpt import (
-    built_in_text, calibration_batches, decoder_layers, equal_parameters, load, perplexity, removal_order, remove_channels,
-    remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed, watch_layers,
+    built_in_text, calibration_batches, decoder_layers, equal_parameters, key_value_bytes, load, perplexity, removal_order, remove_channels,
+    remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
 )  # fmt: skip
 from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
 
@@ -339,7 +339,7 @@ three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_value
 print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
 
 # %% [markdown]
-# With 240 items a standard error is about three points, so neighbours in this figure can't be told apart. What can be seen is which models are still clearly above guessing, and which have lost the task. Perplexity and accuracy again need not agree (lesson 05): look for a pair of models that they put in opposite order.
+# Bars are one standard error, so neighbours in this figure can't be told apart. What can be seen is which models are still clearly above guessing, and which have lost the task. Perplexity and accuracy again need not agree (lesson 05): look for a pair of models that they put in opposite order.
 
 # %% [markdown]
 # ## 5. What one gets for it: time and memory
@@ -348,11 +348,8 @@ print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: "
 
 # %% tags=["volatile"]
 large = {"dense": model} | cut(6, width_scores=["magnitude"])  # which channels go makes no difference to the time
-rounds = [
-    speed(m, prompt_tokens=256, new_tokens=16, repeats=1).assign(model=name) for _ in range(3) for name, m in large.items()
-]  # in turn, so that a passing load of the machine slows all of them alike
-rates = pd.concat(rounds).groupby(["model", "phase"], sort=False)["tokens_per_second"].median().unstack()[["prefill", "decode"]]
-faster = rates / rates.loc["dense"]
+rates = speed_table(large, new_tokens=16, batch_sizes=[1], repeats=3, memory=False, progress=False)
+faster = rates.pivot(index="model", columns="phase", values="relative").loc[list(large), ["prefill", "decode"]]
 ax = faster.drop("dense").plot.barh(figsize=(8, 3.4), color=PALETTE[:2], edgecolor="black", width=0.75)
 plt.setp(ax.containers[1], hatch="///")
 ax.axvline(1, color="black", linestyle=":")
@@ -369,18 +366,8 @@ print("Times as fast as dense (prefill, decode): " + ", ".join(f"{name} {row.pre
 # Memory has two parts. Weights are the same for all, since that was the rule of the game. The **key-value cache** isn't: while a model writes, every attention keeps a key and a value for every token read so far. We run the models on 512 tokens and count the bytes that are really kept.
 
 # %%
-long = torch.randint(1000, (1, 512), generator=torch.Generator().manual_seed(0))
-
-
-@torch.inference_mode()
-def cache_bytes(model) -> int:
-    layers = model(input_ids=long, use_cache=True).past_key_values.layers
-    held = [t for layer in layers for t in (getattr(layer, "keys", None), getattr(layer, "values", None)) if t is not None]
-    return sum(t.numel() * t.element_size() for t in held)
-
-
 memory = pd.DataFrame({
-    name: {"weights (MB)": size(m)["memory_bytes"] / 1e6, "cache (kB a token)": cache_bytes(m) / long.numel() / 1e3}
+    name: {"weights (MB)": size(m)["memory_bytes"] / 1e6, "cache (kB a token)": key_value_bytes(m, 512) / 1e3}
     for name, m in large.items()
 }).T  # fmt: skip
 memory.round(1)
