@@ -39,7 +39,7 @@ SIDE_BY_SIDE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
 	$(SIDE_BY_SIDE) tests --ignore=tests/test_browser.py $(PYTEST_ARGS)
-	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 tests/test_browser.py notebooks $(RUN_IN_BROWSER) $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 notebooks $(RUN_IN_BROWSER) tests/test_browser.py $(PYTEST_ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py
