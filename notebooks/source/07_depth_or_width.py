@@ -26,7 +26,7 @@
 # - predict which of them makes a model faster, and which shrinks the key-value cache;
 # - read a published comparison of pruning methods, and say what it proves.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 4 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown]
 # Run this cell first. It is the same in every lesson.
@@ -360,7 +360,7 @@ plt.show()
 print("Times as fast as dense (prefill, decode): " + ", ".join(f"{name} {row.prefill:.2f}, {row.decode:.2f}" for name, row in faster.drop("dense").iterrows()) + ".")
 
 # %% [markdown]
-# Removing layers or sublayers removes *steps*: whole matrices, and the norms and reshaping around them. The time falls about as the parameters do. Narrower matrices keep every step and make each a little smaller, and how much of that arrives as time depends on the processor: here a width that suits its vector units, on a GPU one that fills its tiles. On a GPU that writes for one user, the time of a token is often the time to launch one small step after the other, and then only depth helps; we have no GPU here, so take this as what to test on yours. (The heads of this cut hold fewer parameters than the others: two of three groups in each layer.)
+# On the two cores that measured this, all cuts save about their share, in width as well as in depth; differences of a few percent between the bars change from run to run. It need not be so elsewhere. Removing layers or sublayers removes *steps*: whole matrices, and the norms and reshaping around them. Narrower matrices keep every step and make each a little smaller, and how much of that arrives as time depends on the processor: here a width that suits its vector units, on a GPU one that fills its tiles. On a GPU that writes for one user, the time of a token is often the time to launch one small step after the other, and then only depth helps; we have no GPU here, so take this as what to test on yours. (The heads of this cut hold fewer parameters than the others: two of three groups in each layer.)
 
 # %% [markdown]
 # Memory has two parts. Weights are the same for all, since that was the rule of the game. The **key-value cache** isn't: while a model writes, every attention keeps a key and a value for every token read so far. We run the models on 512 tokens and count the bytes that are really kept.
@@ -488,7 +488,7 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # | deep layers are the redundant ones | doesn't hold: the quiet layers are in the middle (lesson 03) |
 # | a quarter of the model can go without repair and most of the performance stays | doesn't hold: by then perplexity has multiplied (section 4) |
 # | removing layers beats more complex pruning | holds against heads, against attention or FFNs alone, and against channels chosen by their weights; not against channels chosen by activation, which were ahead at every size |
-# | pruned depth turns into speed | holds |
+# | pruned depth turns into speed | holds (and pruned width did as well, on two CPU cores) |
 #
 # Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. And a fifth of it is embedding, so a cut of a tenth of the layers is a smaller share of the whole. Test it on yours: change `MODEL`.
 
@@ -499,7 +499,7 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
 # - The score decides: channels chosen by what they do to text and channels chosen by the size of their weights are as far apart as a working model and a ruin.
 # - At equal parameters, channels chosen by activation came first and whole layers second; attention alone, FFNs alone and heads are soon used up.
-# - Only attention (in whole or in heads) saves key-value cache. Removing steps makes a model faster; making steps narrower does so less reliably.
+# - Only attention (in whole or in heads) saves key-value cache. On two CPU cores all cuts of one size made the model faster by about as much; where single steps are short, as on a GPU that writes for one user, expect more from removing steps.
 # - The attention of the last layer can go for nothing; its FFN can't.
 #
 # All of it is one model, a handful of texts, one way of scoring each kind, and no repair afterwards. Neither SliceGPT nor LLM-Pruner nor LaCo was run here.
@@ -507,7 +507,7 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # %% [markdown]
 # ## Two of the ten questions
 #
-# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster on any hardware. But it does not always: on our model, the channels with the lowest activation scores, which take one pass over some text as well, were ahead of the layers with the lowest Block Influence. In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
+# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster without a special kernel. But it does not always: on our model, the channels with the lowest activation scores, which take one pass over some text as well, were ahead of the layers with the lowest Block Influence. In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
 #
 # **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: by the size of weights, width looks hopeless; by activation, the FFNs of this small model gave up their channels somewhat more cheaply than the model gave up layers; and heads had little to give in any case. So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
 
