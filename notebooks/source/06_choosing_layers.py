@@ -419,7 +419,7 @@ print(f"Repair helps most with {(both['none'] / both['fold']).idxmax()}, which i
 # %%
 plans = at_six[at_six["repair"] == "none"].set_index("criterion")["layers"].map(sorted)
 gaps = plans.map(lambda layers: 1 + int((np.diff(layers) > 1).sum()))
-overview = both.assign(layers=plans, gaps=gaps, times_better=both["none"] / both["fold"])
+overview = both[["none", "fold"]].assign(layers=plans, gaps=gaps, times_better=both["none"] / both["fold"])
 ranks = overview["gaps"].rank().corr(overview["times_better"].rank())
 print(f"Rank correlation of the number of gaps and the gain by repair: {ranks:.2f}.")
 overview.sort_values("fold").round(2)
@@ -433,7 +433,7 @@ overview.sort_values("fold").round(2)
 wide = at_six.pivot(index="criterion", columns="repair", values="perplexity")
 wide = wide.loc[["block_influence", "search", "repaired_search"], ["none", "merge", "fold", "linear", "all"]]
 print(f"Merging multiplies the cut model's perplexity by {(wide['merge'] / wide['none']).min():,.1f} or more; every fitted repair lowers it.")
-wide.round(1)
+wide.map("{:,.1f}".format)
 
 # %% [markdown]
 # ### How far does it go?
