@@ -1,5 +1,6 @@
 """`evaluate` goes on where it was stopped, and only with results of the same model: what is read equals what was measured."""
 
+import copy
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from small import build_tiny
+from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from shortgpt import evaluate, evaluation, harness, heal, quantize, remove_layers, remove_sublayers, results_file
@@ -249,3 +251,29 @@ def test_the_seed_reaches_the_harness_and_leaves_the_random_state(tokenizer, mon
 def test_without_a_network_one_sentence_says_so(task, tokenizer):
     with pytest.raises(ConnectionError, match=f"^the data of {task} is .*can't be reached: use offline tasks"):
         evaluate(build_tiny(), tokenizer, task, progress=False)
+
+
+def test_a_tokenizer_that_cuts_otherwise_is_another_one(tokenizer):
+    """The same vocabulary, so only what it makes of a text tells them apart."""
+    model, other = build_tiny(), copy.deepcopy(tokenizer)
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    assert other.get_vocab() == tokenizer.get_vocab()
+    assert fingerprint(model, other) != fingerprint(model, tokenizer)
+
+
+def test_log_probabilities_of_a_model_in_half_precision_are_not_rounded(tokenizer, monkeypatch):
+    """The harness computes them in the model's dtype by itself: steps of 0.1, in which answers tie."""
+    from lm_eval.models.huggingface import HFLM
+
+    seen, original = [], HFLM.loglikelihood
+
+    def watched(self, requests, **options):
+        found = original(self, requests, **options)
+        seen.extend(value for value, _ in found)
+        return found
+
+    monkeypatch.setattr(HFLM, "loglikelihood", watched)
+    tokenizer.eos_token = "?"
+    evaluate(build_tiny().to(torch.bfloat16), tokenizer, "grammar", limit=4, progress=False)
+    values = torch.tensor(seen)
+    assert len(values) == 8 and (values != values.bfloat16().float()).all()
