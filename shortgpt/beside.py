@@ -1,10 +1,11 @@
-"""Write a folder as a whole or not at all: beside its final place first, then renamed."""
+"""Write a folder or a file as a whole or not at all: beside its final place first, then renamed."""
 
 from __future__ import annotations
 
 import errno
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
+_FULL = {errno.ENOSPC, errno.EDQUOT}  # the disk, or the user's share of it
+_FULL_ELSEWHERE = re.compile(r"No space left|^\d+ requested and \d+ written$")  # safetensors and NumPy keep no number
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -64,7 +67,7 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
         )
     beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
-        with FileLock(beside / _LOCK):
+        with FileLock(beside / _LOCK), clear_about_a_full_disk(path):
             try:
                 (beside / _NEW).mkdir()
                 yield beside / _NEW
@@ -72,10 +75,6 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
                 if path.exists():
                     os.replace(path, beside / _OLD)
                 os.replace(beside / _NEW, path)
-            except Exception as error:  # safetensors wraps the operating system's error in a class of its own
-                if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
-                    raise
-                raise OSError(errno.ENOSPC, f"the disk is full: {path} was not written; free some space") from error
             finally:
                 _put_back(beside, path)
     finally:
@@ -84,6 +83,33 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
             for parent in missing:
                 with suppress(OSError):  # somebody else put something there
                     parent.rmdir()
+
+
+@contextmanager
+def file_written_beside(path: Path) -> Iterator[Path]:
+    """Yield the name of a file on the same disk; when the block ends without an error it becomes `path`, and else it goes.
+
+    Raises:
+        OSError: the disk became full. What was at `path` is still there then.
+    """
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    with clear_about_a_full_disk(path):
+        try:
+            yield beside
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def clear_about_a_full_disk(path: Path) -> Iterator[None]:
+    """Libraries say it in their own words, or only how many bytes they could not write: then say what and what to do."""
+    try:
+        yield
+    except Exception as error:  # safetensors wraps the operating system's error in a class of its own
+        if getattr(error, "errno", None) not in _FULL and not _FULL_ELSEWHERE.search(str(error)):
+            raise
+        raise OSError(errno.ENOSPC, f"the disk is full: {path} was not written; free some space") from error
 
 
 def _put_back(beside: Path, path: Path) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -36,6 +38,9 @@ from shortgpt.measurement import size
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
 from shortgpt.writing import begin_token
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 
 def removal_sweep(
@@ -100,34 +105,54 @@ def evaluate(
 
     Raises:
         ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task; a damaged file of results, which is left
-        as it is. ConnectionError: no network.
+        as it is. ConnectionError: no network. OSError: the disk is full; the file of results has the tasks before.
     """
     check_model(model)
     check_tokenizer(tokenizer)
-    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    limit = None if limit is None else check_count("limit", limit)
-    shots = None if shots is None else check_count("shots", shots, least=0)
-    batch_size = batch_size if batch_size == "auto" else check_count("batch_size", batch_size)
-    settings = {"limit": limit, "shots": shots, "seed": check_count("seed", seed, least=0)}
-    file = None if results is None else check_path(results, "a file")
     input_device(model)  # refuses a model without weights
-    manager = manager_of(tasks)
-    begin_token(tokenizer, "the harness")
-    known = {}
+    tasks, options, file, manager = check_request(
+        tokenizer, tasks, limit=limit, batch_size=batch_size, shots=shots, seed=seed, results=results
+    )
+    known = {name: options[name] for name in ("limit", "shots", "seed")}
     if file:
-        results_file.read(file)  # a damaged one stops us before anything is measured
-        known = {"fingerprint": fingerprint(model, tokenizer), **settings}
+        known["fingerprint"] = fingerprint(model, tokenizer)
     rows = []
     for name in tqdm(tasks, desc="benchmarks", unit="task", disable=not progress):
         key = known | {"asked": name, "definition": definition_of(name)}
         found = results_file.known(file, key) if file else None
         if found is None:
             with _clear_about_network(name):
-                found = run_task(model, tokenizer, name, manager, batch_size=batch_size, progress=progress, **settings)
+                found = run_task(model, tokenizer, name, manager, progress=progress, **options)
             if file:
                 results_file.add(file, key, found)
         rows += found
     return pd.DataFrame(rows)
+
+
+def check_request(
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[str],
+    *,
+    limit: int | None = None,
+    batch_size: int | str = 16,
+    shots: int | None = None,
+    seed: int = 1234,
+    results: str | os.PathLike | None = None,
+) -> tuple[list[str], dict, Path | None, TaskManager]:
+    """``(tasks, settings of run_task, file of results, index of tasks)``; or what `evaluate` raises, before any work."""
+    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
+    options = {
+        "limit": None if limit is None else check_count("limit", limit),
+        "shots": None if shots is None else check_count("shots", shots, least=0),
+        "batch_size": batch_size if batch_size == "auto" else check_count("batch_size", batch_size),
+        "seed": check_count("seed", seed, least=0),
+    }
+    file = None if results is None else check_path(results, "a file")
+    manager = manager_of(tasks)
+    begin_token(tokenizer, "the harness")
+    if file:
+        results_file.read(file)  # refuses a damaged one
+    return tasks, options, file, manager
 
 
 @contextmanager
@@ -150,33 +175,44 @@ def compare(
     tasks: Sequence[str] = OFFLINE_TASKS,
     texts: Iterable[str] | None = None,
     limit: int | None = None,
+    batch_size: int | str = 16,
+    shots: int | None = None,
+    seed: int = 1234,
+    results: str | os.PathLike | None = None,
     errors: bool = False,
 ) -> pd.DataFrame:
     """One row per model, the first being the reference (dense) one.
 
     Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
     ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
-    not zero, so retention flatters: compare it with the chance level in `evaluate`'s table.
+    not zero, so retention flatters: compare it with the chance level in `evaluate`'s table. `tasks` to `results`: see
+    `evaluate`; all models go to one file of results.
 
     ``errors=True`` adds standard errors in points: a column ``<task>_error`` per task, and ``average_error``. They say
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
     such errors suggest; lesson 05 pairs the items to see it.
+
+    Raises:
+        As `evaluate` does, but before the perplexity of the first model is measured.
     """
     models = check_models(models)  # before the first is measured
+    check_tokenizer(tokenizer)
     texts = None if texts is None else check_strings("texts", texts)
+    options = {"limit": limit, "batch_size": batch_size, "shots": shots, "seed": seed, "results": results}
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    limit = None if limit is None else check_count("limit", limit)
+    if tasks:
+        check_request(tokenizer, tasks, **options)
     rows = {}
     for name, model in models.items():
         cost = size(model)
         row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
         row["perplexity"] = perplexity(model, tokenizer, texts)
         if tasks:
-            results = evaluate(model, tokenizer, tasks, limit=limit).drop_duplicates("task").set_index("task")
-            row |= results["value"].to_dict() | {"average": results["value"].mean()}
+            scores = evaluate(model, tokenizer, tasks, **options).drop_duplicates("task").set_index("task")
+            row |= scores["value"].to_dict() | {"average": scores["value"].mean()}
             if errors:
-                row |= results["standard_error"].add_suffix("_error").to_dict()
-                row["average_error"] = float(np.linalg.norm(results["standard_error"])) / len(results)
+                row |= scores["standard_error"].add_suffix("_error").to_dict()
+                row["average_error"] = float(np.linalg.norm(scores["standard_error"])) / len(scores)
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     if tasks:

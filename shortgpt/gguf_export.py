@@ -2,7 +2,8 @@
 
 Only what can be written without a copy of llama.cpp's converter, and checked here: the architecture ``llama`` with plain
 rotary positions, and byte-level BPE tokenizers. For anything else, save the model and run ``convert_hf_to_gguf.py``; to make
-the file smaller, run ``llama-quantize`` on it. Both are part of llama.cpp.
+the file smaller, run ``llama-quantize`` on it. Both are part of llama.cpp. The README, under "Exchange with mergekit and
+llama.cpp", says what was run there, with which version, and what came out.
 
 llama.cpp turns pairs of neighbouring numbers of a query or key, transformers turns the first half of a head against the
 second: so the rows of these two matrices are put in another order.
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import check_model, check_path, check_string, check_tokenizer
+from shortgpt.beside import clear_about_a_full_disk
 from shortgpt.placement import accelerate_hooks, input_device
 from shortgpt.pruning import RECIPE
 from shortgpt.quantization import is_quantized
@@ -48,14 +50,16 @@ def save_gguf(
     Args:
         dtype: ``torch.float16`` or ``torch.float32`` for the matrices; vectors (norms) are always float32.
         pre_tokenizer: llama.cpp's name for how the tokenizer cuts text before it merges bytes, for instance ``"llama-bpe"``.
-            None finds out ``"gpt-2"`` and ``"smollm"`` (each digit alone). The GGUF file of the default model says
-            ``"smollm"``, which transformers doesn't read: pass it for that model.
+            None finds out ``"gpt-2"`` and ``"smollm"`` (each digit alone), so llama.cpp sees the same tokens as `tokenizer`.
+            The GGUF file of the default model says ``"smollm"``, which transformers doesn't read: pass it to cut as that
+            model was trained instead. The two differ rarely: in a number after an empty line, or in digits such as ``½``.
         overwrite: replace an existing file. It is written beside `path` and renamed, so there is never half a file.
         verify: read it back with transformers and compare the logits; needs memory for a second model, in float32.
 
     Raises:
         ValueError: an architecture, tokenizer or dtype that this can't write; a quantized model; one spread over devices; or
-            weights beyond the range of float16. FileExistsError: `path` exists. OSError: what was read back differs.
+            weights beyond the range of float16. FileExistsError: `path` exists. OSError: what was read back differs, or the
+            disk is full.
     """
     check_model(model)
     check_tokenizer(tokenizer)
@@ -75,7 +79,7 @@ def save_gguf(
             f"the tokenizer has {len(tokenizer)} tokens and the model {rows}: use the model's own tokenizer"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
+    with clear_about_a_full_disk(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
         new = Path(beside, "model.gguf")
         writer = gguf.GGUFWriter(new, "llama")
         try:
@@ -122,8 +126,10 @@ def _cutting(tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> str
     parts = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
     cut = parts.get("pre_tokenizer") or {}
     steps = cut.get("pretokenizers", [cut])
+    merging = parts.get("model", {})
     plain = steps[-1].get("type") == "ByteLevel" and steps[-1].get("use_regex") and not steps[-1]["add_prefix_space"]
-    if parts.get("model", {}).get("type") != "BPE" or steps[-1].get("type") != "ByteLevel" or parts.get("normalizer"):
+    plain = plain and not merging.get("ignore_merges")  # llama.cpp goes by the name: "gpt-2" and "smollm" always merge
+    if merging.get("type") != "BPE" or steps[-1].get("type") != "ByteLevel" or parts.get("normalizer"):
         raise ValueError(
             "can't write this tokenizer as GGUF: only byte-level BPE without a normalizer can be; save the model and convert "
             "that with llama.cpp's convert_hf_to_gguf.py"
@@ -191,7 +197,11 @@ def _add_vocabulary(
     with tempfile.TemporaryDirectory(prefix="shortgpt-gguf-") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)  # it may know the special tokens that the tokenizer doesn't
-        gguf.SpecialVocab(folder, load_merges=True, n_vocab=rows).add_to_gguf(writer, quiet=True)
+        special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=rows)
+    ids = tokenizer("a")["input_ids"]  # say both: what the file leaves open, llama.cpp concludes from `pre_tokenizer`
+    for name, outer in (("bos", ids[:1]), ("eos", ids[-1:])):
+        special.add_special_token[name] = outer == [special.special_token_ids.get(name)]
+    special.add_to_gguf(writer, quiet=True)
 
 
 def _require_equal(model: PreTrainedModel, file: Path, dtype: torch.dtype) -> None:

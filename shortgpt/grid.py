@@ -1,12 +1,7 @@
-"""Fewer layers and fewer bits together: how small, how good, and do the two losses add up?
+"""Fewer layers and fewer bits together: how small is each combination, and how good?
 
 `size_quality_grid` measures every combination of a number of removed layers, a quantization method and an order of the
-two; `added_losses` reads from its table what pruning, quantization and both add to the loss. With l(p, q) for the mean
-loss (nats a token, the logarithm of the perplexity) with pruning p and quantization q, 0 for none,
-
-    interaction = [l(p, q) - l(0, 0)] - [l(p, 0) - l(0, 0)] - [l(0, q) - l(0, 0)]
-
-is zero where the two are orthogonal, and positive where a pruned model suffers more from rounding than the dense one.
+two. Whether the two losses add up is a question to its table: `interaction.py`.
 """
 
 from __future__ import annotations
@@ -27,18 +22,18 @@ from shortgpt.arguments import (
     check_choice,
     check_count,
     check_counts,
+    check_path,
     check_some,
     check_strings,
     check_tokenizer,
-    shown,
 )
 from shortgpt.calibration import built_in_text
 from shortgpt.choose import check_indices
-from shortgpt.evaluation import evaluate
+from shortgpt.evaluation import check_request, evaluate
 from shortgpt.fingerprint import digest, fingerprint
-from shortgpt.grid_file import KEY, read_rows, write_rows
+from shortgpt.grid_file import KEY, check_same, read_rows, write_rows
 from shortgpt.layers import decoder_layers
-from shortgpt.likelihood import mean_and_error, token_losses
+from shortgpt.likelihood import token_losses
 from shortgpt.measurement import size, speed
 from shortgpt.pruning import remove_layers
 from shortgpt.quantization import is_quantized, quantize
@@ -54,6 +49,8 @@ METHODS = {  # name in the grid -> bits and method of `quantize`
 }
 ORDERS = ("prune first", "quantize first")
 EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
+MEASURED = ("memory_bytes", "disk_bytes", "tokens_per_second", "losses", "tokens")
+NOT_TASKS = {*KEY, *MEASURED, "gone", "layers", "bits", "settings"}  # the other columns of a file are accuracies
 
 
 def size_quality_grid(
@@ -129,6 +126,8 @@ def size_quality_grid(
     if stride >= window:
         raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
     limit = None if limit is None else check_count("limit", limit)
+    if tasks:
+        check_request(tokenizer, tasks, limit=limit)  # an unknown one is told before anything is measured
     options = [window, stride, tasks, limit, bool(disk), bool(speeds), [ids.tolist() for ids in documents]]
     settings = "s" + digest(
         fingerprint(model, tokenizer), options
@@ -143,7 +142,8 @@ def size_quality_grid(
         for n in counts
         if o == orders[0] or not (n == 0 or m == "none")
     ]
-    rows = read_rows(path, settings, removal)
+    rows = read_rows(path)
+    check_same(rows, path, settings, removal)
     have = {tuple(row[name] for name in KEY): row for row in rows}
     todo = [key for key in wanted if key not in have or have[key]["settings"] != marks[key[1]]]
     bar = tqdm(total=len(todo), desc="measuring the grid", unit="model", disable=not progress)
@@ -170,43 +170,16 @@ def size_quality_grid(
     return _table([have[key] for key in wanted], tasks)
 
 
-def added_losses(grid: pd.DataFrame) -> pd.DataFrame:
-    """Is the loss that both add the sum of the losses that each adds? From the table of `size_quality_grid`.
-
-    Returns:
-        One row per pruned *and* quantized model: ``removed, method, order, added_by_pruning, added_by_quantization,
-        added_by_both, interaction`` (nats a token, see above; in perplexity, losses that add are factors that multiply), each
-        followed by its standard error over texts (``…_error``; paired: the same texts for all models), and ``documents``.
+def read_grid(path: str | os.PathLike) -> pd.DataFrame:
+    """The table that `size_quality_grid(..., path=path)` measured, whatever the model was: all rows of the file.
 
     Raises:
-        ValueError: not such a table, or a model that is compared with is missing in it.
+        FileNotFoundError: there is no such file. ValueError: it is no table of `size_quality_grid`.
     """
-    if not isinstance(grid, pd.DataFrame) or not {*KEY, "losses", "tokens"} <= set(grid):
-        raise ValueError(f"expected the table of size_quality_grid(), got {shown(grid)}")
-    losses = {key: np.array(row) for *key_, row in grid[[*KEY, "losses"]].values.tolist() if (key := tuple(key_))}
-    rows = []
-    for (n, method, order), both in losses.items():
-        if n == 0 or method == "none":
-            continue
-        others = [(0, "none", EITHER), (n, "none", EITHER), (0, method, EITHER)]
-        for key in others:
-            if key not in losses:
-                raise ValueError(
-                    f"the grid has no model with {key[0]} layers removed and method {key[1]!r} to compare with: add it to "
-                    "counts and methods"
-                )
-        dense, pruned, rounded = (losses[key] for key in others)
-        tokens = np.array(grid["tokens"].iloc[0])
-        row = {"removed": n, "method": method, "order": order}
-        for name, difference in {
-            "added_by_pruning": pruned - dense,
-            "added_by_quantization": rounded - dense,
-            "added_by_both": both - dense,
-            "interaction": both - pruned - rounded + dense,
-        }.items():
-            row[name], row[f"{name}_error"] = mean_and_error(difference, tokens)
-        rows.append(row | {"documents": len(tokens)})
-    return pd.DataFrame(rows)
+    rows = read_rows(check_path(path, "a CSV file"))
+    if not rows:
+        raise FileNotFoundError(f"there is no grid at {path}: size_quality_grid(..., path=...) writes one")
+    return _table(rows, [name for name in rows[0] if name not in NOT_TASKS])
 
 
 def _candidates(
@@ -235,6 +208,6 @@ def _table(rows: list[dict], tasks: Sequence[str]) -> pd.DataFrame:
     table["perplexity"] = np.exp(np.divide(*sums))
     table["memory_mb"] = table["memory_bytes"] / 1e6
     columns = ["removed", "layers", "method", "bits", "order", "perplexity", *tasks]
-    columns += ["memory_mb", "memory_bytes", "disk_bytes", "tokens_per_second", "losses", "tokens"]
+    columns += ["memory_mb", *MEASURED]
     table = table.reindex(columns=columns)
     return table.astype({"disk_bytes": "Int64", "tokens_per_second": float})

@@ -10,17 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from shortgpt.arguments import check_path
+from shortgpt.beside import file_written_beside
 
 KEY = ("removed", "method", "order")  # what names a model of the grid
 _LISTS = ("losses", "tokens", "gone")
 
 
-def read_rows(path: str | os.PathLike | None, settings: str, removal: list[int]) -> list[dict]:
-    """What an earlier call measured; nothing if there is no such file.
-
-    Raises:
-        ValueError: another kind of file, or measurements with other `settings` or another order of removal.
-    """
+def read_rows(path: str | os.PathLike | None) -> list[dict]:
+    """What an earlier call measured; nothing if there is no such file. Raises ValueError for another kind of file."""
     if path is None:
         return []
     path = check_path(path, "a CSV file")
@@ -37,21 +34,24 @@ def read_rows(path: str | os.PathLike | None, settings: str, removal: list[int])
             row |= {name: json.loads(row[name]) for name in _LISTS} | {"settings": str(row["settings"])}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no table of size_quality_grid(): name another file") from error
+    return rows
+
+
+def check_same(rows: Iterable[dict], path: str | os.PathLike | None, settings: str, removal: list[int]) -> None:
+    """Raise ValueError if `rows` of `path` were measured with other `settings` or another order of removal."""
     for row in rows:
         if not row["settings"].startswith(settings) or row["gone"] != removal[: row["removed"]]:
             raise ValueError(
                 f"{path} holds measurements of another model, with other text, settings or order of removal: name another "
                 "file"
             )
-    return rows
 
 
 def write_rows(path: str | os.PathLike | None, rows: Iterable[dict]) -> None:
-    """All rows to a file beside `path`, then renamed: there is never half a table."""
+    """All rows to a file beside `path`, then renamed: there is never half a table. Raises OSError if the disk is full."""
     if path is None:
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    pd.DataFrame(rows).to_csv(beside, index=False)
-    os.replace(beside, path)
+    with file_written_beside(path) as beside:
+        pd.DataFrame(rows).to_csv(beside, index=False)

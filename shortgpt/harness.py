@@ -6,6 +6,7 @@ What `evaluate` needs of the harness, and nothing that a user calls. The harness
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import logging
 import random
@@ -41,15 +42,14 @@ def manager_of(tasks: Sequence[str]) -> TaskManager:
     """
     try:
         import lm_eval.models.huggingface  # noqa: F401  (needs the extra's own extras)
-        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
     ours = [BENCHMARKS[name] for name in tasks if name in BENCHMARKS]
     others = [name for name in tasks if name not in OFFLINE_TASKS and name not in BENCHMARKS]
-    manager = TaskManager(include_path=task_folders([] if others else ours), include_defaults=bool(others))
+    manager = _index(tuple(task_folders([] if others else ours)), bool(others))
     if any(each.task not in manager.all_tasks for each in ours):  # another version keeps them elsewhere
-        manager = TaskManager(include_path=task_folders([]), include_defaults=True)
+        manager = _index(tuple(task_folders([])), True)
     unknown = [name for name in others if name not in manager.all_tasks]
     if unknown or not tasks:
         raise ValueError(
@@ -57,6 +57,13 @@ def manager_of(tasks: Sequence[str]) -> TaskManager:
             "`lm_eval ls tasks` lists the harness's own"
         )
     return manager
+
+
+@functools.lru_cache(maxsize=2)  # a table of several models asks for the same one again and again
+def _index(folders: tuple[str, ...], whole_catalogue: bool) -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=list(folders), include_defaults=whole_catalogue)
 
 
 def run_task(
@@ -78,8 +85,9 @@ def run_task(
     start = begin_token(tokenizer, "the harness")
     tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
     most, benchmark = context(model, name), BENCHMARKS.get(name)
-    # the harness asks pip and git about the machine, a second for every task, and leaves the model in eval mode
-    no_report = mock.patch.object(evaluator, "add_env_info", create=True)
+    # the harness asks pip and git about the machine, a second for every task (outside a repository git complains on
+    # standard error), and leaves the model in eval mode
+    no_report = mock.patch.multiple(evaluator, add_env_info=mock.DEFAULT, get_git_commit_hash=mock.DEFAULT, create=True)
     with eval_mode(model), _random_state(), _bars(progress), _count_cuts(name, most), no_report:
         lm = HFLM(
             pretrained=model,

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from shortgpt.arguments import shown
 from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
 from shortgpt.placement import accelerate_hooks
+from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.saving import is_own_format, restore
 
 
@@ -115,7 +116,7 @@ def load(
     model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if not getattr(model, "hf_device_map", None):
         model = model.to(device)
-    return model.eval(), tokenizer
+    return without_repacking(model).eval(), tokenizer
 
 
 def _read(folder: str | Path, **options: object) -> PreTrainedModel:

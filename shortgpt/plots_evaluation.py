@@ -1,6 +1,6 @@
-"""Our benchmark scores beside those that the paper printed: what a pruned model kept of its own dense one.
+"""Figures to decide by: our benchmark scores beside those that the paper printed, and the size–quality frontier.
 
-As in `plots`, the function draws on a new figure (or the given ``ax``), prints one sentence computed from the data and
+As in `plots`, every function draws on a new figure (or the given ``ax``), prints one sentence computed from the data and
 returns the Axes.
 """
 
@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from shortgpt.arguments import check_strings, shown
 from shortgpt.benchmarks import BENCHMARKS
 from shortgpt.calibration import data_folder
-from shortgpt.plots import MARKERS, PALETTE, _new_axes, _say
+from shortgpt.pareto import frontier
+from shortgpt.plots import MARKERS, PALETTE, _new_axes, _number, _say, plain_log_ticks
 from shortgpt.retention import AVERAGE
 
 TITLES = {"retention": "score, % of the dense model's", "above_chance": "score above chance, % of the dense model's"}
@@ -75,6 +76,46 @@ def plot_beside_paper(
     ax.set_axisbelow(True)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 if len(rows) > 10 else -0.22), ncols=1, frameon=False)
     _say(_sentence(model, ours, printed, y))
+    return ax
+
+
+def plot_frontier(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    x: str = "memory_mb",
+    y: str = "perplexity",
+    higher_is_better: bool = False,
+    error: str | None = None,
+    group: str = "method",
+    note: str = "removed",
+) -> Axes:
+    """One point a model, a marker per `group`, its `note` beside it, and a line of steps along the `frontier`.
+
+    Args:
+        table: of `size_quality_grid` (the rows of one order).
+        x, y, higher_is_better: as for `frontier`.
+        error: a column with the standard errors of `y`, drawn as bars.
+    """
+    best = frontier(table, x, y, higher_is_better=higher_is_better)
+    ax = ax or _new_axes(7.6, 4.8)
+    for i, (label, rows) in enumerate(table.dropna(subset=[x, y]).groupby(group, sort=False)):
+        style = {"color": PALETTE[i % 10], "marker": MARKERS[i % 8], "linestyle": "none", "markeredgecolor": "black"}
+        ax.errorbar(
+            rows[x], rows[y], yerr=rows[error] if error else None, label=label, capsize=3, markersize=8, **style
+        )
+        for place, number in zip(rows[[x, y]].to_numpy(), rows[note], strict=True):
+            words = f"−{number:.0f}" if number else "0"
+            ax.annotate(words, place, xytext=(6, 4), textcoords="offset points", fontsize=9)
+    ax.step(best[x], best[y], where="post", color="black", linewidth=1.2, linestyle="--", label="frontier", zorder=0)
+    titles = {"memory_mb": "weights in memory (MB)", "perplexity": "perplexity (log scale)"}
+    ax.set(xlabel=titles.get(x, x), ylabel=titles.get(y, y))
+    if y == "perplexity":
+        ax.set_yscale("log")
+        plain_log_ticks(ax)
+    ax.legend()
+    where = [f"{row[group]} −{row[note]:.0f} ({row[x]:,.0f}: {_number(row[y])})" for _, row in best.iterrows()]
+    _say(f"The frontier has {len(best)} of {len(table)} models ({x}: {y}): {', '.join(where).replace(' −0', '')}.")
     return ax
 
 

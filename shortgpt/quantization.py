@@ -12,20 +12,22 @@ The work is done by libraries that were measured to reload correctly. All method
   library of its own. The grid is that of ``"rtn"``, symmetric per group; the rounding makes up for errors already made.
 
 Embeddings and the (often tied) language-model head stay in the model's dtype; on small models that is much of the size.
+So do weights outside linear layers. In transformers 5 those are most of a mixture of experts, whose experts are one tensor:
+`quantize` warns of it. GPT-2's layers (`Conv1D`) are linear to ``"nf4"`` alone.
 Save with `pruning.save`, which reloads and compares: for quantized models that check has caught real faults.
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, check_model, shown
+from shortgpt.layers import decoder_layers
 from shortgpt.placement import input_device
 from shortgpt.pruning import RECIPE, share_weights
 
@@ -58,9 +60,12 @@ def quantize(
     With ``"int8"`` and ``"rtn"`` the unquantized weights (embeddings, norms) are shared with the input. With the others the
     model passes through a temporary folder, which takes its size on disk for a moment.
 
+    Warns:
+        UserWarning: more than half of the decoder layers' weights stay as they are, in no linear layer that the method takes.
+
     Raises:
         ValueError: another number of bits, an unknown method or one without these bits, an argument that the method
-            doesn't have, a group size that doesn't fit, or a model that is quantized already.
+            doesn't have, a group size that doesn't fit, a model that is quantized already, or one without linear layers.
         ImportError: the library is missing; the message has the install line.
     """
     check_model(model)
@@ -81,20 +86,31 @@ def quantize(
     input_device(model)  # refuses a model without weights
     if is_quantized(model):
         raise ValueError("this model is quantized already: quantize the original, or only remove layers from this one")
-    if method == "int8":
-        return _to_int8(model).eval()
     if method == "nf4":
-        return _to_nf4(model).eval()
+        from shortgpt.quantization_nf4 import to_nf4
+
+        quantized = to_nf4(model)
+    else:
+        quantized = (
+            _to_int8(model) if method == "int8" else _in_groups(model, bits, method, group_size, calibration, progress)
+        )
+    _tell_what_is_left(model, quantized, method)
+    return quantized.eval()
+
+
+def _in_groups(
+    model: PreTrainedModel, bits: int, method: str, group_size: int | None, calibration: Iterable | None, progress: bool
+) -> PreTrainedModel:
     group_size = fitting_group_size(model, group_size)
     if method == "rtn":
-        return _to_rtn(model, bits, group_size).eval()
+        return _to_rtn(model, bits, group_size)
     check_batches(calibration)
     batches = list(calibration)
     for batch in batches:
         check_batch(model, batch)
     from shortgpt.quantization_gptq import to_gptq
 
-    return to_gptq(model, group_size, batches, progress=progress).eval()
+    return to_gptq(model, group_size, batches, progress=progress)
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
@@ -109,12 +125,7 @@ def fitting_group_size(model: PreTrainedModel, wanted: int | None = None) -> int
         ValueError: none does (the message names a layer), or there are no linear layers to quantize.
     """
     sizes = GROUP_SIZES if wanted is None else (check_count("group_size", wanted),)
-    linears = _linears(model)
-    if not linears:
-        raise ValueError(
-            f"{type(model).__name__} keeps its weights in other modules than linear layers, so nothing would be quantized: "
-            "use method='nf4'"
-        )
+    linears = _require_linears(model)
     for size in sizes:
         misfits = [(name, linear) for name, linear in linears.items() if linear.in_features % size]
         if not misfits:
@@ -132,7 +143,39 @@ def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
 
 
+def _require_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    linears = _linears(model)
+    if not linears:
+        raise ValueError(
+            f"{type(model).__name__} keeps its weights in other modules than linear layers, so nothing would be quantized: "
+            "use bits=4, method='nf4'"
+        )
+    return linears
+
+
+def _tell_what_is_left(model: PreTrainedModel, quantized: PreTrainedModel, method: str) -> None:
+    """Warn if it is most, raise if it is all. Counted in the result: libraries differ in what they call a linear layer."""
+    try:
+        before, after = decoder_layers(model), decoder_layers(quantized)
+    except ValueError:  # no decoder-only model: quantized all the same
+        return
+    left = [weight for weight in after.parameters() if type(weight) is nn.Parameter and weight.is_floating_point()]
+    share = sum(weight.numel() for weight in left) / sum(weight.numel() for weight in before.parameters())
+    if share == 1:
+        raise ValueError(
+            f"nothing in the decoder layers of this {type(model).__name__} is a linear layer that {method!r} takes: leave "
+            "the model as it is, or try another method"
+        )
+    if share > 0.5:
+        warnings.warn(
+            f"{method!r} left {share:.0%} of the weights in the decoder layers of this {type(model).__name__} as they were: "
+            "they are in no linear layer that it takes (a mixture of experts keeps all its experts in one tensor)",
+            stacklevel=3,
+        )
+
+
 def _to_int8(model: PreTrainedModel) -> PreTrainedModel:
+    _require_linears(model)
     try:
         from torchao.quantization import Int8WeightOnlyConfig
     except ImportError as error:
@@ -163,26 +206,6 @@ def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
     )  # so that it can be saved
     quantized.hf_quantizer.pre_quantized = True
     return quantized
-
-
-def _to_nf4(model: PreTrainedModel) -> PreTrainedModel:
-    try:
-        import bitsandbytes  # noqa: F401
-        from transformers import BitsAndBytesConfig
-    except ImportError as error:
-        raise ImportError("4-bit weights need bitsandbytes: pip install 'shortgpt-pruning[quant]'") from error
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer call otherwise
-    scheme = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=model.dtype if model.dtype.is_floating_point else torch.float32,
-    )
-    with tempfile.TemporaryDirectory(prefix="shortgpt-nf4-") as folder:
-        write_plain(model, folder)
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=model.dtype, quantization_config=scheme, device_map={"": model.device}
-        )
 
 
 def write_plain(model: PreTrainedModel, folder: str) -> None:

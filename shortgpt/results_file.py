@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from shortgpt.beside import file_written_beside
+
 KEY = ("fingerprint", "asked", "limit", "shots", "seed", "definition")
 ROW = ("task", "metric", "value", "standard_error", "chance", "items", "subset")
 
@@ -57,22 +59,21 @@ def known(path: Path, key: dict) -> list[dict] | None:
 
 
 def add(path: Path, key: dict, rows: list[dict]) -> None:
-    """Write the rows behind what is there: into a new file beside it, which then takes its place."""
+    """Write the rows behind what is there: into a new file beside it, which then takes its place.
+
+    Raises:
+        OSError: the disk is full. The file holds what it held before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         lines = read(path)
         for row in rows:
             values = {name: None if row[name] != row[name] else row[name] for name in ROW}  # JSON has no NaN
             lines.append(key | values | {"rows": len(rows)})
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with beside.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with file_written_beside(path) as beside, beside.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _number(value: object) -> object:

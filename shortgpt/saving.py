@@ -26,6 +26,7 @@ from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.placement import accelerate_hooks, device_map_of, input_device
 from shortgpt.pruning import RECIPE, remove_layers
+from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.resaving import one_way_conversions_left_out, require_savable
 
 MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
@@ -197,7 +198,9 @@ def read_model(
     options = {"device_map": device_map, "offload_folder": folder.parent / "offload"}  # goes with the temporary folder
     model, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    return model.eval(), {kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)}
+    return without_repacking(model).eval(), {
+        kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)
+    }
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ from shortgpt import (
     divergence_along,
     equal_parameters,
     evaluate,
+    frontier,
     generate_with_draft,
     generation_report,
     generation_summary,
@@ -57,6 +58,7 @@ from shortgpt import (
     prune_checkpoint,
     prune_prefill,
     quantize,
+    read_grid,
     removal_order,
     removal_sweep,
     remove_channels,
@@ -1339,6 +1341,12 @@ WRONG: dict[str, list[Row]] = {
             ValueError,
             "GPT2LMHeadModel keeps its weights in other modules than linear layers",
         ),
+        (
+            "no linear layers for 8 bits",
+            lambda w: quantize(build_tiny("gpt2")),
+            ValueError,
+            "nothing would be quantized: use bits=4, method='nf4'",
+        ),
         *(
             row
             for row in bad_batches(lambda w, b: quantize(w.model, 4, method="gptq", calibration=b))
@@ -1456,6 +1464,33 @@ WRONG: dict[str, list[Row]] = {
                 "words": "years of work",
                 "another table": "removed,method\n1,none\n",
             }.items()
+        ),
+    ],
+    "read_grid": [
+        ("None", lambda w: read_grid(None), TypeError, "expected the path of a CSV file, got None"),
+        ("no file", lambda w: read_grid(w.folder / "no.csv"), FileNotFoundError, "there is no grid at .*no.csv"),
+        ("a folder", lambda w: read_grid(w.folder / "mine"), ValueError, "mine is a folder"),
+        (
+            "words",
+            lambda w: read_grid(w.file("years of work", "a.csv")),
+            ValueError,
+            "a.csv is no table of size_quality",
+        ),
+    ],
+    "frontier": [
+        ("None", lambda w: frontier(None), TypeError, "expected a table with one row a model, got None"),
+        (
+            "no such x",
+            lambda w: frontier(GRID),
+            ValueError,
+            "the table has no column 'memory_mb': choose out of removed",
+        ),
+        ("no such y", lambda w: frontier(GRID, "removed", "speed"), ValueError, "has no column 'speed'"),
+        (
+            "no rows",
+            lambda w: frontier(GRID[:0], "removed", "removed"),
+            ValueError,
+            "no row has both removed and removed",
         ),
     ],
     "added_losses": [
@@ -1915,7 +1950,30 @@ WRONG: dict[str, list[Row]] = {
             TypeError,
             "tasks must be a list of strings",
         ),
-        *bad_count(lambda w, n: compare({"a": w.model}, w.tokenizer, tasks=["grammar"], texts=TEXTS, limit=n), "limit"),
+        *(
+            row
+            for name, least in (("limit", 1), ("batch_size", 1), ("shots", 0), ("seed", 0))
+            for row in bad_count(
+                partial(
+                    lambda w, n, name: compare({"a": w.model}, w.tokenizer, tasks="grammar", texts=TEXTS, **{name: n}),
+                    name=name,
+                ),
+                name,
+                least,
+            )
+        ),
+        (
+            "file",
+            lambda w: compare({"a": w.model}, w.tokenizer, tasks=["grammar"], texts=TEXTS, results=3),
+            TypeError,
+            "expected the path of a file, got 3",
+        ),
+        (
+            "folder of results",
+            lambda w: compare({"a": w.model}, with_end(w), tasks="grammar", texts=TEXTS, results=w.folder / "mine"),
+            ValueError,
+            "mine is a folder: name a file in it for the results",
+        ),
     ],
     "size": [
         *no_model(lambda w, m: size(m)),
@@ -2066,7 +2124,7 @@ MEASURES = {
         "choice_right"
     ].to_numpy(),
     "save": lambda w, m: len(os.listdir(save(m, w.folder / f"saved-{m.training}"))),
-    "quantize": lambda w, m: quantize(m)(**w.batch).logits.detach().numpy(),
+    "quantize": lambda w, m: quantize(m, 4)(**w.batch).logits.detach().numpy(),
 }
 
 

@@ -1,6 +1,7 @@
 """The command does what the functions do, keeps standard output clean, fails in one sentence, and teaches in its help."""
 
 import errno
+import inspect
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,12 +20,23 @@ import torch
 from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from shortgpt import PruningPlan, calibration_batches, choose_layers, heal, load, score_layers
+from shortgpt import (
+    PruningPlan,
+    calibration_batches,
+    choose_layers,
+    evaluate,
+    evaluation,
+    heal,
+    load,
+    score_layers,
+)
+from shortgpt.benchmarks import PAPER_BENCHMARKS
 from shortgpt.cli import app
 from shortgpt.cli.deciding import Order
 from shortgpt.cli.options import Dtype, Language, Metric, parse_layers, parse_max_memory
 from shortgpt.cli.run import calm_libraries, help_text, sentence
 from shortgpt.criteria import CRITERIA
+from shortgpt.evaluation import OFFLINE_TASKS
 from shortgpt.influence import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -186,6 +199,54 @@ def test_eval_compares_with_the_first_model_and_says_what_is_a_subset(folder):
     assert "perplexity" in table.stdout and "retention" not in table.stdout and not table.stderr
 
 
+def test_eval_hands_on_what_evaluate_can_do(folder, monkeypatch):
+    given = []
+
+    def noted(model, tokenizer, tasks, **options):
+        given.append((tasks, options))
+        return pd.DataFrame({"task": tasks, "value": 50.0})
+
+    monkeypatch.setattr("shortgpt.evaluation.evaluate", noted)
+    line = ["eval", "model", "--text", "text.txt", "--tasks"]
+    ok(*line, "paper", "--limit", 3, "--shots", 0, "--seed", 5, "--batch-size", "auto", "--results", "r.jsonl")
+    ok(*line, " offline,piqa , grammar", "--batch-size", 4)
+    (paper, chosen), (several, default) = given
+    assert paper == list(PAPER_BENCHMARKS) and len(paper) == 13
+    assert chosen == {"limit": 3, "shots": 0, "seed": 5, "batch_size": "auto", "results": Path("r.jsonl")}
+    assert several == [*OFFLINE_TASKS, "piqa"]  # each once
+    assert default == {"limit": None, "shots": None, "seed": 1234, "batch_size": 4, "results": None}
+    assert inspect.signature(evaluate).parameters["seed"].default == default["seed"]
+
+
+def test_eval_goes_on_where_it_was_stopped(folder, monkeypatch):
+    line = ["eval", "model", "small", "--tasks", "grammar,physical", "--limit", 3, "--text", "text.txt"]
+    ok("prune", "small", "--plan", "plan.json")
+    expected, runs, run_task = data(*line), [], evaluation.run_task
+
+    def stopped_once(model, tokenizer, name, *args, **options):
+        runs.append((model.config.num_hidden_layers, name))
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return run_task(model, tokenizer, name, *args, **options)
+
+    monkeypatch.setattr(evaluation, "run_task", stopped_once)
+    line += ["--results", "r.jsonl"]
+    assert run(*line).exit_code == 130 and len(Path("r.jsonl").read_text().splitlines()) == 1
+    result = ok(*line, "--json")
+    assert json.loads(result.stdout) == expected and "results of each task are in r.jsonl" in result.stderr
+    small = LAYERS - 2
+    assert runs[2:] == [(LAYERS, "physical"), (small, "grammar"), (small, "physical")]
+    assert data(*line) == expected and len(runs) == 5
+
+
+def test_a_misspelt_task_is_told_before_a_model_is_loaded(folder, monkeypatch):
+    catalogue = SimpleNamespace(all_tasks=["piqa"])  # reading the harness's takes half a minute
+    monkeypatch.setattr("shortgpt.harness._index", lambda *args: catalogue)
+    monkeypatch.setattr("shortgpt.models.load", lambda *args, **options: pytest.fail("loaded"))
+    result = run("eval", "model", "--tasks", "grammar,pica", "--text", "text.txt")
+    assert result.exit_code == 1 and "unknown task pica: offline there are" in result.stderr and not result.stdout
+
+
 def encoder_decoder(folder):
     sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
     config = BartConfig(vocab_size=96, encoder_attention_heads=2, decoder_attention_heads=2, **sizes)
@@ -221,6 +282,9 @@ def encoder_decoder(folder):
         ("info bad.json", "is not a pruning plan"),
         ("info empty", "holds no model: it has no config.json"),
         ("eval model ./nothing", "no such folder"),
+        ("eval model --results nowhere/r.jsonl", "no such folder: nowhere"),
+        ("eval model --results empty", "empty is a folder: name a file"),
+        ("eval model --tasks grammar --results bad.json", "bad.json, line 1, is no result of evaluate()"),
     ],
 )
 def test_a_failure_is_one_sentence_and_leaves_nothing(folder, line, message):
@@ -271,6 +335,10 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("score model --text text.txt --language zh", "leave it out with --text"),
         ("score model --frobnicate", "--frobnicate"),
         ("eval model model", "named twice"),
+        ("eval model --batch-size 0", "'0' is not a number of prompts: give a whole number from 1, or auto"),
+        ("eval model --batch-size many", "'many' is not a number of prompts"),
+        ("eval model --shots -1", "--shots"),
+        ("eval model --seed x", "--seed"),
         ("frobnicate", "No such command"),
     ],
 )
@@ -331,7 +399,10 @@ def test_help_fits_80_columns_and_teaches(name):
     flowing = " ".join(text.split())
     assert "Exit codes: 0 done, 1 something was wrong" in flowing and "130 interrupted" in flowing
     assert "…" not in text  # nothing was cut
-    wanted = {"score": ["standard_error", "selection_frequency"], "eval": ["retention", "memory_mb"]}
+    wanted = {
+        "score": ["standard_error", "selection_frequency"],
+        "eval": ["retention", "memory_mb", "--results", "paper"],
+    }
     assert all(word in text for word in wanted.get(name, []))
     shared = [
         "--device",

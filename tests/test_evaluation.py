@@ -1,6 +1,7 @@
 """Perplexity against closed forms and plain loops, tasks through the harness, sizes that count real storage."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -209,6 +210,31 @@ def test_removal_costs_perplexity_and_the_table_says_how_much(real):
 @pytest.mark.real
 def test_the_dense_model_continues_text_sensibly(real):
     assert "Paris" in continue_text(*real, "The capital of France is", new_tokens=6)
+
+
+def test_whatever_is_wrong_is_told_before_perplexity_is_measured(tiny, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("shortgpt.harness._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
+    monkeypatch.setattr("shortgpt.evaluation.perplexity", lambda *args: pytest.fail("measured"))
+    tokenizer.eos_token = "?"
+    (tmp_path / "r.jsonl").write_text("{}\n")
+    for options, says in [
+        ({"tasks": ["grammar", "pica"]}, "unknown task pica"),
+        ({"tasks": "pica"}, "unknown task pica"),
+        ({"results": tmp_path / "r.jsonl"}, "line 1, is no result of evaluate"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            compare({"dense": tiny}, tokenizer, texts=["the river"], **options)
+
+
+def test_all_models_of_a_table_share_a_file_of_results(tiny, tokenizer, tmp_path, monkeypatch):
+    tokenizer.eos_token = "?"
+    models = {"dense": tiny, "pruned": remove_layers(tiny, [2])}
+    options = {"tasks": ["grammar"], "texts": ["the river"], "limit": 4, "results": tmp_path / "r.jsonl"}
+    first = compare(models, tokenizer, **options)
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
+    monkeypatch.setattr("shortgpt.evaluation.run_task", lambda *args, **options: pytest.fail("run again"))
+    assert compare(models, tokenizer, **options).equals(first)
 
 
 def test_losses_keep_no_graph_in_memory(tiny):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from small import build_tiny
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from shortgpt import gguf_export, quantize, remove_layers, remove_sublayers, save_gguf
@@ -104,6 +104,19 @@ def test_the_tokenizer_comes_back(tmp_path, bytes_tokenizer):
     assert again(TEXT, add_special_tokens=False)["input_ids"] == bytes_tokenizer(TEXT)["input_ids"]
 
 
+@pytest.mark.parametrize("template", ["$A", "<s> $A", "$A </s>", "<s> $A </s>"])
+def test_the_file_says_whether_a_text_is_given_a_begin_and_an_end(template, tmp_path, bytes_tokenizer):
+    """Left unsaid, llama.cpp goes by the name of the cutting: after "llama-bpe" it begins every text with <s>."""
+    bytes_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, pair=f"{template} $B", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    model = llama(bytes_tokenizer)
+    path = save_gguf(model, bytes_tokenizer, tmp_path / "a.gguf", pre_tokenizer="llama-bpe", progress=False)
+    fields = gguf.GGUFReader(path).fields
+    said = [fields[f"tokenizer.ggml.add_{name}_token"].contents() for name in ("bos", "eos")]
+    assert said == [template.startswith("<s>"), template.endswith("</s>")]
+
+
 def test_how_text_is_cut_is_found_out_or_asked_for(bytes_tokenizer):
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend = bytes_tokenizer.backend_tokenizer
@@ -118,6 +131,11 @@ def test_how_text_is_cut_is_found_out_or_asked_for(bytes_tokenizer):
         backend.pre_tokenizer = other
         with pytest.raises(ValueError, match="pass pre_tokenizer= with llama.cpp's name"):
             gguf_export._cutting(bytes_tokenizer)
+    backend.pre_tokenizer = plain
+    backend.model.ignore_merges = True  # whole words first: llama.cpp does so for names such as "llama-bpe" only
+    with pytest.raises(ValueError, match="pass pre_tokenizer= with llama.cpp's name"):
+        gguf_export._cutting(bytes_tokenizer)
+    assert gguf_export._cutting(bytes_tokenizer, "llama-bpe") == "llama-bpe"
 
 
 def test_what_does_not_read_back_is_not_written(tmp_path, bytes_tokenizer, monkeypatch):
@@ -134,6 +152,22 @@ def test_what_does_not_read_back_is_not_written(tmp_path, bytes_tokenizer, monke
     assert path.read_bytes() == written
     save_gguf(remove_layers(model, [0]), bytes_tokenizer, path, overwrite=True, verify=False, progress=False)
     assert len(path.read_bytes()) < len(written)
+
+
+def test_a_full_disk_is_one_sentence_and_the_earlier_file_stays(tmp_path, bytes_tokenizer, monkeypatch):
+    model, path = llama(bytes_tokenizer), tmp_path / "a.gguf"
+    path.write_text("years of work")
+    written = []
+
+    def full(self, array, **options):  # NumPy's words
+        written.append(array)
+        if len(written) == 3:
+            raise OSError(f"{array.size} requested and 672 written")
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    with pytest.raises(OSError, match=r"the disk is full: .*a.gguf was not written; free some space$"):
+        save_gguf(model, bytes_tokenizer, path, overwrite=True, progress=False)
+    assert path.read_text() == "years of work" and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_can_not_be_written_is_refused(tmp_path, bytes_tokenizer):

@@ -1,5 +1,8 @@
 """The grid of pruning and quantization: the numbers of the single functions, resumed without computing twice."""
 
+import errno
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,7 +10,7 @@ import pytest
 import torch
 from small import build_tiny
 
-from shortgpt import added_losses, grid, perplexity, quantize, remove_layers, save, size, size_quality_grid
+from shortgpt import added_losses, grid, perplexity, quantize, read_grid, remove_layers, save, size, size_quality_grid
 from shortgpt.likelihood import token_losses
 from shortgpt.plots import plot_size_quality
 
@@ -89,6 +92,31 @@ def test_an_interrupted_call_keeps_what_it_measured(model, tokenizer, tmp_path, 
     pd.testing.assert_frame_equal(measured(model, tokenizer, path=path), measured(model, tokenizer), check_exact=True)
 
 
+def test_a_full_disk_is_one_sentence_and_the_rows_before_stay(model, tokenizer, tmp_path, monkeypatch):
+    path = tmp_path / "grid.csv"
+    measured(model, tokenizer, methods=["none"], path=path)
+    before = path.read_bytes()
+
+    def full(table, file, **options):
+        file.write_text("half a ta")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", full)
+        with pytest.raises(OSError, match=r"the disk is full: .*grid.csv was not written; free some space$"):
+            measured(model, tokenizer, methods=["none", "int8"], path=path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert len(measured(model, tokenizer, methods=["none", "int8"], path=path)) == 4
+
+
+def test_a_misspelt_task_is_told_before_anything_is_measured(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("shortgpt.harness._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
+    monkeypatch.setattr(grid, "fingerprint", lambda *args: pytest.fail("measured"))
+    tokenizer.eos_token = "?"
+    with pytest.raises(ValueError, match="unknown task pica"):
+        measured(model, tokenizer, tasks=["pica"])
+
+
 @pytest.mark.parametrize("what", ["model", "texts", "order", "window"])
 def test_a_file_of_other_measurements_is_refused(what, model, tokenizer, tmp_path):
     path = tmp_path / "grid.csv"
@@ -101,6 +129,13 @@ def test_a_file_of_other_measurements_is_refused(what, model, tokenizer, tmp_pat
     with pytest.raises(ValueError, match=r"grid.csv holds measurements of another model"):
         size_quality_grid(other, tokenizer, order, [2], ["none"], texts=texts, path=path, progress=False, **window)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("tasks", [(), ("grammar",)])
+def test_a_grid_is_read_from_its_file(tasks, model, tokenizer, tmp_path):
+    tokenizer.eos_token, path = "?", tmp_path / "grid.csv"
+    table = measured(model, tokenizer, counts=(0, 1), path=path, tasks=tasks, limit=3, disk=True)
+    pd.testing.assert_frame_equal(read_grid(path), table, check_exact=True)
 
 
 def test_the_quantized_model_is_made_once_for_all_that_are_pruned_from_it(model, tokenizer, monkeypatch):

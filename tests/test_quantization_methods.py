@@ -6,12 +6,14 @@ import re
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small import build_tiny, random_batch
-from test_quantization import DEVICES, logits, relative_error, small_llama
-from transformers import AutoModelForCausalLM, LlamaConfig
+from test_quantization import DEVICES, logits, plain_reload, relative_error, small_llama
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from shortgpt import quantize, remove_layers, remove_sublayers, save, saving, size
+from shortgpt import load, quantize, remove_layers, remove_sublayers, save, saving, size
 from shortgpt.layers import removed_so_far
 from shortgpt.quantization import METHODS, fitting_group_size
 
@@ -101,10 +103,9 @@ def test_in_both_orders_what_is_saved_reloads_equal_and_writes(bits, method, ord
     else:
         small = remove_layers(by_name(model, bits, method), [1])
     expected = logits(small)  # and some kernels repack their weights in the first forward pass
-    reloaded = AutoModelForCausalLM.from_pretrained(save(small, tmp_path / "small"), dtype=torch.float32).eval()
+    reloaded = plain_reload(save(small, tmp_path / "small"))
     assert reloaded.config.num_hidden_layers == 3 and removed_so_far(reloaded) == (1,)
-    exact = 1e-3 if method == "nf4" else 0
-    torch.testing.assert_close(logits(reloaded), expected, atol=exact, rtol=exact)
+    torch.testing.assert_close(logits(reloaded), expected, atol=0, rtol=0)
     prompt = torch.arange(3, 9)[None]
     cached, uncached = (
         reloaded.generate(prompt, max_new_tokens=6, do_sample=False, use_cache=use) for use in (True, False)
@@ -112,8 +113,8 @@ def test_in_both_orders_what_is_saved_reloads_equal_and_writes(bits, method, ord
     assert torch.equal(cached, uncached) and cached.shape[1] > 6
     # a reloaded model is as good as the first: prune it again, save it again
     again = remove_layers(reloaded, [0])
-    twice = AutoModelForCausalLM.from_pretrained(save(again, tmp_path / "again"), dtype=torch.float32).eval()
-    torch.testing.assert_close(logits(twice), logits(again), atol=exact, rtol=exact)
+    twice = plain_reload(save(again, tmp_path / "again"))
+    torch.testing.assert_close(logits(twice), logits(again), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(("bits", "method"), HERE)
@@ -204,6 +205,28 @@ def test_save_notices_the_same_where_the_cpu_does_it(tmp_path):
     model = plain_nf4(tmp_path / "dense")
     logits(model)
     assert_refused(model, tmp_path / "small")
+
+
+@pytest.mark.parametrize("way", ["quantized", "loaded"])
+def test_nf4_is_not_repacked_on_cpus_where_bitsandbytes_would(way, tmp_path, monkeypatch):
+    """Repacking rounds the scales: the model would be another one after saving, and on another CPU."""
+    from bitsandbytes.nn import Linear4bit, modules
+
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)  # what 4-bit layers ask when they are made
+    model = quantize(small_llama(), 4)
+    if way == "loaded":
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?")), unk_token="?"
+        )
+        model, _ = load(save(model, tmp_path / "saved", tokenizer=tokenizer), device="cpu", dtype=torch.float32)
+    before = logits(model)
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert layers and not any(getattr(each.weight.quant_state, "packing_format_for_cpu", False) for each in layers)
+    again = save(model, tmp_path / "again")
+    assert torch.equal(logits(model), before), "saving left the model as it was"
+    save(model, tmp_path / "once more")
+    first, second = (load_file(folder / "model.safetensors") for folder in (again, tmp_path / "once more"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_save_notices_transposed_scales(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`evaluate` goes on where it was stopped, and only with results of the same model: what is read equals what was measured."""
 
 import copy
+import errno
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from shortgpt import evaluate, evaluation, harness, heal, quantize, remove_layers, remove_sublayers, results_file
+from shortgpt.beside import file_written_beside
 from shortgpt.fingerprint import fingerprint
 
 TASKS = ["grammar", "physical"]
@@ -134,10 +136,46 @@ def test_writing_that_fails_leaves_the_old_file(run, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="the disk is full"):
         run(limit=4)
     assert (tmp_path / "r.jsonl").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["r.jsonl"]
+
+
+def test_a_full_disk_is_one_sentence_and_the_tasks_before_stay(run, runs, tmp_path, monkeypatch):
+    run(tasks=["grammar"])
+    before = (tmp_path / "r.jsonl").read_bytes()
+
+    def full(*args):  # what is written so far is on the disk, then it has no more room
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"the disk is full: .*r.jsonl was not written; free some space$"):
+            run()
+    assert (tmp_path / "r.jsonl").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".r.jsonl.lock", "r.jsonl"]
+    assert run()["task"].tolist() == TASKS and runs == [*TASKS, "physical"]
+
+
+def test_whatever_a_library_says_of_a_full_disk_is_one_sentence(tmp_path):
+    """NumPy tells only how many bytes it could not write; an error that is none of these stays itself."""
+    file = tmp_path / "a.bin"
+    file.write_text("before")
+    for error in (
+        OSError("12720 requested and 672 written"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ):
+        with (
+            pytest.raises(OSError, match=r"the disk is full: .*a.bin was not written"),
+            file_written_beside(file) as new,
+        ):
+            new.write_text("half")
+            raise error
+    with pytest.raises(OSError, match="^3 requested and 2 written by hand$"), file_written_beside(file):
+        raise OSError("3 requested and 2 written by hand")
+    assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
 
 
 def test_two_writers_lose_nothing(tmp_path):
@@ -220,11 +258,12 @@ def test_the_batch_size_changes_no_answer(tokenizer):
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
 
 
-def test_bars_are_shown_or_not(tokenizer, capsys):
+def test_bars_are_shown_or_not(tokenizer, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no repository: the harness would let git complain
     evaluate(build_tiny(), tokenizer, "grammar", limit=2, progress=False)
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
     evaluate(build_tiny(), tokenizer, "grammar", limit=2)
-    shown = capsys.readouterr().err
+    shown = capfd.readouterr().err
     assert "benchmarks" in shown and "loglikelihood" in shown
 
 
@@ -245,6 +284,38 @@ def test_the_seed_reaches_the_harness_and_leaves_the_random_state(tokenizer, mon
     evaluate(model, tokenizer, "grammar", limit=2, seed=11, progress=False)
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
     assert list(given[0].values()) == [11] * 4
+
+
+@pytest.mark.real
+def test_the_real_model_goes_on_after_an_interruption(real, runs, tmp_path, monkeypatch):
+    options = {"limit": 5, "progress": False}
+    expected = evaluate(*real, **options)
+    with monkeypatch.context() as patch:
+        counted = evaluation.run_task
+
+        def stopped(model, tokenizer, name, *args, **settings):
+            if name == "last_word":  # in the middle of it: a few prompts are read already
+                patch.setattr(model, "forward", interrupt_after(3, model.forward))
+            return counted(model, tokenizer, name, *args, **settings)
+
+        patch.setattr(evaluation, "run_task", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*real, results=tmp_path / "r.jsonl", batch_size=1, **options)
+    del runs[:]
+    again = evaluate(*real, results=tmp_path / "r.jsonl", **options)
+    assert runs == ["last_word", "physical", "science"]
+    pd.testing.assert_frame_equal(again, expected, check_exact=True)
+
+
+def interrupt_after(calls, forward):
+    def interrupted(*args, **options):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
+            raise KeyboardInterrupt
+        return forward(*args, **options)
+
+    return interrupted
 
 
 @pytest.mark.parametrize("task", ["piqa", "chid", "cmmlu"])

@@ -223,12 +223,10 @@ def _try_to_write(folder: Path) -> None:
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
     """Yield the name of a file beside `file` that takes its place if the block ends well: never half a file."""
-    beside = file.with_name(f".{file.name}-{os.getpid()}")
-    try:
+    from shortgpt.beside import file_written_beside
+
+    with file_written_beside(file) as beside:
         yield beside
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _require_device(name: str) -> None:
