@@ -53,7 +53,7 @@ def choice_and_generation(
         A row an item: ``task, item, question, answer`` (the right one), ``choice, choice_right, written`` (the first line as
         it stands), ``read`` (which choice it is taken for; empty: none), ``written_right``. See `choice_summary`.
         A written answer is taken for a choice if it is the choice (case, punctuation and articles don't count), starts with
-        its letter, or holds it and no other as whole words.
+        its letter (or "The answer is" and its letter), or holds it and no other as whole words.
 
     Raises:
         TypeError, ValueError: a wrong argument, weights on the meta device, NaN in the logits.
@@ -133,7 +133,8 @@ def read_answer(written: str, choices: Sequence[str], *, letters: bool = True) -
     answer = _plain(written)
     if answer in plain:
         return plain.index(answer)
-    letter = re.match(r"\(?([A-Z])(?:[.:)]|$)", written.strip())  # "A spoon" is no letter, "A." and "(A)" are
+    # "A spoon" is no letter; "A.", "(A)" and "The answer is A" are
+    letter = re.match(r"(?:(?i:the (?:correct )?answer is):? )?\(?([A-Z])(?:[.:)]|$)", written.strip())
     if letters and letter and ord(letter[1]) - ord("A") < len(plain):
         return ord(letter[1]) - ord("A")
     found = [i for i, choice in enumerate(plain) if choice and f" {choice} " in f" {answer} "]

@@ -146,7 +146,7 @@ def plot_size_quality(
             marker=MARKERS[i % 8],
             linestyle=("-", "--", "-.", ":")[i % 4],
             color=PALETTE[i % 10],
-            label=f"{label} {group}",
+            label=f"{label} bits" if group == "bits" else label,
         )
         for _, row in rows.iterrows():
             ax.annotate(

@@ -99,6 +99,16 @@ def plot_frontier(
     """
     best = frontier(table, x, y, higher_is_better=higher_is_better)
     ax = ax or _new_axes(7.6, 4.8)
+    draw_frontier(ax, table, best, x=x, y=y, error=error, group=group, note=note)
+    where = [f"{row[group]} −{row[note]:.0f} ({row[x]:,.0f}: {_number(row[y])})" for _, row in best.iterrows()]
+    _say(f"The frontier has {len(best)} of {len(table)} models ({x}: {y}): {', '.join(where).replace(' −0', '')}.")
+    return ax
+
+
+def draw_frontier(
+    ax: Axes, table: pd.DataFrame, best: pd.DataFrame, *, x: str, y: str, error: str | None, group: str, note: str
+) -> None:
+    """Draw what `plot_frontier` draws, without its sentence; `best` are the rows of the frontier."""
     for i, (label, rows) in enumerate(table.dropna(subset=[x, y]).groupby(group, sort=False)):
         style = {"color": PALETTE[i % 10], "marker": MARKERS[i % 8], "linestyle": "none", "markeredgecolor": "black"}
         ax.errorbar(
@@ -106,7 +116,8 @@ def plot_frontier(
         )
         for place, number in zip(rows[[x, y]].to_numpy(), rows[note], strict=True):
             words = f"−{number:.0f}" if number else "0"
-            ax.annotate(words, place, xytext=(6, 4), textcoords="offset points", fontsize=9)
+            beside = {"xytext": (7, 2), "ha": "left"} if i % 2 == 0 else {"xytext": (-7, -8), "ha": "right"}
+            ax.annotate(words, place, textcoords="offset points", fontsize=9, **beside)
     ax.step(best[x], best[y], where="post", color="black", linewidth=1.2, linestyle="--", label="frontier", zorder=0)
     titles = {"memory_mb": "weights in memory (MB)", "perplexity": "perplexity (log scale)"}
     ax.set(xlabel=titles.get(x, x), ylabel=titles.get(y, y))
@@ -114,9 +125,6 @@ def plot_frontier(
         ax.set_yscale("log")
         plain_log_ticks(ax)
     ax.legend()
-    where = [f"{row[group]} −{row[note]:.0f} ({row[x]:,.0f}: {_number(row[y])})" for _, row in best.iterrows()]
-    _say(f"The frontier has {len(best)} of {len(table)} models ({x}: {y}): {', '.join(where).replace(' −0', '')}.")
-    return ax
 
 
 def _printed(model: str, method: str, y: str) -> pd.Series:

@@ -22,6 +22,7 @@ SOUP = "Question: What do you use to eat soup?\nA. a fork\nB. a toothpick\nC. a 
         ("a spoon", 2), ("A spoon.", 2), ("The Spoon!", 2), ("C", 2), ("C. a spoon", 2), ("(C) because", 2), ("D: knife", 3),
         ("You use a spoon to eat it.", 2), ("a fork or a spoon", None), ("a teaspoon", None), ("a ladle", None), ("", None),
         ("A fork and a fork", 0), ("E. a whisk", None), ("A", 0), ("I use hands", None), ("Be kind", None),
+        ("The answer is C.", 2), ("the correct answer is: (D)", 3), ("The answer is A spade", None),
     ],
 )  # fmt: skip
 def test_written_answers_are_read_as_a_person_would(written, read):

@@ -7,14 +7,17 @@ import json
 import re
 from collections import Counter, defaultdict
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from shortgpt import built_in_text
+from shortgpt import added_losses, built_in_text, choice_summary, frontier, read_grid
+from shortgpt.benchmarks import BENCHMARKS
 from shortgpt.calibration import data_folder
 from shortgpt.criteria import CRITERIA
 from shortgpt.evaluation import OFFLINE_TASKS
+from shortgpt.likelihood import mean_and_error
 
 DATA = data_folder()
 CHOICE_TASKS = ("grammar", "physical", "science", "chinese")
@@ -270,3 +273,116 @@ def test_what_lesson_07_says_of_depth_and_width():
     behind["factor"] = behind["times_dense"] / behind["times_dense_layers"]
     growth = behind.pivot(index="removed", columns="layers", values="factor")
     assert (growth[3] > 1).all() and (growth[6] > growth[3]).all() and (growth[[6, 9]].stack().dropna() > 3).all()
+
+
+def test_what_lesson_10_says_of_loops_and_divergence():
+    relay = pd.read_csv(DATA / "relay.csv")
+    loops = relay.pivot(index="prompt", columns=["first", "second"], values="repeated")
+    assert loops.shape == (32, 4) and loops.notna().all().all()
+    base = loops["dense", "dense"]
+    writer, text = loops["dense", "pruned"] - base, loops["pruned", "dense"] - base
+    assert writer.mean() < 2 * writer.sem(), "who writes the second half hardly matters"
+    assert text.mean() > 3 * text.sem() and text.mean() > 3 * writer.mean(), "what stands there does"
+    assert (loops["pruned", "pruned"] - loops["pruned", "dense"]).mean() < 0.3 * text.mean(), "nor after a loop"
+    along = pd.read_csv(DATA / "along.csv")
+    along["half"] = (along["position"] > 24).map({True: "second", False: "first"})
+    halves = along.groupby(["written_by", "prompt", "half"])["divergence"].mean().unstack().dropna()
+    change = halves["second"] - halves["first"]
+    changes = change.groupby("written_by").agg(["mean", "sem"])
+    assert (changes["mean"] < -3 * changes["sem"]).all(), "it shrinks on both texts"
+    assert changes.loc["pruned", "mean"] < changes.loc["dense", "mean"]
+    assert (along[along["position"] == 1].groupby("written_by")["divergence"].mean() > 0.5).all(), "there at once"
+
+
+def test_what_lesson_04_says_of_the_grid():
+    grid = read_grid(DATA / "grid.csv")
+    first = grid[grid["order"] != "quantize first"]
+    assert {*first["method"]} == {"none", "int8", "nf4", "rtn4", "gptq"} and len(first) == 20
+    best = frontier(first)
+    shortened = best[best["removed"] > 0]
+    assert len(shortened) >= 4 and (shortened["bits"] == 4).all(), "layers go only when the bits are used up"
+    assert "rtn4" not in set(best["method"]), "a byte for each value"
+    dense = first[first["removed"] == 0].set_index("method")["perplexity"]
+    three = first.set_index(["removed", "method"])["perplexity"][3, "none"]
+    assert dense["none"] <= dense["int8"] < dense["gptq"] < dense["nf4"] < dense["rtn4"] < three
+    at = first.set_index(["removed", "method"])[["perplexity", "memory_mb"]]
+    prices = [
+        np.log(at["perplexity"][b] / at["perplexity"][a]) / (at["memory_mb"][a] - at["memory_mb"][b])
+        for a, b in [((0, "int8"), (0, "gptq")), ((0, "gptq"), (3, "gptq"))]
+    ]
+    assert prices[1] > 20 * prices[0]
+    added = added_losses(first)
+    assert (added["interaction"] > 0).all()
+    assert (added["interaction"] < 0.13 * added["added_by_both"]).all(), "small beside the two losses"
+    largest = added.groupby("method")["interaction"].idxmax()
+    assert (added.loc[largest.drop("int8"), "removed"] == 9).all()
+    keys = ["removed", "method"]
+    second, first = grid[grid["order"] == "quantize first"].set_index(keys), first.set_index(keys)
+    for (removed, method), row in second.iterrows():
+        difference = np.subtract(row["losses"], first["losses"][removed, method])
+        mean, error = mean_and_error(difference, np.array(row["tokens"]))
+        if method != "gptq":
+            assert (difference == 0).all(), "rounding without text: the same weights in both orders"
+        else:
+            assert abs(mean) < 2 * error if removed < 9 else mean < -3 * error
+
+
+def test_what_lesson_05_says_of_choosing_and_writing():
+    answered = pd.read_csv(DATA / "choice_generation.csv", keep_default_na=False)
+    ways = {key: choice_summary(table).iloc[0] for key, table in answered.groupby(["task", "removed"])}
+    assert len(ways) == 6 and all(row["items"] == 120 for row in ways.values())
+    for task in ("physical", "science"):
+        dense, three, six = (ways[task, n] for n in (0, 3, 6))
+        for row in (three, six):
+            assert abs(row["choice"] - dense["choice"]) < 2 * np.hypot(row["choice_error"], dense["choice_error"]), (
+                "level"
+            )
+        assert dense["unread"] < three["unread"] < six["unread"] and dense["unread"] < 30 and six["unread"] > 60
+        assert dense["written"] > three["written"] > six["written"]
+        assert six["difference"] > 4 * six["difference_error"]
+    assert ways["physical", 3]["written"] < 0.3 * ways["physical", 0]["written"], "collapses with three layers"
+    recited = answered.query("removed == 6 and task == 'physical'")["written"].str.contains(
+        "helpful AI|You are a helpful|SmolLM"
+    )
+    assert recited.mean() > 0.5
+
+
+def test_what_lesson_05_says_of_all_items():
+    lines = pd.read_json(DATA / "evaluated.jsonl", lines=True)
+    lines["removed"] = lines.groupby("fingerprint", sort=False).ngroup() * 3
+    first = lines.drop_duplicates(["removed", "task"]).set_index(["removed", "task"])
+    assert len(first) == 15 and not first["subset"].any() and first["items"].between(160, 480).all()
+    value, error, above = first["value"], first["standard_error"], first["value"] - first["chance"]
+
+    assert round(value[0, "physical"]) == 85
+
+    def fall(task, n):
+        return (value[0, task] - value[n, task]) / np.hypot(error[0, task], error[n, task])
+
+    assert all(fall(task, 3) > 3 for task in ("grammar", "science"))
+    assert all(fall(task, 3) < 2 for task in ("physical", "last_word", "chinese"))
+    assert 0.4 < value[6, "last_word"] / value[0, "last_word"] < 0.6
+    kept = {n: above[n] / above[0] for n in (3, 6)}
+    choice = {n: sum(above[n, t] for t in ("grammar", "physical", "science")) for n in (0, 3, 6)}
+    assert 0.7 < choice[3] / choice[0] < 0.8 and 0.55 < choice[6] / choice[0] < 0.65
+    assert kept[6]["grammar"] < kept[6]["last_word"] < kept[6]["physical"] and 0.7 < kept[6]["physical"] < 0.8
+    assert kept[6]["chinese"] < 0.5 * kept[6]["physical"] and above[6, "chinese"] < 2 * error[6, "chinese"]
+    paper = pd.read_csv(DATA / "paper" / "table2_benchmarks.csv").query("model == 'Llama-2-7B' and benchmark != 'XSum'")
+    scores = paper.assign(benchmark=paper["benchmark"].str.lower()).pivot(
+        index="benchmark", columns="method", values="score"
+    )
+    chance = pd.Series({name: each.chance for name, each in BENCHMARKS.items()})[scores.index]
+    clear = scores["Dense"] - chance > 5
+    assert set(clear.index[~clear]) == {"wsc", "cmnli"}, "nothing to keep"
+    typical = ((scores["ShortGPT"] - chance) / (scores["Dense"] - chance))[clear].median()
+    assert 0.6 < typical < 0.72 and typical - 0.2 < kept[6].median() < typical
+
+
+def test_what_lesson_04_says_of_speed():
+    table = pd.read_csv(DATA / "speeds.csv")
+    speed = table.pivot(index=["method", "removed"], columns=["phase", "batch_size"], values="tokens_per_second")
+    assert len(speed) == 8 and (table["repeats"] >= 5).all() and table["processor"].nunique() == 1
+    decode = speed["decode", 1]
+    assert (decode.drop("none")[:, 0] < decode["none", 0]).all(), "no quantized model writes faster"
+    gain = decode[:, 6] / decode[:, 0]
+    assert gain.between(1.1, 1.3).all(), "six of thirty layers: a fifth, whatever the method"

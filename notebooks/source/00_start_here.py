@@ -304,6 +304,7 @@ print(f"Its perplexity is {left['perplexity']:.0f} % of the dense model's.")
 # | [05 · Evaluation](05_evaluation.ipynb) | perplexity, multiple choice, generation; English and Chinese |
 # | [06 · Choosing layers](06_choosing_layers.ipynb) | eleven ways to choose, and repair without training |
 # | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels, at equal parameters |
+# | [10 · Generation](10_generation.ipynb) | why writing breaks while choosing survives, and two ways around it |
 #
 # Planned after these: 08 Mamba and RWKV, 09 healing a pruned model,
 # 10 why generation breaks first, 11 why deep layers repeat, 12 the paper at its own scale.

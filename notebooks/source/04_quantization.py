@@ -26,7 +26,7 @@
 # - compute whether the losses of pruning and quantization add up;
 # - save a pruned, quantized model and check that what reloads is what you saved.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 6 minutes on 2 CPU cores · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
@@ -60,11 +60,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
+from transformers import PreTrainedModel
+
 from shortgpt import (
-    built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load, perplexity_table,
-    quantize, remove_layers, save, score_layers, size, speed,
+    added_losses, built_in_text, calibration_batches, continue_text, decoder_layers, load, perplexity, quantize,
+    read_grid, removal_order, remove_layers, save, score_layers, size, size_quality_grid, speed_table,
 )  # fmt: skip
+from shortgpt.likelihood import mean_and_error
 from shortgpt.plots import PALETTE, plot_size_quality
+from shortgpt.plots_evaluation import plot_frontier
+from shortgpt.pruning import share_weights
 
 MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -270,7 +275,39 @@ print(
 )
 
 # %% [markdown]
-# So the rule for this model is: **never report a result on blocks of 32 with minimum and maximum**, it would be nearly free by construction. The two methods that `quantize` offers use other grids (a scale per row for 8 bits, NF4 in blocks of 64 for 4 bits), and there this model's weights behave like fresh ones. One caveat stays: our "float32" model is itself a rounded one. When you are online, set `MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"` to start from the original precision.
+# Does it matter for the whole model? We round *all* matrices of the decoder layers in a view of the model (`share_weights`: the original keeps its weights) and read four documents, one of each of four genres.
+
+# %%
+genres = ["encyclopedic", "news", "science", "story"]
+texts = built_in_text("perplexity").query("genre in @genres").groupby("genre").head(1)["text"].tolist()
+
+
+def with_rounded_weights(rounded) -> PreTrainedModel:
+    """A view of the model with every matrix of its decoder layers replaced by what `rounded` makes of it."""
+    view = share_weights(model)
+    for linear in decoder_layers(view).modules():
+        if isinstance(linear, torch.nn.Linear):
+            linear.weight = torch.nn.Parameter(rounded(linear.weight.detach()), requires_grad=False)
+    return view
+
+
+# %% [markdown]
+# Three grids of 4 bits. *Predict:* which of them looks like a miracle?
+
+# %%
+grids = {
+    "as loaded": None,
+    "min-max, blocks of 32 (Q4_1 again)": round_min_max,
+    "min-max, groups of 64": lambda w: round_min_max(w, block=64),
+    "absmax, groups of 64": methods["4 bits, groups of 64"],
+}
+again = {name: perplexity(with_rounded_weights(f) if f else model, tokenizer, texts) for name, f in grids.items()}
+display(pd.Series(again, name="perplexity").round(2).to_frame())
+own, other = again["min-max, blocks of 32 (Q4_1 again)"] / again["as loaded"], again["min-max, groups of 64"] / again["as loaded"]
+print(f"Rounding again on the download's own grid multiplies perplexity by {own:.3f}, the same rule on groups of 64 by {other:.3f}.")
+
+# %% [markdown]
+# So the rule for this model is: **never report a result on blocks of 32 with minimum and maximum**, it would be nearly free by construction. The methods of `quantize` use other grids (a scale per row for 8 bits; NF4 in blocks of 64, or groups of 64, for 4 bits), and there this model's weights behave like fresh ones. One caveat stays: our "float32" model is itself a rounded one. When you are online, set `MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"` to start from the original precision.
 
 # %% [markdown]
 # ## 5. The whole model: what is the size?
@@ -306,147 +343,149 @@ print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real
 # %% [markdown]
 # ## 6. The grid: pruning times bits
 #
-# Now both savings together. First the pruning plan: score the layers by Block Influence and order them, as in lesson 03.
+# Now both savings together. First the order in which layers go: lowest Block Influence first, as in lesson 03. Then `size_quality_grid` makes nine models, three depths times three precisions, and measures each: its size, and its perplexity on the same four documents. No weights are copied for the pruned ones, and each quantized one is thrown away after its turn.
+#
+# *Predict:* which costs more, removing six layers, or going from 32 bits to 4?
 
 # %%
-scores = score_layers(model, calibration_batches(tokenizer, samples=8), progress=False)
-plans = {n: choose_layers(scores, n=n) for n in (0, 3, 6)}
-genres = ["encyclopedic", "news", "science", "story"]
-texts = built_in_text("perplexity").query("genre in @genres").groupby("genre").head(1)
-for n, plan in plans.items():
-    print(f"remove {n}: layers {sorted(plan.removed)}")
+del versions  # the grid makes its own, one at a time
+order = removal_order(score_layers(model, calibration_batches(tokenizer), progress=False))
+grid = size_quality_grid(model, tokenizer, order, [0, 3, 6], ["none", "int8", "nf4"], texts=texts, progress=False)
+print("layers, in the order in which they go:", order[:9])
+display(grid.pivot(index="removed", columns="method", values="perplexity")[["none", "int8", "nf4"]].round(2))
+display(grid.pivot(index="removed", columns="method", values="memory_mb")[["none", "int8", "nf4"]].round(1))
 
 # %% [markdown]
-# Nine models: three depths times three precisions. For each we keep the size, the perplexity on four documents (one of each of four genres), and a sentence that it writes. *Predict:* which costs more, removing six layers, or going from 32 bits to 4?
+# The same nine models as points in a plane: left is small, down is good.
 
 # %%
-PROMPT = "The lighthouse keeper climbed the stairs every evening to"
-
-
-def measure(candidate, removed: int, bits: int) -> pd.DataFrame:
-    """One row a document: its mean loss (the log of its perplexity), and the model's size and writing."""
-    megabytes = size(candidate)["memory_bytes"] / 1e6
-    table = perplexity_table(candidate, tokenizer, texts, by="genre")
-    table["loss"] = np.log(table["perplexity"])
-    text = continue_text(candidate, tokenizer, PROMPT, new_tokens=16)
-    return table[["genre", "loss", "tokens"]].assign(removed=removed, bits=bits, memory_mb=megabytes, text=text)
-
-
-# %% [markdown]
-# Size is taken before the model runs. Then the double loop; no weights are copied for the pruned models, and each quantized one is thrown away after its turn.
-
-# %%
-parts = []
-for n, plan in plans.items():
-    pruned = remove_layers(model, plan)
-    for bits in (32, 8, 4):
-        parts.append(measure(pruned if bits == 32 else quantize(pruned, bits), n, bits))
-documents = pd.concat(parts, ignore_index=True)
-
-# %% [markdown]
-# Perplexity is `exp` of the mean loss a token, so we average losses (weighted by tokens) before we take the exponential.
-
-
-# %%
-def to_perplexity(documents: pd.DataFrame) -> float:
-    return float(np.exp(np.average(documents["loss"], weights=documents["tokens"])))
-
-
-keys = ["removed", "bits"]
-grid = documents.groupby(keys, sort=False)[["memory_mb", "text"]].first()
-grid["perplexity"] = [to_perplexity(rows) for _, rows in documents.groupby(keys, sort=False)]
-grid = grid.reset_index()
-display(grid.pivot(index="removed", columns="bits", values="perplexity")[[32, 8, 4]].round(2))
-display(grid.pivot(index="removed", columns="bits", values="memory_mb")[[32, 8, 4]].round(1))
-
-# %% [markdown]
-# The same nine models as points in a plane: left is small, down is good. A model is worth having if no other is both smaller and better.
-
-# %%
-plot_size_quality(grid)
+plot_size_quality(grid, group="method")
 plt.show()
 
 # %% [markdown]
-# Follow the steps. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Removing layers from a float32 model is, seen from size alone, a bad bargain next to 8 bits: so quantize first in your *thinking*, and prune when you want what quantization does not give, fewer computations a token.
+# Follow the steps. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly.
 #
-# A small explorer over the nine models; `row_of(removed, bits)` gives the same without a widget, so you can also edit the numbers in the cell after it and run that.
+# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, two tasks, and every model saved and reloaded on the way (`data/measure_grid.py`; it takes two hours). The new methods:
+#
+# - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above. A baseline for all cleverer ways.
+# - **gptq** reads calibration text while it rounds. It goes through a matrix column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix stay what they were. It is what the paper uses.
+
+# %%
+measured = read_grid(shortgpt.calibration.data_folder() / "grid.csv")
+pruned_first = measured[measured["order"] != "quantize first"]
+for column in ("perplexity", "grammar", "last_word"):
+    print(column)
+    display(pruned_first.pivot(index="removed", columns="method", values=column)[["none", "int8", "nf4", "rtn4", "gptq"]].round(1))
+
+# %% [markdown]
+# ## 7. When is a layer worth more than its bits?
+#
+# A model is worth having if no other is both smaller and better. Such models form the **frontier**; all others are beaten. *Predict:* is a float32 model without layers ever on it?
+
+# %%
+plot_frontier(pruned_first)
+plt.show()
+
+# %%
+price = pruned_first.set_index(["removed", "method"])
+loss, mb = np.log(price["perplexity"]), price["memory_mb"]
+steps = {
+    "32 to 8 bits": ((0, "none"), (0, "int8")),
+    "8 to 4 bits (GPTQ)": ((0, "int8"), (0, "gptq")),
+    "3 layers of the 32-bit model": ((0, "none"), (3, "none")),
+    "3 layers of the 8-bit model": ((0, "int8"), (3, "int8")),
+    "3 layers of the 4-bit model (GPTQ)": ((0, "gptq"), (3, "gptq")),
+}
+rows = {name: {"saves MB": mb[a] - mb[b], "costs nats": loss[b] - loss[a]} for name, (a, b) in steps.items()}
+prices = pd.DataFrame(rows).T
+prices["nats for 100 MB"] = 100 * prices["costs nats"] / prices["saves MB"]
+prices.round(3)
+
+# %% [markdown]
+# Read the frontier from the right. The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and saves less, and is still cheap for what it saves. Only then, when there are no more bits to take, do models with fewer layers appear: **no 8-bit and no 32-bit model without layers is on the frontier**, because a dense one with fewer bits is both smaller and better. And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by the last bits.
+#
+# So when is a layer worth more than its bits? For *memory*: when the bits are used up. (With the caveat that here embeddings are two thirds of a 4-bit model, and layers can't touch them; in a large model three layers in 30 are nearly a tenth.) For *time* the answer is another one, see section 12.
+#
+# Two details. `rtn4` lies right of `int8`, though it has 4 bits: torchao 0.18 keeps each 4-bit value in a byte, so on a CPU it shows the quality of such rounding and not the size. And the quality depends on whom you ask: to the grammar task all dense models are alike, and the last word tells them apart.
+#
+# A small explorer over all models of the table; `row_of(removed, method)` gives the same without a widget, so you can also edit the numbers in the cell after it and run that.
 
 
 # %%
-def row_of(removed: int, bits: int) -> None:
-    row = grid[(grid["removed"] == removed) & (grid["bits"] == bits)].iloc[0]
-    print(f"{removed} layers removed, {bits} bits: {row['memory_mb']:.0f} MB, perplexity {row['perplexity']:.1f}")
-    print(f"  {PROMPT} … {' '.join(row['text'].split())}")
+def row_of(removed: int, method: str) -> None:
+    row = price.loc[(removed, method)]
+    print(f"{removed} layers removed, {method}: {row['memory_mb']:.0f} MB in memory, {row['disk_bytes'] / 1e6:.0f} MB on disk; "
+          f"perplexity {row['perplexity']:.1f}, grammar {row['grammar']:.0f} %, last word {row['last_word']:.0f} %")  # fmt: skip
 
 
 choices = {
-    "removed": widgets.Dropdown(options=[0, 3, 6], value=3, description="removed"),
-    "bits": widgets.Dropdown(options=[32, 8, 4], value=8, description="bits"),
+    "removed": widgets.Dropdown(options=[0, 3, 6, 9], value=3, description="removed"),
+    "method": widgets.Dropdown(options=["none", "int8", "nf4", "rtn4", "gptq"], value="int8", description="method"),
 }
 display(*choices.values(), widgets.interactive_output(row_of, choices))
 
 # %% [markdown]
-# Without a widget, three layers removed, in all three precisions:
+# Without a widget, three layers removed, by all methods:
 
 # %%
-for bits in (32, 8, 4):
-    row_of(removed=3, bits=bits)
+for method in ("none", "int8", "nf4", "rtn4", "gptq"):
+    row_of(removed=3, method=method)
 
 # %% [markdown]
-# ## 7. Do the losses add up?
+# ## 8. Do the losses add up?
 #
-# Perplexity is an exponential, so the fair question is about its logarithm, the loss (its unit, from the natural logarithm, is the *nat*). Write $\ell(p, b)$ for the mean loss with pruning $p$ and bits $b$. If the two damages have nothing to do with each other, then doing both costs the sum of the single costs, and the *interaction* is zero:
+# Perplexity is an exponential, so the fair question is about its logarithm, the loss (its unit, from the natural logarithm, is the *nat*). Write $\ell(p, q)$ for the mean loss with pruning $p$ and quantization $q$. If the two damages have nothing to do with each other (the paper calls it *orthogonal*), then doing both costs the sum of the single costs, and the *interaction* is zero:
 #
-# $$ \underbrace{\ell(p, b) - \ell(0, 32)}_{\text{both}} \;-\; \underbrace{[\ell(p, 32) - \ell(0, 32)]}_{\text{pruning alone}} \;-\; \underbrace{[\ell(0, b) - \ell(0, 32)]}_{\text{quantization alone}} $$
+# $$ \underbrace{\ell(p, q) - \ell(0, 0)}_{\text{both}} \;-\; \underbrace{[\ell(p, 0) - \ell(0, 0)]}_{\text{pruning alone}} \;-\; \underbrace{[\ell(0, q) - \ell(0, 0)]}_{\text{quantization alone}} $$
 #
-# All models read the same documents, so we compute it per document and look at how much the documents differ: a paired comparison. *Predict its sign:* does a pruned model, which has fewer layers to repair an error, suffer more from rounding, or less?
+# By hand, from the table above, for three layers and NF4:
 
 # %%
-loss = documents.set_index(["removed", "bits", "genre"])["loss"].sort_index()
-rows = []
-for n in (3, 6):
-    for bits in (8, 4):
-        prune, rounding = loss[n, 32] - loss[0, 32], loss[0, bits] - loss[0, 32]
-        interaction = loss[n, bits] - loss[0, 32] - prune - rounding
-        rows.append({"removed": n, "bits": bits, "pruning": prune.mean(), "quantization": rounding.mean(),
-                     "interaction": interaction.mean(), "s.e.": interaction.sem()})  # fmt: skip
-costs = pd.DataFrame(rows)
-costs.round(4)
+both, pruning, rounding = (loss[key] - loss[0, "none"] for key in ((3, "nf4"), (3, "none"), (0, "nf4")))
+print(f"{both:.3f} - {pruning:.3f} - {rounding:.3f} = {both - pruning - rounding:+.3f} nats")
 
 # %% [markdown]
-# The same table as bars. Where the third bar of a group is short beside the other two, "add the losses" is a good forecast.
+# All models read the same eighteen documents, so `added_losses` computes this for each document, and says how far the documents differ: a paired comparison. *Predict the sign:* does a pruned model, which has fewer layers to repair an error, suffer more from rounding, or less?
 
 # %%
-costs.index = [f"−{r.removed} layers, {r.bits} bits" for r in costs.itertuples()]
-bars(costs[["pruning", "quantization", "interaction"]].round(3) + 0.0, "added loss (nats a token)", "%.3f", figsize=(8, 3.6))
+added = added_losses(pruned_first)
+added[["removed", "method", "added_by_pruning", "added_by_quantization", "added_by_both", "interaction", "interaction_error"]].round(3)
+
+# %% [markdown]
+# The same table as bars, without 8 bits, which add nothing that could be seen. Where the third bar of a group is short beside the other two, "add the losses" is a good forecast.
+
+# %%
+four = added[added["method"] != "int8"].sort_values(["removed", "method"])
+four.index = [f"{row.method}, −{row.removed}" for row in four.itertuples()]
+named = {"added_by_pruning": "pruning alone", "added_by_quantization": "quantization alone", "interaction": "interaction"}
+ax = bars(four[list(named)].rename(columns=named), "added loss (nats a token)", "%.2f", figsize=(8, 6.5))
 plt.show()
-worst = costs.loc[costs["interaction"].abs().idxmax()]
-print(f"The largest interaction is {worst['interaction']:+.3f} ± {worst['s.e.']:.3f} nats, at {worst['removed']:.0f} layers and {worst['bits']:.0f} bits, "
-      f"next to {worst['pruning']:.2f} for pruning and {worst['quantization']:.2f} for quantization.")  # fmt: skip
-sure = (costs["interaction"] > 2 * costs["s.e."]).sum()
-print(f"{(costs['interaction'] > 0).sum()} of {len(costs)} interactions are positive, {sure} by more than two standard errors.")
+sure = added[added["interaction"].abs() > 2 * added["interaction_error"]]
+print(f"{(added['interaction'] > 0).sum()} of {len(added)} interactions are positive; {len(sure)} are more than two standard errors from zero, {(sure['interaction'] > 0).sum()} of these positive.")
+worst = added.loc[added["interaction"].abs().idxmax()]
+print(f"The largest is {worst['interaction']:+.3f} ± {worst['interaction_error']:.3f} nats ({worst['method']}, {worst['removed']} layers), next to {worst['added_by_pruning']:.2f} for pruning and {worst['added_by_quantization']:.2f} for quantization.")
 
 # %% [markdown]
-# The first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. The interaction is small beside them. Where it stands clear of its standard error it is positive, so a pruned model seems a little more sensitive to rounding. "Seems", because the errors themselves come from four documents.
-
-# %% [markdown]
-# ## 8. Which first?
+# The first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. The paper's *orthogonal* is a good forecast, and not a law: all interactions are positive, and they are largest at nine layers. A pruned model is a little more sensitive to rounding, as if it had less left to repair it with. Who adds the two losses expects a little too little.
 #
-# We pruned, then quantized. One can also quantize the dense model once and remove layers from the result. *Predict:* can the order matter, when each matrix is rounded by itself, without looking at any text?
+# ## 9. Which first?
+#
+# We pruned, then quantized. One can also quantize the dense model once and remove layers from the result. *Predict:* for which of the methods can the order matter at all?
 
 # %%
 rows = []
-for bits in (8, 4):
-    first = grid[(grid["removed"] == 3) & (grid["bits"] == bits)]["perplexity"].item()
-    other = to_perplexity(measure(remove_layers(versions[f"{bits} bits"], plans[3]), 3, bits))
-    rows.append({"bits": bits, "removed": 3, "prune, then quantize": first, "quantize, then prune": other})
-orders = pd.DataFrame(rows)
-display(orders.round(4))
-gap = (orders.iloc[:, 2] - orders.iloc[:, 3]).abs().max()
-print(f"The two orders differ by at most {gap:.4f} in perplexity.")
+for second in measured[measured["order"] == "quantize first"].itertuples():
+    first = price.loc[(second.removed, second.method)]
+    change, error = mean_and_error(np.subtract(second.losses, first["losses"]), np.array(second.tokens))  # paired
+    rows.append({"method": second.method, "removed": second.removed, "prune first": first["perplexity"],
+                 "quantize first": second.perplexity, "change in nats": change, "s.e.": error})  # fmt: skip
+orders = pd.DataFrame(rows).sort_values(["method", "removed"], ignore_index=True)
+orders.round(4)
 
 # %% [markdown]
-# Here the order does not matter, and it cannot: both methods look at one matrix at a time, and a layer that stays has the same matrix either way. The paper found a difference. It used *GPTQ*, which looks at calibration text while it rounds and lets later columns make up for earlier errors, so what it does can depend on the layers around. Here are the paper's own numbers (table 5): Llama-2-7B, another model, another method, 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with four answers, one in English, one in Chinese.
+# Where each matrix is rounded by itself, the order cannot matter: a layer that stays has the same matrix either way. *GPTQ* is another case, since what it does depends on the states that reach a matrix. If the dense model is quantized first, those states come from all layers; afterwards some of them are gone. One would bet on pruning first, so that it makes up for errors in the model that will be used. With three and six layers the table shows no difference. With nine, quantizing *first* is clearly better in perplexity; in the two accuracies (not shown) it is a little worse, within their errors. It is one run with one calibration text, and we have no explanation.
+#
+# Here are the paper's own numbers for it (table 5): Llama-2-7B, another model, 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with four answers, one in English, one in Chinese.
 
 # %%
 paper = shortgpt.calibration.data_folder() / "paper"
@@ -462,19 +501,18 @@ print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on M
 
 # %% [markdown]
 # About a point, once, without a standard error: the paper does not make much of it, and neither should we.
-
-# %% [markdown]
-# ## 9. The paper's table, and what it hides
+#
+# ## 10. The paper's table, and what it hides
 #
 # Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our 4-bit models, each relative to its own unpruned 4-bit model, because perplexities of different models on different texts must not share an axis. *Look for* the shape of the two panels: do they tell the same story?
 
 # %%
 table4 = pd.read_csv(paper / "table4_gptq.csv")
-ours = grid[grid["bits"] == 4].sort_values("removed")
+ours = measured[(measured["method"] == "gptq") & (measured["order"] != "prune first")].sort_values("removed")  # the paper's order
 share = 100 * ours["removed"] / len(decoder_layers(model))
 curves = {
     "Llama-2-7B, GPTQ (the paper)": (table4["removed_percent"], table4["ppl"] / table4["ppl"].iloc[0]),
-    "our model, NF4": (share, ours["perplexity"] / ours["perplexity"].iloc[0]),
+    "our model, GPTQ": (share, ours["perplexity"] / ours["perplexity"].iloc[0]),
 }
 
 # %%
@@ -497,16 +535,17 @@ print(f"Our model's perplexity rises {our_rise.iloc[-1]:.1f} times at {share.ilo
 # The perplexity of the paper's model rises fivefold, and MMLU does not move. Read alone, MMLU says that nine layers of 32 were superfluous. Read alone, perplexity says that the model fell apart. Both are measured on the same models. A multiple-choice test asks only which of four letters is likeliest; a model can lose much of its grip on language and still rank four letters. **A pruned model needs more than one measure**, and lesson 05 is about that. (Our own model would not help to settle it: at its size MMLU is at guessing level even when dense.)
 
 # %% [markdown]
-# ## 10. Save it, reload it, let it write
+# ## 11. Save it, reload it, let it write
 #
 # `save` writes an ordinary checkpoint, then reloads it and compares logits before it lets you have it. That is not pedantry: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model, load it into a second one and let that write.
 
 # %%
 import tempfile
 
-small = quantize(remove_layers(model, plans[3]), bits=8)
+PROMPT = "The lighthouse keeper climbed the stairs every evening to"
+small = quantize(remove_layers(model, order[:3]), bits=8)
 with tempfile.TemporaryDirectory() as folder:
-    path = save(small, f"{folder}/pruned-8bit", tokenizer=tokenizer, plan=plans[3])
+    path = save(small, f"{folder}/pruned-8bit", tokenizer=tokenizer)
     cost = size(small, path)
     reloaded, _ = load(path)
 
@@ -519,33 +558,47 @@ print(
 print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()}")
 
 # %% [markdown]
-# ## 11. Is it faster?
+# ## 12. Is it faster?
 #
 # Smaller is not automatically faster. On a CPU an 8-bit weight is turned back into a float before it is multiplied; whether the smaller memory traffic outweighs that extra work depends on the processor, the kernel and the batch. A removed layer is different: it is work that nobody does any more. `speed` measures reading a prompt (*prefill*) and writing token by token (*decode*). The numbers are those of the machine that built this page; run the cell for yours.
 
 # %% tags=["volatile"]
-candidates = versions | {"32 bits, −6 layers": remove_layers(model, plans[6])}
-rates = {
-    name: speed(m, prompt_tokens=128, new_tokens=12, repeats=3).set_index("phase")["tokens_per_second"]
-    for name, m in candidates.items()
-}
-pd.DataFrame(rates).T.round(0).astype(int).rename_axis(columns="tokens per second")
+del small, reloaded
+candidates = {"32 bits": model, "8 bits": quantize(model, 8), "4 bits": quantize(model, 4), "32 bits, −6 layers": remove_layers(model, order[:6])}
+timed = speed_table(candidates, prompt_tokens=128, new_tokens=12, batch_sizes=[1], repeats=5, memory=False, progress=False)
+timed.pivot(index="model", columns="phase", values=["tokens_per_second", "relative"]).loc[list(candidates)].round(2)
 
 # %% [markdown]
+# The models took turns, so a machine that grows slower for a while slows them alike; `relative` is the median, over rounds, of the speed by that of the first model in the same round.
+#
+# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `data/measure_speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
+
+# %%
+stored = pd.read_csv(shortgpt.calibration.data_folder() / "speeds.csv").query("batch_size == 1 and phase == 'decode'")
+by_time = pruned_first.merge(stored[["method", "removed", "seconds"]], on=["method", "removed"])
+by_time["ms a token"] = 1000 * by_time["seconds"]
+plot_frontier(by_time, x="ms a token")
+plt.show()
+print("Measured on:", stored["processor"].iloc[0])
+
+# %% [markdown]
+# In time the picture is turned around: here no quantized model is worth its place, since all of them write more slowly than the model that they were made from, and removing layers makes each of them faster by the same fifth. So that is when a layer is worth more than its bits: when it is *time* that is short, and the hardware has no arithmetic for few bits.
+#
 # The honest summary of such a table is short: **quantization saves memory for certain, and time perhaps; removing layers saves both, roughly in proportion.** On a GPU, and with kernels made for it, 4 bits can also be much faster, because writing one token at a time is limited by how fast weights can be read.
 #
-# *Try it:* change `bits` in the save cell to 4, and `plans[3]` to `plans[6]`, and compare what it writes.
+# *Try it:* change `bits` in the save cell to 4, and `order[:3]` to `order[:6]`, and compare what it writes.
 
 # %% [markdown]
 # ## What we saw
 #
 # - Rounding to 8 bits with one scale a row hardly changes perplexity, at any depth we tried.
-# - NF4 costs visibly more on a model this small, but less than removing three layers.
-# - Pruning and quantization add up in the logarithm of perplexity, apart from a small interaction.
-# - The order of the two does not matter when matrices are rounded one by one.
+# - 4 bits cost visibly more on a model this small, but less than removing three layers; reading text while rounding (GPTQ) makes it cheaper, and simple rounding in groups dearer.
+# - For memory, bits come first: models without layers are worth their place only when 4 bits are not small enough.
+# - Pruning and quantization nearly add up in the logarithm of perplexity; a small interaction says that pruned models are more sensitive to rounding.
+# - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
 # - Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
 #
-# All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, four short documents, and two quantization methods without calibration.
+# All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, and eighteen short documents.
 
 # %% [markdown]
 # ## Three questions

@@ -527,4 +527,4 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 #
 # <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
 #
-# This is the last lesson so far. The next ones will leave transformers (Mamba and RWKV have layers, but no attention) and look at generation. · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
+# Whatever was cut, the model has to write with what is left. How that breaks, and two ways around it: · **Next:** [10 · Generation](10_generation.ipynb) · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
