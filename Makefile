@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help tutorial lab test notebooks lint benchmarks architectures clean
+.PHONY: help tutorial lab test notebooks book lint benchmarks architectures clean
 
 help:
 	@echo "make tutorial    run the core lessons on the real default model; results land in output/"
 	@echo "make lab         open the lessons in JupyterLab"
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
+	@echo "make book        the lessons and docs as a web site, into book/_build/html/"
 	@echo "make lint        ruff"
 	@echo "make benchmarks  time and memory of the BI pass and of trials, side by side, into docs/benchmarks.md"
 	@echo "make architectures  verify every architecture of transformers, into docs/architectures.md"
@@ -44,6 +45,19 @@ test: $(READY) lint
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py
 
+# Jupyter Book 1 (Sphinx), in an environment of its own. Its successors (Jupyter Book 2, mystmd) fetch their theme from
+# api.mystmd.org while they build; this one has everything from PyPI, and makes plain HTML. It executes nothing.
+BOOK := jupyter-book==1.0.4.post1
+BOOK_VENV := book/_build/venv
+$(BOOK_VENV)/.ready: Makefile
+	$(PYTHON) -m venv --clear $(BOOK_VENV)
+	$(BOOK_VENV)/bin/python -m pip install --quiet "$(BOOK)"
+	@touch $@
+
+book: $(BOOK_VENV)/.ready
+	$(BOOK_VENV)/bin/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book --warningiserror --keep-going
+	@echo "open book/_build/html/index.html"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,4 +70,4 @@ architectures: $(READY)
 	cd tests && HF_HUB_OFFLINE=1 ../$(BIN)/python verification.py
 
 clean:
-	rm -rf $(VENV) output build dist
+	rm -rf $(VENV) output build dist book/_build

@@ -1,10 +1,13 @@
 """Make the lessons: ``source/NN_name.py`` (jupytext percent, edited by hand) becomes ``NN_name.ipynb``, executed.
 
+A lesson with exercises also becomes ``exercises/NN_name.ipynb``, without solutions and outputs (`exercise_notebooks`).
+
     python notebooks/build.py                  every lesson
     python notebooks/build.py 02 03            the lessons whose names start with 02 and 03
     python notebooks/build.py --check          execute nothing, exit 1 if a notebook is not what its source generates
     python notebooks/build.py --no-execute     new text, but keep the outputs of the cells whose source is the same
     python notebooks/build.py --fresh          measure the timings in cells tagged ``volatile`` again
+    python notebooks/build.py --classroom DIR  write the exercises with solutions as an nbgrader course, into DIR/source
 
 Two builds of one source give the same bytes, so that a difference in git is a difference in the lesson: cell ids are
 hashes, and time stamps, widgets, progress bars, memory addresses and absolute paths are left out. A cell tagged
@@ -22,8 +25,9 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,13 +35,14 @@ import jupytext
 import nbformat
 import patient_client  # noqa: F401  (a widget must not halt a run)
 import psutil
+from exercise_notebooks import Cell, ExerciseError, exercise_cells, has_exercises, with_solution
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parent
 CELL_SECONDS = 1800
-THREADS = "2"
+THREADS = os.environ.get("OMP_NUM_THREADS", "2")  # side by side with other work, one is faster
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # Where a variable moves a cache, outputs name its usual place.
@@ -53,21 +58,41 @@ class BuildError(Exception):
 
 
 def generate(source: Path) -> NotebookNode:
-    """Return the notebook that ``source`` describes, without outputs. Ids hash notebook, position, cell source."""
+    """Return the notebook that ``source`` describes, without outputs."""
     cells = []
-    for position, cell in enumerate(jupytext.read(source, fmt="py:percent").cells):
-        make = getattr(nbformat.v4, f"new_{cell.cell_type}_cell")
-        identity = hashlib.sha256(f"{source.stem}\0{position}\0{cell.source}".encode()).hexdigest()[:12]
+    for cell in jupytext.read(source, fmt="py:percent").cells:
         metadata = {key: cell.metadata[key] for key in ("tags", "nbmake", "jupyter") if key in cell.metadata}
-        cells.append(make(cell.source, id=identity, metadata=metadata))
-    return nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict(METADATA), nbformat_minor=5)
+        cells.append((cell.cell_type, with_solution(cell.source), metadata))
+    return assemble(source.stem, cells)
 
 
-def check(source: Path, target: Path) -> list[str]:
-    """Return what in ``target`` is not what ``source`` generates (the first difference), or an empty list."""
+def generate_exercises(source: Path, *, solved: bool = False) -> NotebookNode | None:
+    """Return the exercise notebook of a lesson, or None if it has no exercises. ``solved`` keeps marked solutions."""
+    cells = jupytext.read(source, fmt="py:percent").cells
+    if not has_exercises(cells):
+        return None
+    project = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    owner = project["urls"]["Repository"].removeprefix("https://github.com/")
+    return assemble(f"exercises/{source.stem}", exercise_cells(cells, source.stem, owner, solved=solved))
+
+
+def assemble(name: str, cells: Sequence[Cell]) -> NotebookNode:
+    """Make a notebook. Cell ids hash notebook, position, cell source, so that they are the same in every build."""
+    made = []
+    for position, (kind, text, metadata) in enumerate(cells):
+        identity = hashlib.sha256(f"{name}\0{position}\0{text}".encode()).hexdigest()[:12]
+        made.append(getattr(nbformat.v4, f"new_{kind}_cell")(text, id=identity, metadata=metadata))
+    return nbformat.v4.new_notebook(cells=made, metadata=nbformat.from_dict(METADATA), nbformat_minor=5)
+
+
+def check(source: Path, target: Path, make: Callable[[Path], NotebookNode | None] = generate) -> list[str]:
+    """Return what in ``target`` is not what ``make`` generates from ``source`` (the first difference), or nothing."""
+    notebook = make(source)
+    if notebook is None:
+        return [f"{target}: {source.name} has no exercises"] if target.exists() else []
     if not target.exists():
         return [f"{target.name}: missing, though {source.name} exists"]
-    expected, found = generate(source).cells, nbformat.read(target, as_version=4).cells
+    expected, found = notebook.cells, nbformat.read(target, as_version=4).cells
     for number, (want, have) in enumerate(zip(expected, found, strict=False), 1):
         wrong = [part for part in ("cell_type", "source", "metadata", "id") if want[part] != have.get(part)]
         if wrong:
@@ -176,14 +201,20 @@ def build(source: Path, target: Path, *, run: bool = True, fresh: bool = False) 
         report = f"{time.perf_counter() - start:.0f} s, peak {peak[0] / 2**20:.0f} MiB, {kept} volatile cells kept"
     else:
         report = f"not executed, outputs of {keep_outputs(notebook, target)} cells kept"
+    write(notebook, target)
+    return f"{source.stem}: {report}, {target.stat().st_size / 1e3:.0f} kB"
+
+
+def write(notebook: NotebookNode, target: Path) -> None:
+    """Replace ``target`` at once, or leave it as it was."""
     nbformat.validate(notebook)
+    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         beside.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
-    return f"{source.stem}: {report}, {target.stat().st_size / 1e3:.0f} kB"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -193,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only compare the notebooks with their sources")
     parser.add_argument("--no-execute", action="store_true", help="regenerate, keep outputs of unchanged cells")
     parser.add_argument("--fresh", action="store_true", help="measure volatile cells again")
+    parser.add_argument("--classroom", type=Path, metavar="DIR", help="write exercises with solutions, for nbgrader")
     parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="where source/ and the notebooks are")
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
@@ -200,17 +232,24 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [path for path in sources if not options.lessons or path.name.startswith(tuple(options.lessons))]
     problems = [f"no lesson starts with {x}" for x in options.lessons if not any(p.name.startswith(x) for p in sources)]
     for source in chosen:
-        target = folder / f"{source.stem}.ipynb"
-        if options.check:
-            problems += check(source, target)
-            continue
+        target, exercises = folder / f"{source.stem}.ipynb", folder / "exercises" / f"{source.stem}.ipynb"
         try:
-            print(build(source, target, run=not options.no_execute, fresh=options.fresh), flush=True)
-        except BuildError as error:
+            if options.check:
+                problems += check(source, target) + check(source, exercises, generate_exercises)
+            elif options.classroom:
+                if notebook := generate_exercises(source, solved=True):
+                    write(notebook, course := options.classroom / "source" / source.stem / target.name)
+                    print(course)
+            else:
+                print(build(source, target, run=not options.no_execute, fresh=options.fresh), flush=True)
+                if notebook := generate_exercises(source):
+                    write(notebook, exercises)
+        except (BuildError, ExerciseError) as error:
             problems.append(f"{error}\n{target.name} was left as it was.")
     if options.check and not options.lessons:
-        orphans = {path.stem for path in folder.glob("*.ipynb")} - {path.stem for path in sources}
-        problems += [f"{name}.ipynb: no source/{name}.py generates it" for name in sorted(orphans)]
+        for made in (*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")):
+            if not (folder / "source" / f"{made.stem}.py").exists():
+                problems.append(f"{made.relative_to(folder)}: no source/{made.stem}.py generates it")
     if problems and options.check:
         problems.append("Edit source/*.py only, then run `python notebooks/build.py` for these lessons.")
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)

@@ -31,7 +31,7 @@
 # **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 1 minute on
 # 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
 
 # %% tags=["setup"]
@@ -53,11 +53,11 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # The model is SmolLM2-135M-Instruct: small enough for a laptop, and built like the paper's Llama-2 models. We only
 # look at it in this lesson, so gradients are switched off for good.
 
-# %%
+# %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -482,6 +482,211 @@ draw_lens(prompts[2])
 # %% [markdown]
 # A small model, a small scandal: for a few depths the lens reads "four", and the last layer turns that into "five". The
 # pale cell says that it is not sure of it. A layer that changes much does not always change things for the better.
+
+# %% [markdown]
+# ## Exercises
+#
+# Five functions to write yourself. To try them before you see a solution, open the
+# [exercise notebook](exercises/01_hidden_states.ipynb): there each solution is left out, and a check tells you what is
+# wrong with yours. Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: How much memory do all hidden states take?
+#
+# **Difficulty:** easy · **Minutes:** 5
+#
+# Before you keep something, find out how large it is. Return the number of *bytes* that all hidden states of a batch
+# take, as `hidden_states` collects them: `ids` has the shape `[batch, tokens]`, and `config` knows
+# `num_hidden_layers` and `hidden_size`.
+#
+# <details><summary>Hint</summary>
+# Section 4 gives the shape of that tensor. Multiply its four numbers, and remember the fence posts.
+# </details>
+
+# %% tags=["exercise"]
+def states_bytes(config, ids, bytes_per_number):
+    """Bytes that all hidden states of the batch ``ids`` take."""
+    ### BEGIN SOLUTION
+    states = config.num_hidden_layers + 1
+    return states * ids.numel() * config.hidden_size * bytes_per_number
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_states_bytes, require_passed
+
+check_states_bytes(states_bytes)
+
+# %% tags=["apply"]
+require_passed(states_bytes)
+ids = torch.zeros(4, 512, dtype=torch.long)
+for name, config in {"this model": model.config, "Llama-2-7B's shape": transformers.LlamaConfig()}.items():
+    print(f"{name}: {states_bytes(config, ids, 4) / 1e6:,.0f} MB for four texts of 512 tokens in float32")
+
+# %% [markdown]
+# A few pages are no problem for a small model. For a large one they are, and calibration reads more than a few pages:
+# this is why `score_layers` in lesson 02 looks at each state as it passes and keeps none.
+
+# %% [markdown]
+# ### Exercise 2: The cosine of two states
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# Sections 5 and 7 compared states by their cosine. Write it yourself, from products, sums and roots: `a` and `b` have the
+# shape `[..., hidden]` with any number of axes in front, and the result has one cosine for each pair of states, `[...]`.
+# It must also be right for states in `float16` that are as long as those of deep layers.
+#
+# <details><summary>Hint 1</summary>
+# The dot product of two vectors, divided by both lengths. Everything happens along one axis.
+# </details>
+# <details><summary>Hint 2</summary>
+# The largest number of float16 is 65,504. The square of 256 is beyond it. What could you do before squaring?
+# </details>
+
+# %% tags=["exercise"]
+def cosine(a, b):
+    """Cosine of each pair of states: ``[..., hidden] -> [...]``."""
+    ### BEGIN SOLUTION
+    a, b = a.float(), b.float()
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_cosine
+
+check_cosine(cosine)
+
+# %% [markdown]
+# This line is the heart of Block Influence, and both of its traps are real: along another axis it computes a number
+# that means nothing, and in half precision it breaks silently in the deep layers. Lesson 02 shows what follows from that.
+
+# %% [markdown]
+# ### Exercise 3: A recorder for any module
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# `run` is a function without arguments that makes `module` run, perhaps several times. Call it once and return a *list*
+# of what the module put out each time. Leave the module as you found it: your hook gone, everybody else's still there,
+# and that also if `run` fails with an error.
+#
+# <details><summary>Hint 1</summary>
+# Section 3 has the pieces. A hook that appends to a list must itself return nothing: what a hook returns replaces the
+# output.
+# </details>
+# <details><summary>Hint 2</summary>
+# Python's <code>try</code> has a partner that runs whatever happens: <code>finally</code>.
+# </details>
+
+# %% tags=["exercise"]
+def record_outputs(module, run):
+    """Call ``run()`` and return the list of the outputs of ``module`` meanwhile."""
+    ### BEGIN SOLUTION
+    outputs = []
+
+    def keep(module, args, output):
+        outputs.append(output)
+
+    handle = module.register_forward_hook(keep)
+    try:
+        run()
+    finally:
+        handle.remove()
+    return outputs
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_record_outputs, require_passed
+
+check_record_outputs(record_outputs)
+
+# %% tags=["apply"]
+require_passed(record_outputs)
+batch = tokenizer("The capital of France is the city of", return_tensors="pt")
+outputs = record_outputs(decoder_layers(model)[14], lambda: model.generate(**batch, max_new_tokens=4, do_sample=False))
+print("layer 14 while the model writes four tokens:", *[list(output.shape) for output in outputs])
+
+# %% [markdown]
+# While it writes, the model runs once over the whole prompt and then over one token at a time: what attention needs of
+# the earlier tokens it keeps in a cache. Lesson 03 meets that cache again, when a layer asks for a place in it that isn't there.
+
+# %% [markdown]
+# ### Exercise 4: Which layers turn the state most?
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# From `states`, `[layers + 1, batch, tokens, hidden]`, find the `n` layers whose output points furthest away from their
+# input, by the mean cosine over all tokens. Return their numbers as a list, the busiest layer first.
+#
+# <details><summary>Hint 1</summary>
+# <code>states[:-1]</code> are the inputs of all layers and <code>states[1:]</code> their outputs, in the same order.
+# </details>
+# <details><summary>Hint 2</summary>
+# Compare first, average then. Section 6 shows a token that would drown all others in an average of states.
+# </details>
+
+# %% tags=["exercise"]
+def busiest_layers(states, n):
+    """The ``n`` layers with the lowest mean cosine of input and output, lowest first."""
+    ### BEGIN SOLUTION
+    cosines = torch.cosine_similarity(states[:-1].float(), states[1:].float(), dim=-1)  # [layers, batch, tokens]
+    return cosines.mean((1, 2)).argsort()[:n].tolist()
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_busiest_layers, require_passed
+
+check_busiest_layers(busiest_layers)
+
+# %% tags=["apply"]
+require_passed(busiest_layers)
+page = built_in_text()["text"][0][:1000]
+print("the busiest layers on one page:", busiest_layers(hidden_states(model, tokenizer(page, return_tensors="pt")), 4))
+
+# %% [markdown]
+# One page is enough to find the layers that section 5's curve shows as notches: those at both ends, and layer 24. The other
+# end of this list, the layers that turn the state *least*, is what pruning is after.
+
+# %% [markdown]
+# ### Exercise 5: The answer's rank at each depth
+#
+# **Difficulty:** hard · **Minutes:** 15
+#
+# Section 9 asked which token the model would predict if it ended early, and saw the answer only when it had won. Look
+# earlier: at each depth, which *place* does the answer take among all tokens of the vocabulary, 1 being the most
+# probable? `states` is `[layers + 1, tokens, hidden]`, `norm` and `head` are the final norm and `lm_head`, and `answer` is
+# the number of a token. Return a list with one rank for each depth, for the prediction after the *last* token.
+#
+# <details><summary>Hint 1</summary>
+# Softmax changes no order, so logits will do.
+# </details>
+# <details><summary>Hint 2</summary>
+# The rank is one more than the number of tokens with a higher logit.
+# </details>
+
+# %% tags=["exercise"]
+def answer_ranks(states, norm, head, answer):
+    """Rank of the token ``answer`` at each depth after the last token; 1 is the most probable token."""
+    ### BEGIN SOLUTION
+    logits = head(norm(states[:, -1]))  # [layers + 1, vocabulary]
+    higher = logits > logits[:, answer, None]
+    return (1 + higher.sum(-1)).tolist()
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_answer_ranks, require_passed
+
+check_answer_ranks(answer_ranks)
+
+# %% tags=["apply"]
+require_passed(answer_ranks)
+batch = tokenizer("The capital of France is the city of", return_tensors="pt")
+paris = tokenizer(" Paris")["input_ids"][0]
+ranks = answer_ranks(hidden_states(model, batch)[:, 0], model.model.norm, model.lm_head, paris)
+print("rank of Paris by depth:", *ranks)
+
+# %% [markdown]
+# Where the lens of section 9 saw commas and small words, the rank already moves: slowly through the middle of the model, then
+# within a few layers from the thousands to the first place. The answer isn't found in one layer; several bring it forward,
+# one after the other.
 
 # %% [markdown]
 # ## What we saw

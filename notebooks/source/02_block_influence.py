@@ -31,7 +31,7 @@
 # **Before:** [lesson 01](01_hidden_states.ipynb) (hidden state, residual stream, hook) · **Takes:** about 4 minutes on
 # 2 CPU cores · **Memory:** about 3 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
 
 # %% tags=["setup"]
@@ -53,10 +53,10 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # The imports, the model, and one switch: nothing is trained here, so no gradients are kept.
 
-# %%
+# %% tags=["for-exercises"]
 import copy
 import functools
 import inspect
@@ -610,6 +610,174 @@ print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest s
 #
 # So Block Influence is a *proxy*: cheap, stable, good at naming candidates that can go, and blind to what later layers
 # need. Lesson 03 measures every layer.
+
+# %% [markdown]
+# ## Exercises
+#
+# Four functions to write yourself. To try them before you see a solution, open the
+# [exercise notebook](exercises/02_block_influence.ipynb): there each solution is left out, and a check tells you what is
+# wrong with yours. Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: All layers from the states that transformers reports
+#
+# **Difficulty:** easy · **Minutes:** 5
+#
+# Suppose that somebody hands you `reported`, what `output_hidden_states=True` returns (one tensor `[batch, tokens, hidden]`
+# more than there are layers), and `last`, the output of the last layer, captured with a hook. There is no padding. Return
+# a list with the Block Influence of every layer. You may use `block_influence`.
+#
+# <details><summary>Hint 1</summary>
+# Lesson 01, section 5: one of the reported states is not what a layer put out.
+# </details>
+# <details><summary>Hint 2</summary>
+# Build the list of true states first. Layer i takes entry i to entry i + 1.
+# </details>
+
+# %% tags=["exercise"]
+def layer_influences(reported, last):
+    """Block Influence of every layer, a list of numbers."""
+    ### BEGIN SOLUTION
+    states = [*reported[:-1], last]
+    return [float(block_influence(states[i], states[i + 1]).mean()) for i in range(len(states) - 1)]
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_layer_influences, require_passed
+
+check_layer_influences(layer_influences)
+
+# %% tags=["apply"]
+require_passed(layer_influences)
+batch = calibration_batches(tokenizer, built_in_text()["text"][:1], length=64)[0]
+reported = model(**batch, output_hidden_states=True).hidden_states
+last = hidden_states(model, batch)[-1]
+print(f"the last layer's score: {layer_influences(reported, last)[-1]:.2f}")
+print(f"the same with the reported last entry: {layer_influences(reported, reported[-1])[-1]:.2f}")
+
+# %% [markdown]
+# The second number mixes the last layer with the final norm. It is easy to overlook: nothing fails, no other layer is
+# affected, and the number looks possible.
+
+# %% [markdown]
+# ### Exercise 2: One layer, with padding
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# Block Influence of one layer for a padded batch: `x_in` and `x_out` are `[batch, tokens, hidden]`, and `mask` is
+# `[batch, tokens]`, 1 at real tokens and 0 at pads. Every real token counts the same, whichever sample it stands in. The
+# states may be in `float16`, and pads may hold anything at all. Write the cosine out; don't use `block_influence`.
+#
+# <details><summary>Hint 1</summary>
+# Compute one number per token, then choose the tokens that count, then average.
+# </details>
+# <details><summary>Hint 2</summary>
+# A tensor can be indexed with a mask of True and False: <code>values[mask.bool()]</code>.
+# </details>
+
+# %% tags=["exercise"]
+def masked_influence(x_in, x_out, mask):
+    """Block Influence over the real tokens of a batch, one number."""
+    ### BEGIN SOLUTION
+    x_in, x_out = x_in.float(), x_out.float()
+    cosine = (x_in * x_out).sum(-1) / (x_in.norm(dim=-1) * x_out.norm(dim=-1))  # [batch, tokens]
+    return float(1 - cosine[mask.bool()].mean())
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_masked_influence
+
+check_masked_influence(masked_influence)
+
+# %% [markdown]
+# Choosing is safer than multiplying by the mask: zero times NaN is NaN, and a pad that sees nothing can become NaN in some
+# attention implementations. And one mean over all tokens is not the mean of each sample's mean, unless all samples are
+# equally long; a score that changes with the batching is not a property of the layer.
+
+# %% [markdown]
+# ### Exercise 3: How far does a span of layers turn?
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# Some methods remove a row of neighbouring layers at once and ask how far the whole row turns the states (Gromov et al.,
+# arXiv 2403.17887). Return the mean *angle* between the state that enters layer `start` and the one that leaves the last of
+# the `n` layers from there on, as a fraction of a half turn: 0 for the same direction, 1 for the opposite one. `states` is
+# `[layers + 1, batch, tokens, hidden]`, without padding.
+#
+# <details><summary>Hint 1</summary>
+# Which entry of <code>states</code> leaves layer i? And if n is 1?
+# </details>
+# <details><summary>Hint 2</summary>
+# <code>arccos</code> is the inverse of the cosine, in radians. It gives NaN beyond 1, and rounding can take a cosine there.
+# </details>
+
+# %% tags=["exercise"]
+def span_angle(states, start, n):
+    """Mean angle by which layers ``start`` to ``start + n - 1`` turn the states, in half turns."""
+    ### BEGIN SOLUTION
+    cosine = 1 - block_influence(states[start], states[start + n])  # [batch, tokens]
+    return float(cosine.clamp(-1, 1).arccos().mean() / torch.pi)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_span_angle, require_passed
+
+check_span_angle(span_angle)
+
+# %% tags=["apply"]
+require_passed(span_angle)
+states = hidden_states(model, batch)
+angles = {start: span_angle(states, start, 6) for start in range(len(states) - 6)}
+best = min(angles, key=angles.get)
+print(f"the six layers in a row that turn these states least: {best} to {best + 5}, by {180 * angles[best]:.0f} degrees")
+single = sum(span_angle(states, layer, 1) for layer in range(best, best + 6))
+print(f"the turns of these six layers one by one: {180 * single:.0f} degrees in all")
+
+# %% [markdown]
+# Six turns add up to far more than the turn of all six: the layers don't all turn in the same direction. A score for each layer
+# alone can't know that, and lesson 06 compares both ways of choosing.
+
+# %% [markdown]
+# ### Exercise 4: Is the difference of two layers real?
+#
+# **Difficulty:** hard · **Minutes:** 15
+#
+# `first` and `second` hold the Block Influence of two layers, token by token, `[samples, tokens]`, on the *same* samples.
+# Return two numbers: by how much the first layer scores higher, and the standard error of that difference. Take the sample
+# as the independent unit.
+#
+# <details><summary>Hint 1</summary>
+# Reduce each sample to one number before you think about spread. Which number, if a difference is what you want?
+# </details>
+# <details><summary>Hint 2</summary>
+# The standard error of a mean of n numbers is their standard deviation (with n − 1) divided by the root of n.
+# </details>
+
+# %% tags=["exercise"]
+def difference_with_error(first, second):
+    """Mean of ``first - second``, and its standard error over samples."""
+    ### BEGIN SOLUTION
+    differences = (first - second).mean(1)  # [samples]
+    return float(differences.mean()), float(differences.std() / len(differences) ** 0.5)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_difference_with_error, require_passed
+
+check_difference_with_error(difference_with_error)
+
+# %% tags=["apply"]
+require_passed(difference_with_error)
+batch = calibration_batches(tokenizer, built_in_text()["text"][::3], length=64, batch_size=9)[0]
+states = hidden_states(model, batch)
+influence = block_influence(states[:-1], states[1:])  # [layers, samples, tokens]
+for a, b in ((14, 24), (14, 17), (3, 12)):
+    difference, error = difference_with_error(influence[a], influence[b])
+    print(f"layer {a} minus layer {b}: {difference:+.4f} +- {error:.4f}")
+
+# %% [markdown]
+# The same three pairs as in section 8, from a small part of the text, so that the errors are larger. The idea is the same:
+# what a text does to both layers cancels within each sample, and what remains can be told from chance.
 
 # %% [markdown]
 # ## What we saw

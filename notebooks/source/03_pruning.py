@@ -30,7 +30,7 @@
 # **Before:** lesson [02 · Block Influence](02_block_influence.ipynb) · **Takes:** about 5 minutes on 2 CPU cores ·
 # **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. It is the same in every lesson.
 
 # %% tags=["setup"]
@@ -52,11 +52,11 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Now the model, and what we need from the toolkit. `depth` is the number of its **decoder layers**: the blocks of attention and
 # feed-forward network that each add their result to the hidden states.
 
-# %%
+# %% tags=["for-exercises"]
 import json
 import tempfile
 from pathlib import Path
@@ -534,6 +534,175 @@ print(f"It writes: {PROMPT} {row['text']}")
 # %% [markdown]
 # Try it: set the criterion to *reverse* and take one single layer. Then find the largest number of layers at which *random*
 # still writes English, and look at which layers the draw has spared.
+
+# %% [markdown]
+# ## Exercises
+#
+# Four functions to write yourself. To try them before you see a solution, open the
+# [exercise notebook](exercises/03_pruning.ipynb): there each solution is left out, and a check tells you what is wrong with yours.
+# Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: Take layers out of a list
+#
+# **Difficulty:** easy · **Minutes:** 5
+#
+# Return a new `ModuleList` with the layers that survive when those numbered in `removed` go. The numbers are those of the list
+# as it is now, in any order. The survivors are the very same modules, and the list you were given stays as it was.
+#
+# <details><summary>Hint</summary>
+# Deleting one by one moves everything behind the gap. Deciding for each layer whether it stays moves nothing.
+# </details>
+
+# %% tags=["exercise"]
+def without_layers(layers, removed):
+    """A new ModuleList without the layers whose numbers are in ``removed``."""
+    ### BEGIN SOLUTION
+    return nn.ModuleList(layer for i, layer in enumerate(layers) if i not in removed)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_without_layers
+
+check_without_layers(without_layers)
+
+# %% [markdown]
+# Every number in this lesson means a place in *some* list, and the hard part is to know which. A list that changes while you
+# count in it is the surest way to remove the wrong layers without noticing: the result runs, and is a little worse.
+
+# %% [markdown]
+# ### Exercise 2: New addresses in the cache
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# `layers` are the survivors of a removal. Every module in a layer that has a `layer_idx` uses it as its address in the cache. Set
+# each of them to the position that its layer has now. In most models only `self_attn` has one; in some, other modules inside the
+# layer do, or the layer itself.
+#
+# <details><summary>Hint 1</summary>
+# <code>layer.modules()</code> walks through a layer and all that is in it, the layer itself included.
+# </details>
+# <details><summary>Hint 2</summary>
+# <code>hasattr(module, "layer_idx")</code> tells whether a module has an address. Don't give one to a module that has none.
+# </details>
+
+# %% tags=["exercise"]
+def number_layers(layers):
+    """Set ``layer_idx`` wherever there is one to the position of its layer in ``layers``."""
+    ### BEGIN SOLUTION
+    for position, layer in enumerate(layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_number_layers, require_passed
+
+check_number_layers(number_layers)
+
+# %% tags=["apply"]
+require_passed(number_layers)
+by_hand = shortgpt.pruning.share_weights(model)  # a copy of the module tree over the same weights
+survivors = [layer for i, layer in enumerate(by_hand.model.layers) if i not in (12, 14, 17)]
+by_hand.model.layers = nn.ModuleList(survivors)
+by_hand.config.num_hidden_layers = len(survivors)
+number_layers(by_hand.model.layers)
+inputs = tokenizer("The history of bread begins", return_tensors="pt").to(model.device)
+written = [by_hand.generate(**inputs, max_new_tokens=12, do_sample=False, use_cache=cache) for cache in (True, False)]
+print("the same with and without cache:", torch.equal(*written))
+
+# %% [markdown]
+# This is the repair that section 2 asked for: list, configuration and addresses changed together, and the cache works.
+
+# %% [markdown]
+# ### Exercise 3: Lists in the configuration
+#
+# **Difficulty:** medium · **Minutes:** 10
+#
+# Some configurations say something about each layer: which kind of attention it has, how wide it is. Here a configuration is a
+# plain dict. Return the one of the pruned model: `num_hidden_layers` is the new number, every *list with one entry per layer*
+# keeps the entries of the layers that stay, and all else is as it was. The dict that you were given doesn't change.
+#
+# <details><summary>Hint 1</summary>
+# How do you recognise a list with one entry per layer? By its length, in the dense model.
+# </details>
+# <details><summary>Hint 2</summary>
+# The right length isn't enough: think of which entries stay, not of how many.
+# </details>
+
+# %% tags=["exercise"]
+def sliced_config(config, removed):
+    """The configuration without the layers ``removed``, as a new dict."""
+    ### BEGIN SOLUTION
+    depth = config["num_hidden_layers"]
+    kept = [i for i in range(depth) if i not in removed]
+    new = dict(config, num_hidden_layers=len(kept))
+    for key, values in config.items():
+        if isinstance(values, list) and len(values) == depth:
+            new[key] = [values[i] for i in kept]
+    return new
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_sliced_config
+
+check_sliced_config(sliced_config)
+
+# %% [markdown]
+# The tempting line is `values[:len(kept)]`. It gives a list of the right length, so nothing complains, and a model whose layers
+# attend in the wrong way. Mistakes that fail loudly are the kind ones.
+
+# %% [markdown]
+# ### Exercise 4: A greedy search
+#
+# **Difficulty:** hard · **Minutes:** 20
+#
+# Scores judge layers one at a time. A *greedy search* asks again after each removal: which of the remaining layers costs least to
+# remove *now*? `cost(layers)` returns what a model without the list `layers` costs, low being good; `candidates` are the layers that
+# may go. Return a list of the `n` layers that you removed, in that order.
+#
+# <details><summary>Hint 1</summary>
+# The first step is what section 1 did. The second step has one layer fewer to try, and each trial lacks two layers.
+# </details>
+# <details><summary>Hint 2</summary>
+# <code>min(rest, key=...)</code> finds the layer for which a function of yours is lowest.
+# </details>
+
+# %% tags=["exercise"]
+def greedy(cost, candidates, n):
+    """The ``n`` layers that a greedy search removes, in order of removal."""
+    ### BEGIN SOLUTION
+    removed = []
+    for _ in range(n):
+        rest = [layer for layer in candidates if layer not in removed]
+        removed.append(min(rest, key=lambda layer: cost([*removed, layer])))
+    return removed
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_greedy, require_passed
+
+check_greedy(greedy)
+
+# %% tags=["apply"]
+require_passed(greedy)
+page = [built_in_text("perplexity")["text"][0][:300]]
+tried = {}
+
+
+def cost(layers):
+    tried[tuple(layers)] = perplexity(remove_layers(model, layers), tokenizer, page)
+    return tried[tuple(layers)]
+
+
+found = greedy(cost, [10, 12, 14, 17, 20], 2)
+print(f"greedy removes {found} after {len(tried)} trials; perplexity on its own page {tried[tuple(found)]:.1f}")
+
+# %% [markdown]
+# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. The toolkit's
+# `choose_by` makes each of them cheaper by going on from stored states, and lesson 06 asks whether the search is worth it. Mind the page:
+# a choice made on one page is the best for that page.
 
 # %% [markdown]
 # ## What we saw

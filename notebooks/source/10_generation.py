@@ -95,6 +95,10 @@ def log_probability(model, question, answer):
     return -cross_entropy(logits, ids[0, len(before) :], reduction="sum").item()
 
 
+# %% [markdown]
+# Both answers of each item, by both models:
+
+# %%
 rows = []
 for task in ("physical", "grammar"):
     items = pd.read_json(shortgpt.calibration.data_folder() / "tasks" / f"{task}.jsonl", lines=True)
@@ -231,7 +235,7 @@ plt.show()
 base = loops["dense", "dense"]
 for name, pair in {"a pruned second half": ("dense", "pruned"), "a pruned first half": ("pruned", "dense"), "both": ("pruned", "pruned")}.items():
     change = loops[pair] - base
-    print(f"{name}: {change.mean():+.2f} ± {change.sem():.2f} against a text that is all dense")
+    print(f"{name}: {change.mean():+.2f} ± {change.sem():.2f} against a text that is all dense.")
 
 # %% [markdown]
 # Compare the bars in pairs. Who writes the *second* half hardly matters: after a dense first half the pruned model repeats about as little as the dense one, and after a pruned first half the dense model, with all its layers, goes on in the loop. What matters is the text that stands there. So this is what accumulates: not error in the *model*, which stays as near to the dense one as it was, but error in the *text*, which both believe. (With 24 tokens a half, it says nothing about long texts.)
@@ -377,5 +381,14 @@ print(f"A draft with its acceptance would have to cost less than {max(worth):.2f
 # **3.** A draft costs half of a full pass and is accepted in 60 of 100 cases. Does drafting one token pay? Drafting four?
 #
 # <details><summary>Answer</summary>One: 1.6 tokens for 1.5 passes, a gain of 7 percent. Four: 1 + 0.6 + 0.36 + 0.216 + 0.13 = 2.3 tokens for 3 passes, a loss. The later tokens of a draft are seldom reached, but always paid for.</details>
-#
-# This is the last lesson so far (08, 09, 11 and 12 are yet to come). · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("10")
+
+# %% [markdown]
+# This is the last lesson so far (08, 09, 11 and 12 are yet to come). Can you answer the [ten questions](20_ten_questions.ipynb) of the course now? · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)

@@ -1,0 +1,44 @@
+"""Checks for the exercises: each takes a learner's function, tries it, and says what was expected, what came, and a hint.
+
+A check compares the function with a reference of its own on several random inputs, so that a constant can't pass. If
+the answer is wrong, it is compared with the answers that common mistakes give; the hint belongs to the mistake that
+matches. A check raises `CheckFailed` (an AssertionError), or `NotSolved` for a stub; a notebook shows only the message.
+
+>>> from shortgpt.checks import check_cosine
+>>> check_cosine(my_cosine)
+"""
+
+from shortgpt.checks.influences import (
+    check_difference_with_error,
+    check_layer_influences,
+    check_masked_influence,
+    check_span_angle,
+)
+from shortgpt.checks.removal import check_greedy, check_number_layers, check_sliced_config, check_without_layers
+from shortgpt.checks.states import (
+    check_answer_ranks,
+    check_busiest_layers,
+    check_cosine,
+    check_record_outputs,
+    check_states_bytes,
+)
+from shortgpt.checks.verdict import CheckFailed, NotSolved, require_passed
+
+__all__ = [
+    "CheckFailed",
+    "NotSolved",
+    "check_answer_ranks",
+    "check_busiest_layers",
+    "check_cosine",
+    "check_difference_with_error",
+    "check_greedy",
+    "check_layer_influences",
+    "check_masked_influence",
+    "check_number_layers",
+    "check_record_outputs",
+    "check_sliced_config",
+    "check_span_angle",
+    "check_states_bytes",
+    "check_without_layers",
+    "require_passed",
+]

@@ -1,0 +1,472 @@
+"""The exercises' checks: right for the lesson's own solution, wrong for stubs, constants and mistakes, with the right hint.
+
+Solutions are read out of the lessons' sources; mistakes are written here, independently of those that a check knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jupytext
+import pytest
+import torch
+from torch import nn
+
+from shortgpt import block_influence, checks
+from shortgpt.checks import CheckFailed, NotSolved
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+sys.path.append(str(NOTEBOOKS))
+from exercise_notebooks import function_name, with_solution, with_stub  # noqa: E402
+
+
+@functools.cache
+def exercises() -> dict[str, str]:
+    """The cell of each exercise in the lessons' sources, by the name of its function."""
+    found = {}
+    for source in sorted((NOTEBOOKS / "source").glob("*.py")):
+        for cell in jupytext.read(source, fmt="py:percent").cells:
+            if "exercise" in cell.metadata.get("tags", []):
+                found[function_name(cell.source)] = cell.source
+    return found
+
+
+def defined(source: str, name: str) -> Callable:
+    namespace = {"torch": torch, "nn": nn, "block_influence": block_influence}
+    exec(compile(source, f"<{name}>", "exec"), namespace)
+    return namespace[name]
+
+
+def check(name: str) -> Callable:
+    return getattr(checks, f"check_{name}")
+
+
+def verdict(name: str, function: Callable) -> str:
+    with pytest.raises(CheckFailed) as caught:
+        check(name)(function)
+    return str(caught.value)
+
+
+def cosine(a, b, dim=-1):
+    return (a * b).sum(dim) / (a.norm(dim=dim) * b.norm(dim=dim))
+
+
+# ---- lesson 01 ----
+
+
+def stacked(states, n, values):
+    return values.argsort()[:n].tolist()
+
+
+def hook_left(module, run):
+    seen = []
+    module.register_forward_hook(lambda module, args, output: seen.append(output))
+    run()
+    return seen
+
+
+def hook_left_after_error(module, run):
+    seen = []
+    handle = module.register_forward_hook(lambda module, args, output: seen.append(output))
+    run()
+    handle.remove()
+    return seen
+
+
+def all_hooks_cleared(module, run):
+    seen = hook_left(module, run)
+    module._forward_hooks.clear()
+    return seen
+
+
+def recorded(keep: Callable, result: Callable = lambda seen: seen):
+    def record(module, run):
+        seen = []
+        handle = module.register_forward_hook(lambda module, args, output: keep(seen, args, output))
+        try:
+            run()
+        finally:
+            handle.remove()
+        return result(seen)
+
+    return record
+
+
+def ranks(states, norm, head, answer, token=-1):
+    logits = head(norm(states[:, token]))
+    return (logits > logits[:, [answer]]).sum(1) + 1
+
+
+# ---- lesson 02 ----
+
+
+def shift_influences(reported, last):
+    states = [*reported[:-1], last]
+    return [
+        float(block_influence(states[i], states[min(i + 2, len(states) - 1)]).mean()) for i in range(len(reported) - 1)
+    ]
+
+
+def pairs(states):
+    return [float(block_influence(a, b).mean()) for a, b in itertools.pairwise(states)]
+
+
+def multiplied(x_in, x_out, mask):
+    score = 1 - cosine(x_in.float(), x_out.float())
+    return (score * mask).sum() / mask.sum()
+
+
+def angle(a, b):
+    return torch.arccos(cosine(a, b).clamp(-1, 1))
+
+
+# ---- lesson 03 ----
+
+
+def deleting(layers, removed):
+    kept = nn.ModuleList(layers)
+    for i in sorted(removed):
+        if i < len(kept):
+            del kept[i]
+    return kept
+
+
+def deleting_without_looking(layers, removed):
+    kept = nn.ModuleList(layers)
+    for i in removed:
+        del kept[i]
+    return kept
+
+
+def deleting_in_place(layers, removed):
+    for i in sorted(removed, reverse=True):
+        del layers[i]
+    return layers
+
+
+def numbered(start=0, inside=lambda layer: [layer.self_attn], anyway=False):
+    def number(layers):
+        for position, layer in enumerate(layers, start):
+            for module in inside(layer):
+                if anyway or hasattr(module, "layer_idx"):
+                    module.layer_idx = position
+
+    return number
+
+
+def configured(entries, lists=lambda values, depth: len(values) == depth, count=None):
+    def slice_(config, removed):
+        depth = config["num_hidden_layers"]
+        kept = [i for i in range(depth) if i not in removed]
+        new = {k: entries(v, kept) if isinstance(v, list) and lists(v, depth) else v for k, v in config.items()}
+        return new | {"num_hidden_layers": len(kept) if count is None else count(depth)}
+
+    return slice_
+
+
+def in_place(config, removed):
+    config["num_hidden_layers"] -= len(removed)
+    for key in ("layer_types", "intermediate_sizes"):
+        config[key] = [value for i, value in enumerate(config[key]) if i not in removed]
+    return config
+
+
+def searched(best=min, again=True, result=lambda removed, candidates: removed):
+    def search(cost, candidates, n):
+        removed = []
+        for _ in range(n):
+            rest = [layer for layer in candidates if layer not in removed]
+            removed.append(best(rest, key=lambda layer: cost([*removed * again, layer])))
+        return result(removed, candidates)
+
+    return search
+
+
+def repeated(cost, candidates, n):
+    removed = []
+    for _ in range(n):
+        removed.append(min(candidates, key=lambda layer: cost([*removed, layer])))
+    return removed
+
+
+WRONG: dict[str, list[tuple[Callable, str]]] = {
+    "states_bytes": [
+        (lambda config, ids, b: config.num_hidden_layers * ids.numel() * config.hidden_size * b, "fence posts"),
+        (lambda config, ids, b: (config.num_hidden_layers + 1) * ids.numel() * config.vocab_size * b, "vocabulary"),
+        (lambda config, ids, b: (config.num_hidden_layers + 1) * ids.shape[1] * config.hidden_size * b, "every sample"),
+        (lambda config, ids, b: (config.num_hidden_layers + 1) * ids.numel() * config.hidden_size, "how many bytes"),
+    ],
+    "cosine": [
+        (lambda a, b: cosine(a, b), "half precision .* float32"),
+        (lambda a, b: cosine(a, b).float(), "half precision .* float32"),
+        (lambda a, b: cosine(a.float(), b.float(), 0), "wrong axis"),
+        (lambda a, b: cosine(a.float(), b.float(), min(1, a.ndim - 1)), "wrong axis"),
+        (lambda a, b: (a.float() * b.float()).sum() / (a.float().norm() * b.float().norm()), "its own cosine"),
+        (lambda a, b: 1 - cosine(a.float(), b.float()), "one minus the cosine"),
+        (lambda a, b: (a.float() * b.float()).sum(-1), "divide it by both lengths"),
+        (lambda a, b: cosine(a.float(), b.float())[..., None], "which axis"),
+        (lambda a, b: a @ b, r"stopped with RuntimeError.* where line \d+ of its cell"),
+        (lambda a, b: None, "return"),
+        (lambda a, b: cosine(a.float().mul_(2), b.float()), "changed what it was given"),
+    ],
+    "record_outputs": [
+        (hook_left, "remove the hook by the handle"),
+        (hook_left_after_error, "finally"),
+        (all_hooks_cleared, "your own hook only"),
+        (recorded(lambda seen, args, output: seen.append(args[0])), "went into the module"),
+        (recorded(lambda seen, args, output: seen.append(output), lambda seen: seen[-1:]), "not only the last"),
+        (
+            recorded(lambda seen, args, output: seen.append(output), lambda seen: seen[-1] if seen else None),
+            "in a list",
+        ),
+        (recorded(lambda seen, args, output: [seen.append(output), output + 1][1]), "takes the place"),
+    ],
+    "busiest_layers": [
+        (lambda s, n: (cosine(s[:-1], s[1:]).mean((1, 2)).argsort()[:n] + 1).tolist(), "off by one"),
+        (lambda s, n: cosine(s[:-1], s[1:]).mean((1, 2)).argsort(descending=True)[:n].tolist(), "least"),
+        (lambda s, n: cosine(s[:-1].mean((1, 2)), s[1:].mean((1, 2))).argsort()[:n].tolist(), "average after that"),
+        (lambda s, n: (s[1:] - s[:-1]).norm(dim=-1).mean((1, 2)).argsort(descending=True)[:n], "how much they add"),
+    ],
+    "answer_ranks": [
+        (lambda *a: (ranks(*a) - 1).tolist(), "rank 1, not 0"),
+        (lambda states, norm, head, answer: ranks(states, lambda x: x, head, answer).tolist(), "final norm first"),
+        (lambda *a: ranks(*a, token=0).tolist(), "after the first token"),
+        (lambda *a: (41 - ranks(*a)).tolist(), "more probable, not less"),
+    ],
+    "layer_influences": [
+        (lambda reported, last: pairs(reported), "through the final norm"),
+        (lambda reported, last: pairs([*reported, last]), "one score too many"),
+        (lambda reported, last: pairs(reported[:-1]), "one score too few"),
+        (lambda reported, last: pairs([*reported[1:-1], last]), "off by one"),
+        (shift_influences, ""),
+        (lambda reported, last: [1 - x for x in pairs([*reported[:-1], last])], "similarity"),
+        (lambda reported, last: pairs([x.flatten(0, 1).mean(0) for x in (*reported[:-1], last)]), "average after that"),
+    ],
+    "masked_influence": [
+        (lambda a, b, mask: cosine(a.float(), b.float())[mask.bool()].mean(), "similarity"),
+        (lambda a, b, mask: 1 - cosine(a[mask.bool()].mean(0), b[mask.bool()].mean(0)), "average after that"),
+        (lambda a, b, mask: (1 - cosine(a.float(), b.float())).mean(), "pad tokens are counted"),
+        (lambda a, b, mask: ((1 - cosine(a, b)) * mask).mean(), "the number it is divided by"),
+        (
+            lambda a, b, mask: torch.stack(
+                [(1 - cosine(x, y))[m.bool()].mean() for x, y, m in zip(a, b, mask, strict=True)]
+            ).mean(),
+            "mean of means",
+        ),
+        (multiplied, "0 times NaN"),
+        (lambda a, b, mask: 1 - cosine(a, b)[mask.bool()].float().mean(), "half precision .* float32"),
+        (lambda a, b, mask: 1 - cosine(a.float(), b.float(), 1).mean(), ""),
+    ],
+    "span_angle": [
+        (lambda s, start, n: angle(s[start], s[start + n - 1]).mean() / torch.pi, "off by one"),
+        (lambda s, start, n: angle(s[start], s[min(start + n + 1, len(s) - 1)]).mean() / torch.pi, "off by one"),
+        (lambda s, start, n: angle(s[start], s[start + n]).mean(), "radians"),
+        (lambda s, start, n: angle(s[start], s[start + n]).rad2deg().mean(), "degrees"),
+        (lambda s, start, n: cosine(s[start], s[start + n]).mean().arccos() / torch.pi, "of each token first"),
+        (lambda s, start, n: cosine(s[start], s[start + n]).arccos().mean() / torch.pi, "clamp"),
+        (lambda s, start, n: block_influence(s[start], s[start + n]).mean(), "one minus the cosine"),
+    ],
+    "difference_with_error": [
+        (lambda a, b: ((a - b).mean(), (a - b).std() / a.numel() ** 0.5), "tokens of one sample are not independent"),
+        (
+            lambda a, b: ((a - b).mean(), ((a.mean(1).var() + b.mean(1).var()) / len(a)).sqrt()),
+            "subtract within each sample",
+        ),
+        (lambda a, b: ((a - b).mean(), (a - b).mean(1).std(correction=0) / len(a) ** 0.5), "their number less one"),
+        (lambda a, b: ((a - b).mean(), (a - b).mean(1).std()), "spread of the samples"),
+        (lambda a, b: ((b - a).mean(), (a - b).mean(1).std() / len(a) ** 0.5), "sign"),
+    ],
+    "without_layers": [
+        (deleting, "each deletion moves"),
+        (deleting_without_looking, "each deletion moves"),
+        (deleting_in_place, "leave that list alone"),
+        (lambda layers, removed: [x for i, x in enumerate(layers) if i not in removed], "ModuleList only"),
+        (lambda layers, removed: nn.ModuleList(layers[i] for i in sorted(removed)), "should go"),
+        (
+            lambda layers, removed: copy.deepcopy(nn.ModuleList(x for i, x in enumerate(layers) if i not in removed)),
+            "copies",
+        ),
+        (lambda layers, removed: layers[: len(layers) - len(removed)], "from the end"),
+    ],
+    "number_layers": [
+        (lambda layers: layers, "number in the dense model"),
+        (numbered(start=1, inside=lambda layer: layer.modules()), "counted from 0"),
+        (numbered(), "look at all of layer.modules"),
+        (numbered(inside=lambda layer: [layer], anyway=True), "only modules that had"),
+        (numbered(inside=lambda layer: layer.modules(), anyway=True), "only modules that had"),
+    ],
+    "sliced_config": [
+        (configured(lambda values, kept: values[: len(kept)]), "right length and the wrong entries"),
+        (configured(lambda values, kept: [values[i] for i in kept], count=lambda depth: depth), "still the old one"),
+        (configured(lambda values, kept: values), "as long as before"),
+        (
+            configured(lambda values, kept: [values[i] for i in kept if i < len(values)], lambda values, depth: True),
+            "another length",
+        ),
+        (
+            configured(lambda values, kept: [values[i] for i in kept], lambda values, depth: True),
+            "each deletion|each layer was cut",
+        ),
+        (configured(lambda values, kept: [v for i, v in enumerate(values) if i not in kept]), "of the layers that go"),
+        (in_place, "changed what it was given"),
+    ],
+    "greedy": [
+        (searched(again=False, best=lambda rest, key: min(rest, key=key)), "after each removal"),
+        (lambda cost, candidates, n: sorted(candidates, key=lambda i: cost([i]))[:n], "after each removal"),
+        (searched(best=max), "a low cost is good"),
+        (lambda cost, some, n: min(itertools.combinations(some, n), key=lambda x: cost(list(x))), "best set of all"),
+        (repeated, "only once"),
+        (searched(result=lambda removed, candidates: [candidates.index(i) for i in removed]), "positions in the list"),
+        (lambda cost, some, n: [min(range(len(some)), key=lambda i: cost([i]))] * n, "but the candidates are"),
+    ],
+}
+RIGHT: dict[str, list[Callable]] = {
+    "states_bytes": [
+        lambda config, ids, b: float(
+            torch.tensor([config.num_hidden_layers + 1, *ids.shape, config.hidden_size, b]).prod()
+        )
+    ],
+    "cosine": [
+        lambda a, b: torch.cosine_similarity(a.float(), b.float(), dim=-1),
+        lambda a, b: cosine(a.double(), b.double()).numpy(),
+        lambda a, b: (nn.functional.normalize(a.float(), dim=-1) * nn.functional.normalize(b.float(), dim=-1)).sum(-1),
+    ],
+    "record_outputs": [recorded(lambda seen, args, output: seen.append(output))],
+    "busiest_layers": [
+        lambda s, n: block_influence(s[:-1], s[1:]).mean((1, 2)).topk(n).indices,
+        lambda s, n: tuple(sorted(range(len(s) - 1), key=lambda i: float(cosine(s[i], s[i + 1]).mean()))[:n]),
+    ],
+    "answer_ranks": [
+        ranks,
+        lambda states, norm, head, answer: [
+            head(norm(state[-1])).argsort(descending=True).tolist().index(answer) + 1 for state in states
+        ],
+    ],
+    "layer_influences": [lambda reported, last: torch.tensor(pairs([*reported[:-1], last]))],
+    "masked_influence": [
+        lambda a, b, mask: block_influence(a[mask == 1], b[mask == 1]).mean(),
+        lambda a, b, mask: torch.where(mask.bool(), block_influence(a, b), 0).sum() / mask.sum(),
+    ],
+    "span_angle": [lambda s, start, n: (angle(s[start].double(), s[start + n].double()) / torch.pi).mean().item()],
+    "difference_with_error": [
+        lambda a, b: [a.mean() - b.mean(), ((a.mean(1) - b.mean(1)).var() / len(a)).sqrt()],
+        lambda a, b: torch.stack([(a - b).mean(), (a - b).mean(1).std() / len(a) ** 0.5]),
+    ],
+    "without_layers": [
+        lambda layers, removed: nn.ModuleList(layers[i] for i in range(len(layers)) if i not in set(removed))
+    ],
+    "number_layers": [numbered(inside=lambda layer: layer.modules())],
+    "sliced_config": [configured(lambda values, kept: [values[i] for i in kept])],
+    "greedy": [searched(), searched(result=lambda removed, candidates: tuple(removed))],
+}
+MISTAKES = [pytest.param(name, *pair, id=f"{name}-{i}") for name, rows in WRONG.items() for i, pair in enumerate(rows)]
+
+
+def test_every_exercise_has_a_check_and_mistakes():
+    assert set(WRONG) == set(RIGHT) == set(exercises())
+    assert {f"check_{name}" for name in WRONG} == {name for name in checks.__all__ if name.startswith("check_")}
+    assert all(len([hint for _, hint in rows if hint]) >= 3 for rows in WRONG.values())
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_lessons_solution_passes(name, capsys):
+    assert check(name)(defined(with_solution(exercises()[name]), name)) is None, "nbgrader reads a result as marks"
+    printed = capsys.readouterr()
+    assert re.fullmatch(rf"{name} is right: (\d+) of \1 tests passed\.\n", printed.out) and not printed.err
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_stub_is_not_solved_yet(name):
+    with pytest.raises(NotSolved) as caught:
+        check(name)(defined(with_stub(exercises()[name]), name))
+    shown = caught.value._render_traceback_()
+    assert len(shown) == 1 and shown[0].startswith(f"not solved yet: {name}() is still to be written")
+
+
+@pytest.mark.parametrize(("name", "wrong", "hint"), MISTAKES)
+def test_a_mistake_gets_the_hint_that_belongs_to_it(name, wrong, hint):
+    message = verdict(name, wrong)
+    assert re.search(hint, " ".join(message.split())), message
+    assert (
+        "  hint  " in message
+        or not hint
+        or "but the candidates" in message
+        or "only once" in message
+        or "where" in message
+    )
+    solution = with_solution(exercises()[name]).partition('"""\n')[2]
+    told = [line.strip() for line in solution.splitlines() if len(line.strip()) > 15 and line.strip() in message]
+    assert not told, f"the message contains a line of the solution: {told}"
+
+
+@pytest.mark.parametrize(("name", "right"), [(name, f) for name, rows in RIGHT.items() for f in rows])
+def test_other_ways_of_being_right_pass(name, right):
+    check(name)(right)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_stub_without_a_message_is_not_solved_either(name):
+    """As nbgrader writes it."""
+
+    def stub(*arguments):
+        raise NotImplementedError()
+
+    with pytest.raises(NotSolved, match=rf"^not solved yet: {name}\(\) is still to be written$"):
+        check(name)(stub)
+
+
+def test_a_cell_that_uses_a_function_waits_for_its_check():
+    solution = defined(with_solution(exercises()["cosine"]), "cosine")
+    with pytest.raises(NotSolved, match=r"^this cell shows what cosine\(\) finds, once its check has passed$"):
+        checks.require_passed(solution)
+    checks.check_cosine(solution)
+    checks.require_passed(solution)
+    with pytest.raises(NotSolved):
+        checks.require_passed(defined(with_solution(exercises()["cosine"]), "cosine"))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_no_constant_passes(name):
+    """Not even the right answer to the first test, given to all."""
+    solution, first = defined(with_solution(exercises()[name]), name), []
+
+    def constant(*arguments):
+        if not first:
+            first.append(solution(*arguments))
+        return first[0]
+
+    for answer in (constant, *(lambda *a, value=value: value for value in (None, 0, 1.0, [], {}, torch.zeros(3), ""))):
+        verdict(name, answer)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_function_is_one_clear_sentence(name):
+    message = rf"^check_{name} expects the function itself, got int: write check_{name}\({name}\)$"
+    with pytest.raises(TypeError, match=message):
+        check(name)(3)
+
+
+def test_verdicts_repeat_and_leave_the_random_state_alone():
+    before = torch.get_rng_state()
+    once = [verdict(name, wrong) for name, rows in WRONG.items() for wrong, _ in rows[:1]]
+    assert once == [verdict(name, wrong) for name, rows in WRONG.items() for wrong, _ in rows[:1]]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_warning_in_a_learners_function_does_not_reach_a_grader(recwarn):
+    import warnings
+
+    solution = defined(with_solution(exercises()["cosine"]), "cosine")
+
+    def warns(a, b):
+        warnings.warn("careful", stacklevel=1)
+        return solution(a, b)
+
+    checks.check_cosine(warns)
+    assert not recwarn.list
