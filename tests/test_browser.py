@@ -1,5 +1,8 @@
 """Open a lesson in JupyterLab with headless Chromium, run all cells, move the slider, and see the figure change.
 
+The three explorers are put into a cell below the lesson, since starting another browser and loading the model again would
+take longer: they are clicked and worked by keyboard, and what they say is read.
+
 As a script it runs any notebook and photographs it from top to bottom, for looking at a lesson by eye:
 
     python tests/test_browser.py notebooks/03_pruning.ipynb /tmp/screens             run all cells, then take pictures
@@ -28,6 +31,13 @@ import nbformat
 import pytest
 
 LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "03_pruning.ipynb"
+EXPLORERS = """
+from IPython.display import display
+from shortgpt import read_grid
+from shortgpt.explorers import explore_frontier, explore_pruning, explore_token
+grid = read_grid(shortgpt.calibration.data_folder() / "grid.csv")
+display(explore_pruning(model, tokenizer, range(10, 20)), explore_token(model, tokenizer), explore_frontier(grid))
+"""
 TOKEN = "lesson"
 START_SECONDS = 120
 RUN_SECONDS = 12 * 60
@@ -144,8 +154,11 @@ def jupyter_lab(root: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_notebook(notebook: Path, *, keep_outputs: bool = False) -> Iterator:
-    """Open a copy of ``notebook``, alone in a temporary folder, and yield the browser page once its kernel is ready."""
+def open_notebook(notebook: Path, *, keep_outputs: bool = False, below: str | None = None) -> Iterator:
+    """Open a copy of ``notebook``, alone in a temporary folder, and yield the browser page once its kernel is ready.
+
+    A code cell with the source ``below`` is put at its end.
+    """
     from playwright.sync_api import sync_playwright
 
     with contextlib.ExitStack() as stack:
@@ -154,6 +167,8 @@ def open_notebook(notebook: Path, *, keep_outputs: bool = False) -> Iterator:
         for cell in copy.cells:  # else the stored numbers would look like finished cells
             if cell.cell_type == "code" and not keep_outputs:
                 cell.outputs, cell.execution_count = [], None
+        if below:
+            copy.cells.append(nbformat.v4.new_code_cell(below.strip()))
         nbformat.write(copy, root / notebook.name)
         address = stack.enter_context(jupyter_lab(root))
         playwright = stack.enter_context(sync_playwright())
@@ -214,6 +229,39 @@ def move_slider(page) -> tuple[str, str]:
     return before, after
 
 
+def use_explorers(page, screenshots: Path) -> None:
+    """Work the explorers of the last cell by mouse and by keyboard, and wait for what each must say then."""
+    cell = page.locator(".jp-Notebook .jp-CodeCell").last
+    layers = cell.locator(".shortgpt-layers button")
+
+    def says(text: str) -> None:
+        cell.get_by_text(text).first.wait_for(timeout=REDRAW_SECONDS * 1000)
+
+    layers.nth(12).click()
+    says("1 of 30 layers removed: 12.")
+    layers.nth(12).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    says("2 of 30 layers removed: 12, 13.")
+    cell.get_by_role("button", name="layer 13 out").wait_for()
+    cell.get_by_role("button", name="The algorithm's choice").click()
+    says("2 of 30 layers removed: 10, 11.")
+    cell.get_by_role("img", name="4 sets of layers tried").wait_for()
+    page.screenshot(path=screenshots / "explore_pruning.png")
+    cell.get_by_role("button", name="France", exact=True).click()
+    says("The token 'France': layer 0 turns it most")
+    says("layer 29: ")  # the last row of its table
+    page.screenshot(path=screenshots / "explore_token.png")
+    cell.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    larger = cell.get_by_role("button", name="Next larger model")
+    for _ in range(12):  # more often than there are steps: it stays at the last model
+        larger.click()
+    says("No larger model is better.")
+    says(": not quantized, all layers")
+    page.screenshot(path=screenshots / "explore_frontier.png")
+
+
 def photograph(page, folder: Path) -> list[Path]:
     """Save pictures of the whole notebook, a screenful each, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +291,7 @@ def test_slider_redraws_its_figure_in_jupyterlab(tmp_path):
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     screenshots = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     screenshots.mkdir(parents=True, exist_ok=True)
-    with open_notebook(LESSON) as page:
+    with open_notebook(LESSON, below=EXPLORERS) as page:
         run_all(page)
         page.screenshot(path=screenshots / "all_cells_run.png")
         assert errors(page) == []
@@ -254,6 +302,9 @@ def test_slider_redraws_its_figure_in_jupyterlab(tmp_path):
         assert before != after
         assert errors(page) == []
         assert blank_figures(page) == 0, "a figure is empty after the slider has moved: see slider_after.png"
+        use_explorers(page, screenshots)
+        assert errors(page) == []
+        assert blank_figures(page) == 0, "a figure of an explorer is empty: see explore_*.png"
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shortgpt import frontier
+from shortgpt import best_within, frontier, frontier_steps
 from shortgpt.plots_evaluation import plot_frontier
 
 
@@ -52,3 +52,23 @@ def test_the_figure_draws_all_models_and_the_line_through_the_best(capsys):
         "The frontier has 3 of 4 models (memory_mb: perplexity): int8 −3 (150: 46.0), int8 (200: 31.0), none (400: 30.0).\n"
     )
     plt.close(ax.figure)
+
+
+@pytest.mark.parametrize(("seed", "higher"), list(itertools.product(range(10), (False, True))))
+def test_the_best_within_a_budget_is_the_best_of_all_that_fit(seed, higher):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.integers(0, 8, (12, 2)), columns=["x", "y"])
+    for budget in range(int(table["x"].min()), 9):
+        fits = table[table["x"] <= budget]["y"]
+        best = best_within(table, budget, "x", "y", higher_is_better=higher)
+        assert best["x"] <= budget and best["y"] == (fits.max() if higher else fits.min())
+    with pytest.raises(ValueError, match="no model has x of at most -1: the smallest has"):
+        best_within(table, -1, "x", "y")
+
+
+def test_steps_lead_from_each_model_of_the_frontier_to_the_next():
+    table = pd.DataFrame({"memory_mb": [400.0, 150, 200], "perplexity": [30.0, 46, 31]})
+    steps = frontier_steps(table)
+    assert steps["memory_mb"].tolist() == [150, 200, 400]
+    assert steps["more"].tolist()[:2] == [50, 200] and steps["change"].tolist()[:2] == [-15, -1]
+    assert steps.iloc[-1][["more", "change"]].isna().all() and "more" not in table

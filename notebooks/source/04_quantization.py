@@ -180,6 +180,9 @@ for bits in (8, 4):
 # The second remedy is a grid that isn't even. If weights are roughly normal, then levels should be dense around zero and sparse outside. *NF4* ("normal float, 4 bits", from QLoRA) is such a list of 16 levels, scaled by the largest weight of each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even grid's?
 
 # %%
+import logging
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would report a kernel that it can't fetch offline
 import bitsandbytes.functional as bnb
 
 nf4 = bnb.get_4bit_type("nf4", device="cpu")  # [16], from -1 to 1
@@ -402,7 +405,7 @@ prices["nats for 100 MB"] = 100 * prices["costs nats"] / prices["saves MB"]
 prices.round(3)
 
 # %% [markdown]
-# Read the frontier from the right. The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and saves less, and is still cheap for what it saves. Only then, when there are no more bits to take, do models with fewer layers appear: **no 8-bit and no 32-bit model without layers is on the frontier**, because a dense one with fewer bits is both smaller and better. And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by the last bits.
+# Read the frontier from the right. The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and saves less, and is still cheap for what it saves. Only then, when there are no more bits to take, do models with fewer layers appear: **no 8-bit and no 32-bit model with layers removed is on the frontier**, because a dense one with fewer bits is both smaller and better. And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by the last bits.
 #
 # So when is a layer worth more than its bits? For *memory*: when the bits are used up. (With the caveat that here embeddings are two thirds of a 4-bit model, and layers can't touch them; in a large model three layers in 30 are nearly a tenth.) For *time* the answer is another one, see section 12.
 #
@@ -560,7 +563,7 @@ print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).
 # %% [markdown]
 # ## 12. Is it faster?
 #
-# Smaller is not automatically faster. On a CPU an 8-bit weight is turned back into a float before it is multiplied; whether the smaller memory traffic outweighs that extra work depends on the processor, the kernel and the batch. A removed layer is different: it is work that nobody does any more. `speed` measures reading a prompt (*prefill*) and writing token by token (*decode*). The numbers are those of the machine that built this page; run the cell for yours.
+# Smaller is not automatically faster. On a CPU an 8-bit weight is turned back into a float before it is multiplied; whether the smaller memory traffic outweighs that extra work depends on the processor, the kernel and the batch. A removed layer is different: it is work that nobody does any more. `speed_table` measures reading a prompt (*prefill*) and writing token by token (*decode*). The numbers are those of the machine that built this page; run the cell for yours.
 
 # %% tags=["volatile"]
 del small, reloaded
@@ -582,7 +585,7 @@ plt.show()
 print("Measured on:", stored["processor"].iloc[0])
 
 # %% [markdown]
-# In time the picture is turned around: here no quantized model is worth its place, since all of them write more slowly than the model that they were made from, and removing layers makes each of them faster by the same fifth. So that is when a layer is worth more than its bits: when it is *time* that is short, and the hardware has no arithmetic for few bits.
+# In time the picture is turned around: here no quantized model is worth its place, since all of them write more slowly than the model that they were made from, and removing layers makes each of them faster by about the same fifth. So that is when a layer is worth more than its bits: when it is *time* that is short, and the hardware has no arithmetic for few bits.
 #
 # The honest summary of such a table is short: **quantization saves memory for certain, and time perhaps; removing layers saves both, roughly in proportion.** On a GPU, and with kernels made for it, 4 bits can also be much faster, because writing one token at a time is limited by how fast weights can be read.
 #
@@ -593,7 +596,7 @@ print("Measured on:", stored["processor"].iloc[0])
 #
 # - Rounding to 8 bits with one scale a row hardly changes perplexity, at any depth we tried.
 # - 4 bits cost visibly more on a model this small, but less than removing three layers; reading text while rounding (GPTQ) makes it cheaper, and simple rounding in groups dearer.
-# - For memory, bits come first: models without layers are worth their place only when 4 bits are not small enough.
+# - For memory, bits come first: a model with layers removed is worth its place only when 4 bits are not small enough.
 # - Pruning and quantization nearly add up in the logarithm of perplexity; a small interaction says that pruned models are more sensitive to rounding.
 # - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
 # - Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
@@ -614,5 +617,14 @@ print("Measured on:", stored["processor"].iloc[0])
 # **3.** Pruning alone multiplies perplexity by 1.5, NF4 alone by 1.2. What do you expect of both, if the losses are additive in the loss?
 #
 # <details><summary>Answer</summary>Adding logarithms is multiplying: 1.5 × 1.2 = 1.8. An interaction would show as a factor different from 1.8.</details>
-#
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("04")
+
+# %% [markdown]
 # **Next:** [05 · Evaluation: perplexity, choice and generation](05_evaluation.ipynb) · **Previous:** [03 · Pruning](03_pruning.ipynb)

@@ -500,7 +500,7 @@ axes[1].legend()
 plt.show()
 for task, rows in ways.groupby("task", sort=False):
     gaps = [f"{row.difference:+.0f} ± {row.difference_error:.0f} (−{row.removed})" for row in rows.itertuples()]
-    print(f"{task}: choosing less writing, in points: {', '.join(gaps)}")
+    print(f"{task}: choosing less writing, in points: {', '.join(gaps)}.")
 
 # %% [markdown]
 # Two things stand out, and the first is about choosing. The dense model is right on 85 % of `physical` in section 6, where the text of each answer is scored after the bare question, and hardly better than guessing here, where the same answers stand in a lettered list: so small a model does not understand the form. Being near guessing, it has nothing to lose, and **the choice lines stay level**.
@@ -639,5 +639,14 @@ plt.show()
 # **3.** Why can a model with five times the perplexity still get nearly the same MMLU score, and fail to write a summary?
 #
 # <details><summary>Answer</summary>MMLU needs the right one of four letters to be the likeliest, in a context given from outside; all four may become less likely together. A summary needs hundreds of consecutive choices among all tokens, each conditioned on the model's own earlier ones, so that small errors feed later ones.</details>
-#
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("05")
+
+# %% [markdown]
 # This is the last lesson of the core walk: you can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence chooses best, and whether layers are the right thing to remove. · **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with pruning](04_quantization.ipynb)
