@@ -306,7 +306,17 @@ print(f"Its perplexity is {left['perplexity']:.0f} % of the dense model's.")
 # | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels, at equal parameters |
 # | [10 · Generation](10_generation.ipynb) | why writing breaks while choosing survives, and two ways around it |
 #
-# Planned after these: 08 Mamba and RWKV, 09 healing a pruned model,
-# 10 why generation breaks first, 11 why deep layers repeat, 12 the paper at its own scale.
-#
+# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer. Planned: 08 Mamba and RWKV, 09 healing a
+# pruned model, 11 why deep layers repeat, 12 the paper at its own scale.
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
+# notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("00")
+
+# %% [markdown]
 # Next: [01 · Hidden states](01_hidden_states.ipynb)

@@ -484,6 +484,41 @@ draw_lens(prompts[2])
 # pale cell says that it is not sure of it. A layer that changes much does not always change things for the better.
 
 # %% [markdown]
+# ## 10. Watch a token
+#
+# The figures so far were averages over tokens, or one column of the lens. Now follow a single token through the whole
+# depth: how far each layer *turns* its state (1 minus the cosine of what enters and what leaves it), and what the lens
+# reads there. Choose a sentence or write your own, then press one of its tokens (by keyboard: Tab and the space bar).
+#
+# Predict first: *of*, the last token of the first sentence, has to wait for "Paris". *The*, the first one, has nothing
+# to read but itself. Which of the two do the layers in the middle turn more?
+
+# %%
+from shortgpt import token_paths
+from shortgpt.explorers import explore_token
+from shortgpt.plots_tokens import plot_token_path
+
+explore_token(model, tokenizer)
+
+# %% [markdown]
+# In a saved notebook there is nothing to press. Here are these two tokens; change the positions to see others.
+
+# %%
+paths = token_paths(model, tokenizer, prompts[0])
+for position in (-1, 0):
+    plot_token_path(paths, position)
+    plt.show()
+
+# %% [markdown]
+# The last token looks like the averages of section 5: a wild start, a long stretch of small turns, an eventful end. The
+# first token is another matter. It is the attention sink of section 6, and once a layer has made its state long, the
+# layers behind do not turn it at all: whatever they add is nothing beside such a length. Only the last ones take it apart
+# again. So "this layer hardly moves the state" can be a statement about the layer, or about the token you looked at.
+#
+# **Try it:** find a token in the middle of a sentence that behaves like the first one, if only for some layers. (There is
+# one in the first sentence.)
+
+# %% [markdown]
 # ## Exercises
 #
 # Five functions to write yourself. To try them before you see a solution, open the
@@ -724,7 +759,17 @@ print("rank of Paris by depth:", *ranks)
 # Only B changes the direction. The next layer's RMSNorm removes the length, so it notices B and cannot see A at all
 # (although A makes every later addition relatively smaller).
 # </details>
-#
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
+# notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("01")
+
+# %% [markdown]
 # ## Next
 #
 # Neighbouring states are almost parallel. So what do these layers do, and which of them could go? The next step turns

@@ -818,7 +818,17 @@ for a, b in ((14, 24), (14, 17), (3, 12)):
 # Whether the product of two norms exceeds 65,504, that is, norms above 256: then the score is NaN, and some code
 # replaces NaN by a constant. Convert the states to float32 before the arithmetic.
 # </details>
-#
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
+# notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("02")
+
+# %% [markdown]
 # ## Next
 #
 # We have a score for each layer, and know how far to trust it. Time to remove layers and see what the model still can

@@ -536,6 +536,44 @@ print(f"It writes: {PROMPT} {row['text']}")
 # still writes English, and look at which layers the draw has spared.
 
 # %% [markdown]
+# ### Prune it yourself
+#
+# The slider follows orders that somebody else made. Here you choose. Press a layer to take it out and press it again to put
+# it back (by keyboard: Tab and the space bar). Perplexity is measured on a short text, from the first changed layer on, so
+# an answer takes about a second; *the algorithm's choice* takes as many layers as you have taken, by Block Influence.
+#
+# Predict first: six layers are to go. Is it better to spread them, or to take six in a row?
+
+# %%
+from shortgpt import Ablation
+from shortgpt.explorers import explore_pruning
+
+explore_pruning(model, tokenizer, orders["Block Influence"], prompt=PROMPT)
+
+# %% [markdown]
+# Without a running notebook: put your layers into the dictionary and run the cell. `work` is the number of multiplications
+# for a token, in percent of the dense model's.
+
+# %%
+CHOICES = {
+    "nothing": [],
+    "Block Influence": orders["Block Influence"][:6],
+    "spread out": [8, 11, 14, 17, 20, 23],
+    "six in a row": [13, 14, 15, 16, 17, 18],
+    "the first six": [0, 1, 2, 3, 4, 5],
+}
+ablation = Ablation(model, tokenizer, prompt=PROMPT)
+plot_layers(depth, CHOICES)
+plt.show()
+ablation.table(CHOICES).drop(columns=["layers"]).round(1)
+
+# %% [markdown]
+# Six layers are six layers: each of the four cuts leaves the same size and the same work. What is left of the model is not
+# the same. The spread-out choice looks careful and is many times worse than the row, because it happens to include a layer
+# that the model can't do without (put the six back one at a time to find it; lesson 01 met it in section 6). And the row
+# even beats Block Influence here, on one short text about gypsum: lesson 06 asks whether that holds.
+
+# %% [markdown]
 # ## Exercises
 #
 # Four functions to write yourself. To try them before you see a solution, open the
@@ -742,6 +780,15 @@ print(f"greedy removes {found} after {len(tried)} trials; perplexity on its own 
 # may be expensive to lose together: when one goes, the other may have to do its work. Lesson 06 shows such a pair,
 # and orders that take this into account.
 # </details>
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
+# notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("03")
 
 # %% [markdown]
 # ## Next
