@@ -54,7 +54,6 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # One variable names the model. Everything below follows from it.
 
 # %%
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -410,29 +409,33 @@ prices.round(3)
 # So when is a layer worth more than its bits? For *memory*: when the bits are used up. (With the caveat that here embeddings are two thirds of a 4-bit model, and layers can't touch them; in a large model three layers in 30 are nearly a tenth.) For *time* the answer is another one, see section 12.
 #
 # Two details. `rtn4` lies right of `int8`, though it has 4 bits: torchao 0.18 keeps each 4-bit value in a byte, so on a CPU it shows the quality of such rounding and not the size. And the quality depends on whom you ask: to the grammar task all dense models are alike, and the last word tells them apart.
-#
-# A small explorer over all models of the table; `row_of(removed, method)` gives the same without a widget, so you can also edit the numbers in the cell after it and run that.
-
-
-# %%
-def row_of(removed: int, method: str) -> None:
-    row = price.loc[(removed, method)]
-    print(f"{removed} layers removed, {method}: {row['memory_mb']:.0f} MB in memory, {row['disk_bytes'] / 1e6:.0f} MB on disk; "
-          f"perplexity {row['perplexity']:.1f}, grammar {row['grammar']:.0f} %, last word {row['last_word']:.0f} %")  # fmt: skip
-
-
-choices = {
-    "removed": widgets.Dropdown(options=[0, 3, 6, 9], value=3, description="removed"),
-    "method": widgets.Dropdown(options=["none", "int8", "nf4", "rtn4", "gptq"], value="int8", description="method"),
-}
-display(*choices.values(), widgets.interactive_output(row_of, choices))
 
 # %% [markdown]
-# Without a widget, three layers removed, by all methods:
+# A budget is the question one really has: *what is the best model that fits?* Set one with the slider, or walk along the
+# frontier with the two buttons, and read what the next step up would bring and the next step down would cost. *judge by*
+# changes the measure, and with it the frontier. Predict first: at which budget do layers start to go?
 
 # %%
-for method in ("none", "int8", "nf4", "rtn4", "gptq"):
-    row_of(removed=3, method=method)
+from shortgpt import best_within, frontier_steps
+from shortgpt.explorers import explore_frontier
+
+explore_frontier(pruned_first)
+
+# %% [markdown]
+# The same without a widget: `frontier_steps` has a row for each model on the frontier, with the step to the next larger
+# one (`more`, in MB, and `change`, in perplexity). `best_within` finds the best row for a budget; change it and run the
+# cell again.
+
+# %%
+BUDGET_MB = 170
+best = best_within(pruned_first, BUDGET_MB)
+print(f"Within {BUDGET_MB} MB: {best['method']}, {best['removed']} layers removed, {best['memory_mb']:.0f} MB, perplexity {best['perplexity']:.1f}")
+columns = ["method", "removed", "memory_mb", "perplexity", "more", "change", "grammar", "last_word"]
+frontier_steps(pruned_first)[columns].round(2)
+
+# %% [markdown]
+# The steps differ by orders of magnitude. At the small end a few megabytes change perplexity by a great deal; at the large
+# end hundreds of megabytes bring next to nothing. A good place to stop is where the next step stops being cheap.
 
 # %% [markdown]
 # ## 8. Do the losses add up?
