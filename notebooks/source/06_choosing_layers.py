@@ -557,5 +557,14 @@ print(f"grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
 # **3.** A search finds a plan that is better than BI's by 3 percent on the text it searched on. What do you check before you believe it?
 #
 # <details><summary>Answer</summary>Other text: a search that tries hundreds of sets on a thousand tokens also finds those that fit these tokens by luck. Measure on documents that no criterion read, compare item by item, and give the standard error of the difference.</details>
-#
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("06")
+
+# %% [markdown]
 # So far whole layers went. Is that the right piece to take? · **Next:** [07 · Depth or width](07_depth_or_width.ipynb) · **Previous:** [05 · Evaluation](05_evaluation.ipynb)
