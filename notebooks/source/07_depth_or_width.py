@@ -526,5 +526,14 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # **3.** A paper shows its method X ahead of Y. Y's numbers are quoted from an older paper, at 24 instead of 27 % removed, and without the fine-tuning that Y's authors recommend. What would you ask for?
 #
 # <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
-#
+
+# %% [markdown]
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+
+# %%
+from shortgpt.quiz import quiz
+
+quiz("07")
+
+# %% [markdown]
 # Whatever was cut, the model has to write with what is left. How that breaks, and two ways around it: · **Next:** [10 · Generation](10_generation.ipynb) · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
