@@ -15,6 +15,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from shortgpt.arguments import shown
+from shortgpt.beside import file_written_beside
 
 
 def read_answers(file: str | os.PathLike) -> dict[str, str]:
@@ -54,13 +55,19 @@ class AnswerBook:
         return widgets.VBox([self._box(name, question) for name, question in self.questions.items()])
 
     def keep(self, name: str, answer: str) -> None:
-        """Keep this answer: in the file, and wherever `kept` shows it."""
+        """Keep this answer: in the file, and wherever `kept` shows it.
+
+        Raises:
+            ValueError: an unknown question, or an empty answer. OSError: it can't be written; earlier ones stay.
+        """
         self._check(name)
         if not isinstance(answer, str) or not answer.strip():
             raise ValueError("there is nothing to keep: write an answer first, a guess will do")
-        self.answers[name] = answer.strip()
+        answers = self.answers | {name: answer.strip()}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(self.answers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with file_written_beside(self.file) as beside:
+            beside.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.answers = answers
         for mirror in self._mirrors[name]:
             mirror.value = self._quoted(name)
 
@@ -82,8 +89,8 @@ class AnswerBook:
         def press(_: widgets.Button) -> None:
             try:
                 self.keep(name, field.value)
-            except ValueError as error:
-                note.value = f"<p role='status'>{escape(str(error)).capitalize()}.</p>"
+            except (ValueError, OSError) as error:
+                note.value = f"<p role='status'>{_sentence(error)}</p>"
             else:
                 button.icon, note.value = "check", f"<p role='status'>Kept in {escape(self.file.name)}.</p>"
 
@@ -99,3 +106,8 @@ class AnswerBook:
     def _check(self, name: str) -> None:
         if name not in self.questions:
             raise ValueError(f"there is no question {shown(name)}: choose one of {', '.join(self.questions)}")
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return escape(text[:1].upper() + text[1:]) + "."  # the rest as it is: there may be a path in it

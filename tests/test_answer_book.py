@@ -1,6 +1,8 @@
 """Answers are kept before anything is shown: in a file, on the page, and again after a restart. No browser."""
 
+import errno
 import json
+from pathlib import Path
 
 import ipywidgets as widgets
 import pytest
@@ -53,6 +55,24 @@ def test_an_empty_answer_is_not_kept_and_says_so(book):
     _, _, button, note = parts(book)[0]
     button.click()
     assert "write an answer first" in note.value and not book.file.exists()
+
+
+def test_a_full_disk_is_told_and_loses_nothing(book, monkeypatch):
+    book.keep("1", "first")
+    before, write = book.file.read_bytes(), Path.write_text
+
+    def half(path, text, **options):
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    shown = book.kept("1")
+    _, field, button, note = parts(book)[0]
+    field.value = "second"
+    button.click()
+    assert "disk is full" in note.value and "Kept" not in note.value
+    assert book.file.read_bytes() == before and "first" in shown.value and book.answers == {"1": "first"}
+    assert [file.name for file in book.file.parent.iterdir()] == [book.file.name]
 
 
 @pytest.mark.parametrize(
