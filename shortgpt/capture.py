@@ -70,6 +70,17 @@ def require_numbers(model: PreTrainedModel, values: Tensor) -> None:
         )
 
 
+@contextmanager
+def numbers_only(model: PreTrainedModel) -> Iterator[None]:
+    """Raise as `require_numbers` does as soon as the model gives a NaN, while another library works with it."""
+    # one NaN in a token's last state is one in each of its logits, so the first of them tells
+    handle = model.register_forward_hook(lambda module, given, output: require_numbers(model, output.logits[..., 0]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def by_token(states: Tensor, mask: Tensor) -> Tensor:
     """Bring hidden states into the layout ``[batch, tokens, features]`` of the attention mask ``[batch, tokens]``.
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.benchmarks import BENCHMARKS, task_folders
 from shortgpt.calibration import data_folder
-from shortgpt.capture import eval_mode
+from shortgpt.capture import eval_mode, numbers_only
 from shortgpt.placement import input_device
 from shortgpt.writing import begin_token
 
@@ -88,7 +88,7 @@ def run_task(
     # the harness asks pip and git about the machine, a second for every task (outside a repository git complains on
     # standard error), and leaves the model in eval mode
     no_report = mock.patch.multiple(evaluator, add_env_info=mock.DEFAULT, get_git_commit_hash=mock.DEFAULT, create=True)
-    with eval_mode(model), _random_state(), _bars(progress), _count_cuts(name, most), no_report:
+    with eval_mode(model), numbers_only(model), _random_state(), _bars(progress), _count_cuts(name, most), no_report:
         lm = HFLM(
             pretrained=model,
             tokenizer=tokenizer,

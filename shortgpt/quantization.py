@@ -65,7 +65,8 @@ def quantize(
 
     Raises:
         ValueError: another number of bits, an unknown method or one without these bits, an argument that the method
-            doesn't have, a group size that doesn't fit, a model that is quantized already, or one without linear layers.
+            doesn't have, a group size that doesn't fit, a model that is quantized already, or one without linear layers or
+            with such that the method can't run.
         ImportError: the library is missing; the message has the install line.
     """
     check_model(model)
@@ -205,7 +206,20 @@ def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
         quantized.config.quantization_config
     )  # so that it can be saved
     quantized.hf_quantizer.pre_quantized = True
+    _require_running(quantized)
     return quantized
+
+
+@torch.no_grad()
+def _require_running(quantized: PreTrainedModel) -> None:
+    """Some models multiply by a linear layer's weight without calling the layer (Mamba, Falcon): torchao can't follow."""
+    try:
+        quantized(input_ids=torch.zeros(1, 2, dtype=torch.long, device=input_device(quantized)))
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{type(quantized).__name__} uses the weights of some linear layers in a way that torchao's quantized weights "
+            "don't have: try bits=4, method='nf4'"
+        ) from error
 
 
 def write_plain(model: PreTrainedModel, folder: str) -> None:

@@ -1313,6 +1313,12 @@ WRONG: dict[str, list[Row]] = {
         ("text", lambda w: quantize(w.model, "8"), ValueError, "bits must be 8 or 4, got '8'"),
         ("list", lambda w: quantize(w.model, [8]), ValueError, "bits must be 8 or 4, got list"),
         ("twice", lambda w: quantize(quantize(w.model)), ValueError, "quantized already: quantize the original"),
+        (
+            "weight without layer",
+            lambda w: quantize(tiny_model("mamba")),
+            ValueError,
+            "MambaForCausalLM uses the .*nf4",
+        ),
         ("on meta", lambda w: quantize(on_meta()), ValueError, NO_WEIGHTS),
         ("on meta, 4", lambda w: quantize(on_meta(), 4), ValueError, NO_WEIGHTS),
         (
@@ -1751,6 +1757,7 @@ WRONG: dict[str, list[Row]] = {
             "r.jsonl, line 1, is no result of evaluate\\(\\)",
         ),
         ("on meta", lambda w: evaluate(on_meta(), w.tokenizer, ["grammar"], limit=2), ValueError, NO_WEIGHTS),
+        ("NaN", lambda w: evaluate(w.broken(), with_end(w), ["grammar"], limit=2), ValueError, NAN_LOGITS),
         ("no end", lambda w: evaluate(w.model, w.tokenizer, ["grammar"]), ValueError, "no begin and no end token"),
     ],
     "paper_benchmarks": [
