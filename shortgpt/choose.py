@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shortgpt.arguments import check_choice, check_count, check_path, shown
+from shortgpt.beside import file_written_beside
 from shortgpt.influence import LayerScores
 
 SCHEMA = 1
@@ -69,7 +70,8 @@ class PruningPlan:
         fields = asdict(self)
         if not self.search:
             del fields["search"]
-        path.write_text(json.dumps({"schema": SCHEMA, **fields}, indent=1) + "\n", encoding="utf-8")
+        with file_written_beside(path) as beside:
+            beside.write_text(json.dumps({"schema": SCHEMA, **fields}, indent=1) + "\n", encoding="utf-8")
         return path
 
     def to_mergekit(self, path: str | Path | None = None, *, model: str | None = None, dtype: str | None = None) -> str:
@@ -78,7 +80,8 @@ class PruningPlan:
 
         config = mergekit_config(self, model=model, dtype=dtype)
         if path is not None:
-            Path(path).write_text(config, encoding="utf-8")
+            with file_written_beside(Path(path)) as beside:
+                beside.write_text(config, encoding="utf-8")
         return config
 
     def to_llama_cpp(self) -> str:

@@ -3,6 +3,8 @@
 import copy
 import json
 import os
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,6 +201,22 @@ def test_save_notices_a_checkpoint_that_reloads_as_another_model(tiny, tmp_path,
     with pytest.raises(OSError, match=r"does not reload as the same model .*missing_keys"):
         save(pruned, tmp_path / "model")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [PruningPlan.to_json, partial(PruningPlan.to_mergekit, model="x")])
+def test_a_full_disk_leaves_the_plan_that_was_there(write, tmp_path, monkeypatch):
+    path, plan = tmp_path / "plan.json", PruningPlan(LAYERS, (1, 2))
+    write(plan, path)
+    before, whole = path.read_bytes(), Path.write_text
+
+    def half(self, text, **options):
+        whole(self, text[: len(text) // 2], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="disk is full"):
+        write(PruningPlan(LAYERS, (4,)), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_plans_round_trip_and_reject_what_is_no_plan(tiny, batch, tmp_path):

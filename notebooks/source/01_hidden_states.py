@@ -36,15 +36,20 @@
 
 # %% tags=["setup"]
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules:  # Colab: add what its image lacks, and leave what it has at its version
+if "google.colab" in sys.modules and not getattr(find_spec("shortgpt"), "origin", None):  # a folder has no origin
     from importlib.metadata import version
     from pathlib import Path
 
-    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]
-    Path("/tmp/present.txt").write_text("\n".join(f"{name}=={version(name)}" for name in present))
+    present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]  # pip must not move them
+    held = [f"{name}=={version(name)}" for name in present] + ["shortgpt-pruning==0.1.*"]  # what this lesson needs
+    Path("/tmp/held.txt").write_text("\n".join(held))
     project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
-    get_ipython().run_line_magic("pip", f"install -q -c /tmp/present.txt '{project}'")
+    get_ipython().run_line_magic("pip", f"install -q -c /tmp/held.txt '{project}'")
+    if not getattr(find_spec("shortgpt"), "origin", None):
+        raise ImportError("pip could not install the toolkit, and says above why. If this is an old copy of the lesson, open "
+                          "it anew from the course's page; else choose Runtime > Disconnect and delete runtime, and try again")
 
 import torch
 import transformers
