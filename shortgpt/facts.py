@@ -16,11 +16,11 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTr
 
 from shortgpt.branches import KINDS, sublayers
 from shortgpt.choose import PLAN_FILE, PruningPlan
+from shortgpt.hub import clear_errors, folder_or_hub_id
 from shortgpt.layers import decoder_layers, removed_so_far
 from shortgpt.measurement import parameter_count
-from shortgpt.models import clear_errors, folder_or_hub_id
+from shortgpt.own_format import is_own_format, replay
 from shortgpt.packaged import DEFAULT_MODEL, default_model_folder
-from shortgpt.saving import is_own_format, replay
 
 
 def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:

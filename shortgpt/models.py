@@ -5,12 +5,10 @@ How the packaged default reaches the machine is in `packaged.py`.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,10 +16,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import shown
+from shortgpt.hub import clear_errors, folder_or_hub_id
+from shortgpt.own_format import is_own_format, restore
 from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
 from shortgpt.placement import accelerate_hooks
 from shortgpt.quantization_nf4 import without_repacking
-from shortgpt.saving import is_own_format, restore
 
 
 def load(
@@ -207,49 +206,3 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
             | {"dtype": str(model.dtype).removeprefix("torch."), "device": " + ".join(dict.fromkeys(map(str, places)))}
         ]
     )
-
-
-def folder_or_hub_id(name: str | os.PathLike) -> str:
-    text = str(name)
-    if Path(text).expanduser().is_dir():
-        folder = Path(text).expanduser()
-        if not (folder / "config.json").exists():
-            raise FileNotFoundError(f"{folder} holds no model: it has no config.json")
-        return str(folder)
-    if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
-        raise FileNotFoundError(f"no such folder: {text} (a Hub id looks like 'owner/name')")
-    return text
-
-
-@contextlib.contextmanager
-def clear_errors(name: str) -> Iterator[None]:
-    """Turn the Hub client's pages of explanation into one sentence that says what to do."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    def causes(error: BaseException | None) -> Iterator[BaseException]:
-        while error is not None:
-            yield error
-            error = error.__cause__ or error.__context__
-
-    try:
-        yield
-    except (OSError, HfHubHTTPError) as error:
-        chain = list(causes(error))
-        text = " ".join(str(e) for e in chain)
-        if any(isinstance(e, GatedRepoError) for e in chain) or "gated repo" in text:
-            raise PermissionError(
-                f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then call load() again"
-            ) from error
-        if any(isinstance(e, RepositoryNotFoundError) for e in chain) or "is not a valid model identifier" in text:
-            raise FileNotFoundError(
-                f"the Hub has no public model {name!r}: check the spelling ('owner/name'), or run `hf auth login` if it "
-                "is private"
-            ) from error
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"the disk is full: {name!r} could not be stored in the Hub cache") from error
-        if "offline" in text.lower() or "connect" in text.lower() or "resolve" in text.lower():
-            raise ConnectionError(
-                f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
-                f"HF_HUB_OFFLINE if it is set, or use load() without a name for the packaged model"
-            ) from error
-        raise

@@ -1,22 +1,18 @@
-"""Write a model to disk so that it comes back as the same model, and get it back.
+"""Write a model to disk so that it comes back as the same model: it is read again, and the logits are compared.
 
-Nearly always that is an ordinary transformers checkpoint. A pruned model that no configuration describes (see
-`blueprint`) is written in a format of ours: the weights, the configuration of the model it came from, and the steps that
-led from there. `models.load` replays them. Plain ``from_pretrained`` refuses such a folder: its ``model_type`` is
-unknown to transformers, so it can't reload as another model by mistake.
+Nearly always that is an ordinary transformers checkpoint. A pruned model that no configuration describes is written in a
+format of ours, see `own_format`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import check_model, check_path, check_tokenizer, shown
 from shortgpt.beside import written_beside
@@ -24,13 +20,11 @@ from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
+from shortgpt.own_format import is_own_format, restore, write_own_format
 from shortgpt.placement import accelerate_hooks, device_map_of, input_device
-from shortgpt.pruning import RECIPE, remove_layers
+from shortgpt.pruning import RECIPE
 from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.resaving import one_way_conversions_left_out, require_savable
-
-MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
-WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
 
 
 def save(
@@ -83,105 +77,11 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
     """Weights and configuration into `folder`: as transformers does it, or in our format if the model has a recipe."""
     require_savable(model.config)
     recipe = getattr(model, RECIPE, None)
-    if recipe is None:
-        # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
-        with one_way_conversions_left_out(model):
-            model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
-        return
-    if getattr(model, "hf_quantizer", None) is not None:
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format holds no "
-            "quantized weights: save the pruned model first, and quantize it after loading"
-        )
-    if accelerate_hooks(model):
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format is written "
-            "from memory: load the model without device_map and max_memory to save it"
-        )
-    if not hasattr(transformers, type(model).__name__):
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and its class is not part of "
-            "transformers: there is no checkpoint from which it could be loaded again"
-        )
-    from huggingface_hub import save_torch_state_dict
-
-    seen: set[int] = set()
-    state = {}
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen:  # tied weights once; rebuilding ties them again
-            state[name] = tensor.detach().contiguous()
-        seen.add(id(tensor))
-    save_torch_state_dict(state, folder, filename_pattern=WEIGHTS, metadata={"format": "pt"})
-    config = {
-        "model_type": MODEL_TYPE,
-        "architectures": [type(model).__name__],
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "base_config": recipe["config"],
-        "steps": recipe["steps"],
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
-
-
-def is_own_format(folder: str | os.PathLike) -> bool:
-    """Whether `folder` holds a model in our own format."""
-    try:
-        return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type") == MODEL_TYPE
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def saved_class(folder: str | os.PathLike) -> str:
-    """Name of the transformers class of the model saved in `folder`."""
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["architectures"][0]
-
-
-def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model that `write_model` wrote to `folder` in our own format, on the CPU, in eval mode.
-
-    Raises:
-        ValueError: the weights on disk are not those of the model that the recipe gives.
-    """
-    from safetensors import safe_open
-
-    folder = Path(folder)
-    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    fields = saved["base_config"]
-    config = CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
-    with _no_random_weights():  # pages that nobody writes to cost no memory
-        dtype = dtype or getattr(torch, saved["dtype"])
-        model = getattr(transformers, saved["architectures"][0])._from_config(config, dtype=dtype)
-    model.tie_weights()
-    for step in saved["steps"]:
-        model = replay(model, step)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    missing = {id(tensor) for tensor in model.parameters()}
-    for file in sorted(folder.glob(WEIGHTS.format(suffix="*"))):
-        with safe_open(file, framework="pt") as weights, torch.no_grad():
-            for name in weights.keys():  # noqa: SIM118 (not a dict)
-                if name not in tensors or list(tensors[name].shape) != weights.get_slice(name).get_shape():
-                    raise ValueError(f"{folder}: {name} is not a weight of the model that config.json describes")
-                tensors[name].copy_(weights.get_tensor(name))
-                missing.discard(id(tensors[name]))
-    if missing:
-        raise ValueError(f"{folder}: {len(missing)} weights are missing; copy the folder again from where it was saved")
-    if (folder / "generation_config.json").exists():
-        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-    return model.eval()
-
-
-def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedModel:
-    """Apply one step of a recipe."""
-    if "layers" in step:
-        return remove_layers(model, step["layers"])
-    if "patches" in step:
-        from shortgpt.patches import add_patches, empty_patches
-
-        return add_patches(model, empty_patches(step["patches"], step["width"]))
-    from shortgpt.sublayers import remove_sublayers
-
-    return remove_sublayers(model, **step)
+    if recipe is not None:
+        return write_own_format(model, recipe, folder)
+    # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
+    with one_way_conversions_left_out(model):
+        model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
 
 
 def read_model(
@@ -203,15 +103,9 @@ def read_model(
     }
 
 
-@contextlib.contextmanager
-def _no_random_weights() -> Iterator[None]:
-    try:
-        from transformers.initialization import no_init_weights
-    except ImportError:  # an older transformers: slower, same result
-        yield
-        return
-    with no_init_weights():
-        yield
+def saved_class(folder: str | os.PathLike) -> str:
+    """Name of the transformers class of the model saved in `folder`."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["architectures"][0]
 
 
 def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:

@@ -35,8 +35,8 @@ from shortgpt import (
     score_sublayers,
 )
 from shortgpt.blueprint import differences
+from shortgpt.own_format import is_own_format
 from shortgpt.pruning import RECIPE
-from shortgpt.saving import is_own_format
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,7 @@ def test_parallel_lists_of_parts_are_no_decoder_layers():
 
 
 def load_without_tokenizer(folder):
-    from shortgpt.saving import restore
+    from shortgpt.own_format import restore
 
     return restore(folder), None
 

@@ -25,7 +25,7 @@ import shortgpt.saving
 from shortgpt import decoder_layers, remove_layers, remove_sublayers, save, score_layers, score_sublayers
 from shortgpt.branches import KINDS, sublayers
 from shortgpt.layers import removed_so_far
-from shortgpt.saving import is_own_format
+from shortgpt.own_format import is_own_format, restore
 
 TABLE = Path(__file__).parents[1] / "docs" / "architectures.md"
 REMOVALS = {"two in the middle": [2, 3], "the first": [0], "the last": [DEPTH - 1], "several": [0, 2, 5]}
@@ -249,7 +249,7 @@ def reload_ours(folder: Path) -> PreTrainedModel:
         except (ValueError, OSError, KeyError):
             continue
         raise AssertionError(f"{loader.__name__} loaded our own format without complaint")
-    return shortgpt.saving.restore(folder)
+    return restore(folder)
 
 
 def _saved_and_reloaded(pruned: PreTrainedModel) -> tuple[PreTrainedModel, bool]:

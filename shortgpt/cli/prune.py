@@ -153,7 +153,7 @@ def _check(
 def _prune_files(name: str, output: Path, plan: PruningPlan, overwrite: bool) -> None:
     from shortgpt.checkpoint import prune_checkpoint
     from shortgpt.facts import model_folder
-    from shortgpt.saving import is_own_format
+    from shortgpt.own_format import is_own_format
 
     folder = model_folder(name)
     if is_own_format(folder):
