@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help tutorial lab test notebooks book lint benchmarks architectures clean
+.PHONY: help tutorial lab test notebooks book colab lint benchmarks architectures clean
 
 help:
 	@echo "make tutorial    run the core lessons on the real default model; results land in output/"
@@ -13,6 +13,7 @@ help:
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make book        the lessons and docs as a web site, into book/_build/html/"
+	@echo "make colab       lessons 00 to 03 on the Python and the versions that Google Colab has"
 	@echo "make lint        ruff"
 	@echo "make benchmarks  time and memory of the BI pass and of trials, side by side, into docs/benchmarks.md"
 	@echo "make architectures  verify every architecture of transformers, into docs/architectures.md"
@@ -57,6 +58,18 @@ $(BOOK_VENV)/.ready: Makefile
 book: $(BOOK_VENV)/.ready
 	$(BOOK_VENV)/bin/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book --warningiserror --keep-going
 	@echo "open book/_build/html/index.html"
+
+# An environment anew each time, since the lessons' set-up cell has to fill it. torch comes with CUDA libraries (5 GB), unless
+# PIP_EXTRA names an index with CPU builds. About eight minutes: not part of `make test`, a job of its own in CI.
+COLAB_PYTHON ?= python3.13
+COLAB := build/colab
+colab: $(READY)
+	@$(COLAB_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' || \
+		{ echo "Colab has Python 3.13; name one with: make colab COLAB_PYTHON=/path/to/python3.13"; exit 1; }
+	$(COLAB_PYTHON) -m venv --clear $(COLAB)
+	$(COLAB)/bin/python -m pip install --quiet $(PIP_EXTRA) $$($(BIN)/python tests/colab_lessons.py --list)
+	$(BIN)/python tests/fetch.py
+	$(BIN)/python tests/colab_lessons.py $(CURDIR)/$(COLAB)/bin/python
 
 lint: $(READY)
 	$(BIN)/ruff check .

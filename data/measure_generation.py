@@ -3,7 +3,8 @@
     python data/measure_generation.py    (a quarter of an hour on one core)
 
 Writes `along.csv`, the table of `divergence_along` over the openings of 32 documents, and `relay.csv`: each of the two models
-goes on from the first half of each of the two texts, with the share of repeated word triples. Lesson 10 draws them.
+goes on from the first half of each of the two texts, with the share of repeated word triples in the whole text, and among
+those of its second half alone. Lesson 10 draws them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ PROMPTS, PROMPT_TOKENS, LENGTH, REMOVED = 32, 24, 48, 6
 COLUMNS = ["prompt", "written_by", "position", "token", "divergence", "agree", "loss", "perplexity"]
 
 
+def repeated_after(begun: str, text: str) -> float:
+    """Share of the word triples that end behind `begun` and stood in `text` before. NaN if there are none."""
+    words = text.split()
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    behind = range(max(len(begun.split()) - 2, 0), len(triples))
+    return sum(triples[i] in triples[:i] for i in behind) / len(behind) if behind else float("nan")
+
+
 def main() -> None:
     model, tokenizer = load(device="cpu")
     order = removal_order(score_layers(model, calibration_batches(tokenizer), progress=False))
@@ -47,7 +56,7 @@ def main() -> None:
         for second, each in {"dense": model, "pruned": pruned}.items():
             text = begun + continue_text(each, tokenizer, prompt + begun, new_tokens=LENGTH // 2)
             row = {"prompt": prompts.index(prompt), "first": first, "second": second, "repeated": repetition(text)}
-            rows.append(row | {"text": text})
+            rows.append(row | {"repeated_after": repeated_after(begun, text), "text": text})
     pd.DataFrame(rows).sort_values(["prompt", "first", "second"]).to_csv(FOLDER / "relay.csv", index=False)
 
 

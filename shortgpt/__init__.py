@@ -11,6 +11,7 @@ from typing import Any as _Any
 _HOME = {
     "load": "models",
     "describe": "models",
+    "suggested_models": "suggestions",
     "decoder_layers": "layers",
     "built_in_text": "calibration",
     "calibration_batches": "calibration",

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from shortgpt.arguments import shown
 from shortgpt.hub import clear_errors, folder_or_hub_id
-from shortgpt.own_format import is_own_format, restore
+from shortgpt.own_format import is_own_format, restore, saved_dtype
 from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
 from shortgpt.placement import accelerate_hooks
 from shortgpt.quantization_nf4 import without_repacking
@@ -154,9 +154,12 @@ def _best_device() -> str:
 
 
 def _dtype_on_gpu(folder: str | Path, options: Mapping[str, object]) -> torch.dtype | str:
-    """The checkpoint's own dtype, or float16 instead of bfloat16 where the GPU lacks that (before Ampere)."""
+    """The checkpoint's own dtype, or float16 instead of bfloat16 where the GPU lacks that (before Ampere: a T4)."""
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
-        own = getattr(AutoConfig.from_pretrained(folder, **options).get_text_config(), "dtype", None)
+        if is_own_format(folder):
+            own = saved_dtype(folder)
+        else:
+            own = getattr(AutoConfig.from_pretrained(folder, **options).get_text_config(), "dtype", None)
         return torch.float16 if own == torch.bfloat16 else "auto"
     return "auto"
 

@@ -74,6 +74,11 @@ def is_own_format(folder: str | os.PathLike) -> bool:
         return False
 
 
+def saved_dtype(folder: str | os.PathLike) -> torch.dtype:
+    """Dtype of the model in our own format in `folder`; transformers can't read its configuration."""
+    return getattr(torch, json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["dtype"])
+
+
 def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The model that `write_own_format` wrote to `folder`, on the CPU, in eval mode.
 
@@ -87,7 +92,7 @@ def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> P
     fields = saved["base_config"]
     config = CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
     with _no_random_weights():  # pages that nobody writes to cost no memory
-        dtype = dtype or getattr(torch, saved["dtype"])
+        dtype = dtype or saved_dtype(folder)
         model = getattr(transformers, saved["architectures"][0])._from_config(config, dtype=dtype)
     model.tie_weights()
     for step in saved["steps"]:

@@ -82,6 +82,7 @@ from shortgpt import (
     speculative_report,
     speed,
     speed_table,
+    suggested_models,
     token_paths,
     tokens_needed,
     watch_layers,
@@ -1762,6 +1763,10 @@ WRONG: dict[str, list[Row]] = {
     ],
     "paper_benchmarks": [
         ("arguments", lambda w: paper_benchmarks("mmlu"), TypeError, "takes 0 positional arguments"),
+    ],
+    "suggested_models": [
+        ("machine", lambda w: suggested_models("phone"), ValueError, "unknown machine 'phone': choose one of laptop"),
+        ("a list", lambda w: suggested_models(["laptop"]), ValueError, "unknown machine list: choose one of laptop"),
     ],
     "retention_table": [
         ("a list", lambda w: retention_table([1]), TypeError, "dict from model name to evaluate.*got list"),

@@ -72,7 +72,7 @@ from shortgpt import built_in_text, calibration_batches, decoder_layers, describ
 from shortgpt import block_influence, span_distances, watch_layers
 from shortgpt.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
-MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 _ = torch.set_grad_enabled(False)
 describe(model).T
@@ -396,7 +396,7 @@ print(
 # sum, at their true lengths (means over tokens) and their true angle.
 
 # %%
-layer = 14
+layer = len(x_in) // 2 - 1  # near the middle
 x, f = x_in[layer], x_out[layer] - x_in[layer]
 along = ((x * f).sum(-1) / x.norm(dim=-1) / x.norm(dim=-1)).mean()  # part of f along x, in units of |x|
 across = ((f.norm(dim=-1) / x.norm(dim=-1)).square().mean() - along**2).sqrt()
@@ -641,8 +641,9 @@ check_record_outputs(record_outputs)
 # %% tags=["apply"]
 require_passed(record_outputs)
 batch = tokenizer("The capital of France is the city of", return_tensors="pt")
-outputs = record_outputs(decoder_layers(model)[14], lambda: model.generate(**batch, max_new_tokens=4, do_sample=False))
-print("layer 14 while the model writes four tokens:", *[list(output.shape) for output in outputs])
+layer = len(decoder_layers(model)) // 2 - 1
+outputs = record_outputs(decoder_layers(model)[layer], lambda: model.generate(**batch, max_new_tokens=4, do_sample=False))
+print(f"layer {layer} while the model writes four tokens:", *[list(output.shape) for output in outputs])
 
 # %% [markdown]
 # While it writes, the model runs once over the whole prompt and then over one token at a time: what attention needs of

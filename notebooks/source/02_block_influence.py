@@ -80,7 +80,7 @@ from shortgpt.calibration import data_folder
 from shortgpt.influence import LayerScores, relative_magnitude
 from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_scores
 
-MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 _ = torch.set_grad_enabled(False)
 
@@ -272,7 +272,7 @@ print(inspect.getsource(block_influence))
 # also leaves out padding. To be sure what it does, compute one layer by hand, with a hook of our own, and compare.
 
 # %%
-layer, seen = 14, {}
+layer, seen = len(decoder_layers(model)) // 2 - 1, {}
 handle = decoder_layers(model)[layer].register_forward_hook(
     lambda module, args, output: seen.update(x_in=args[0], x_out=output)
 )
@@ -438,7 +438,8 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
 # certain: layers 14 and 24, 14 and 17, 3 and 12.
 
 # %%
-for first, second in ((14, 24), (14, 17), (3, 12)):
+for pair in ((14, 24), (14, 17), (3, 12)):  # of 30 layers; in another model, layers at the same depth
+    first, second = (layer * depth // 30 for layer in pair)
     difference, error = scores.difference(first, second)
     print(f"layer {first} minus layer {second}: {difference:+.4f} +- {error:.4f}, {abs(difference) / error:.1f} standard errors")
 
@@ -582,7 +583,8 @@ pd.DataFrame(rows).T.astype({"tokens": int, "of lowest 6": int, "of lowest 9": i
 
 # %%
 by_rank = np.argsort(scores.values)
-tried = [int(layer) for layer in by_rank[[0, 1, 3, 6, 10, 20, 25, 27]]] + [odd]
+ranks = np.array([0, 1, 3, 6, 10, 20, 25, 27]) * len(by_rank) // 30
+tried = [int(layer) for layer in by_rank[ranks]] + [odd]
 text = [built_in_text("perplexity", genre="encyclopedic")["text"][0]]
 dense = perplexity(model, tokenizer, text)
 damage = [perplexity(remove_layers(model, [layer]), tokenizer, text) / dense for layer in tried]
@@ -776,7 +778,8 @@ require_passed(difference_with_error)
 batch = calibration_batches(tokenizer, built_in_text()["text"][::3], length=64, batch_size=9)[0]
 states = hidden_states(model, batch)
 influence = block_influence(states[:-1], states[1:])  # [layers, samples, tokens]
-for a, b in ((14, 24), (14, 17), (3, 12)):
+for pair in ((14, 24), (14, 17), (3, 12)):
+    a, b = (layer * len(influence) // 30 for layer in pair)
     difference, error = difference_with_error(influence[a], influence[b])
     print(f"layer {a} minus layer {b}: {difference:+.4f} +- {error:.4f}")
 

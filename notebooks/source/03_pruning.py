@@ -77,7 +77,7 @@ from shortgpt import perplexity, removal_order, remove_layers, save, score_layer
 from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
 from shortgpt.widgets import look_up, pruning_explorer
 
-MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 print(f"{type(model).__name__} with {depth} decoder layers")
@@ -453,7 +453,7 @@ def perplexity_without(layers):
 
 rows = []
 for name, order in orders.items():
-    for n in range(0, 13, 1 if name == "Block Influence" else 3):
+    for n in range(0, min(13, depth), 1 if name == "Block Influence" else 3):
         rows.append({"criterion": name, "removed": n, "perplexity": perplexity_without(order[:n])})
 curves = pd.DataFrame(rows)
 every_third = curves[curves["removed"] % 3 == 0].pivot(index="removed", columns="criterion", values="perplexity")
@@ -563,8 +563,8 @@ explore_pruning(model, tokenizer, orders["Block Influence"], prompt=PROMPT)
 CHOICES = {
     "nothing": [],
     "Block Influence": orders["Block Influence"][:6],
-    "spread out": [8, 11, 14, 17, 20, 23],
-    "six in a row": [13, 14, 15, 16, 17, 18],
+    "spread out": [layer * depth // 30 for layer in (8, 11, 14, 17, 20, 23)],  # of 30; elsewhere at the same depths
+    "six in a row": list(range(depth * 13 // 30, depth * 13 // 30 + 6)),
     "the first six": [0, 1, 2, 3, 4, 5],
 }
 ablation = Ablation(model, tokenizer, prompt=PROMPT)
@@ -739,7 +739,8 @@ def cost(layers):
     return tried[tuple(layers)]
 
 
-found = greedy(cost, [10, 12, 14, 17, 20], 2)
+candidates = [layer * len(decoder_layers(model)) // 30 for layer in (10, 12, 14, 17, 20)]
+found = greedy(cost, candidates, 2)
 print(f"greedy removes {found} after {len(tried)} trials; perplexity on its own page {tried[tuple(found)]:.1f}")
 
 # %% [markdown]

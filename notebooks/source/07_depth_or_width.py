@@ -73,7 +73,7 @@ from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
 # One variable names the model.
 
 # %%
-MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
 
@@ -110,7 +110,7 @@ print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of 
 # %% [markdown]
 # Two things to keep in mind for later. The embedding is a large part of this small model and no method below touches it; in the paper's 7B models it is a few percent. And one attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
 #
-# So "I removed twelve attentions without much harm" and "I removed twelve layers" are not the same achievement. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth a number of layers: sublayers in the whole model, but channels and heads *in every layer*. (A head comes with its group: the query heads that share keys and values.)
+# So "I removed twelve attentions without much harm" and "I removed twelve layers" are not the same achievement. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth a number of layers: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* takes its part of the query and output matrices with it, and as query heads share keys and values, whole groups go.
 
 # %%
 worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
@@ -207,9 +207,8 @@ untouched = {name: int(np.isclose(millions_of(name), whole).all(axis=0).sum()) f
 print("Layers left exactly as they were: " + ", ".join(f"{name} {n}" for name, n in untouched.items()) + f", of {depth}.")
 
 # %% [markdown]
-# Layers and sublayers are cuts in **depth**: a branch stays as it was, or goes. Heads and channels are cuts in **width**: every branch of the kind loses a share. A *channel* is one of the numbers between the matrices of the FFN. A head takes its part of the query and output matrices with it; as query heads share keys and values, whole groups go.
-
-# %% [markdown]
+# Layers and sublayers are cuts in **depth**: a branch stays as it was, or goes. Heads and channels are cuts in **width**: every branch of the kind loses a share.
+#
 # *Predict* the order of the seven before you run the next cell. The text is short, so look at large differences only: the beginnings of four documents that no score has seen.
 
 # %%
@@ -290,7 +289,7 @@ print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models 
 # %% [markdown]
 # The two kinds of cut fail differently. A cut in **depth** leaves every state exactly as it was up to the first gap; then each gap is a step. A cut in **width** is wrong from layer 0 on, a little in every layer. What comes after is alike for both: no curve explodes. A layer *adds* to the state, so an error is carried along next to everything else, and the layers that stay add nearly what they always added. That is why a layer can be taken out without telling the others.
 #
-# Whether a cut is good depends on how large its errors are at the source. Block Influence measures that directly: it is the turn that will be missing. The activation score measures it too, channel by channel. Magnitude doesn't, and its channels lose the way in the first layer. The order at the right edge is nearly the order of the perplexities.
+# Whether a cut is good depends on how large its errors are at the source. Block Influence measures that: it is the turn that will be missing. The activation score measures it too, channel by channel. Magnitude doesn't, and its channels lose the way in the first layer. The order at the right edge is nearly the order of the perplexities.
 
 # %% [markdown]
 # ## 4. The full comparison
@@ -326,7 +325,7 @@ for n, rows in pruned.groupby("layers"):
           f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second. All others are behind, and from six layers on far behind. Single branches run out quickly. A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
+# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second. All others are behind, and from six layers on far behind. Single branches run out quickly (NaN: there isn't as much of that kind). A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
 #
 # Keep in mind what competes here. The layers are those of one-shot Block Influence, and lesson 06 has better choices of layers; the channels are the simplest choice there is, too. So this doesn't settle which direction wins when both are done as well as possible.
 
@@ -344,7 +343,7 @@ three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_value
 print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
 
 # %% [markdown]
-# Bars are one standard error, so neighbours in this figure can't be told apart. What can be seen is which models are still clearly above guessing, and which have lost the task. Perplexity and accuracy again need not agree (lesson 05): look for a pair of models that they put in opposite order.
+# Bars are one standard error, so at the left neighbours can't be told apart. Further right they can: the channels chosen by activation stay near the dense model where the layers have lost about half of what they had above guessing. Perplexity and accuracy again need not agree (lesson 05): look for a pair of models that they put in opposite order.
 
 # %% [markdown]
 # ## 5. What one gets for it: time and memory
@@ -366,7 +365,7 @@ plt.show()
 print("Times as fast as dense (prefill, decode): " + ", ".join(f"{name} {row.prefill:.2f}, {row.decode:.2f}" for name, row in faster.drop("dense").iterrows()) + ".")
 
 # %% [markdown]
-# On the two cores that measured this, all cuts save about their share, in width as well as in depth; differences of a few percent between the bars change from run to run. It need not be so elsewhere. Removing layers or sublayers removes *steps*: whole matrices, and the norms and reshaping around them. Narrower matrices keep every step and make each a little smaller, and how much of that arrives as time depends on the processor: here a width that suits its vector units, on a GPU one that fills its tiles. On a GPU that writes for one user, the time of a token is often the time to launch one small step after the other, and then only depth helps; we have no GPU here, so take this as what to test on yours. (The heads of this cut hold fewer parameters than the others: two of three groups in each layer.)
+# On the two cores that measured this, every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars: run the cell again and they change places.) It need not be so elsewhere. Removing layers or sublayers removes *steps*: whole matrices, and the norms and reshaping around them. Narrower matrices keep every step and make each a little smaller, and how much of that arrives as time depends on the processor: here a width that suits its vector units, on a GPU one that fills its tiles. On a GPU that writes for one user, the time of a token is often the time to launch one small step after the other, and then only depth helps; we didn't measure one here, so take this as what to test on yours. (The heads of this cut hold fewer parameters than the others: two of three groups in each layer.)
 
 # %% [markdown]
 # Memory has two parts. Weights are the same for all, since that was the rule of the game. The **key-value cache** isn't: while a model writes, every attention keeps a key and a value for every token read so far. We run the models on 512 tokens and count the bytes that are really kept.
@@ -379,12 +378,12 @@ memory = pd.DataFrame({
 memory.round(1)
 
 # %% [markdown]
-# Whole layers take their share of the cache along. Attention takes most: where it is gone, nothing needs to be remembered. (What is left there is the count of tokens.) Heads come next, since a group goes with its keys and values. FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
+# Whole layers take their share of the cache along. Attention takes most: only the six layers that kept theirs have anything to remember. Heads come next, since a group goes with its keys and values. FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
 
 # %% [markdown]
 # ## 6. The last layer, in pieces
 #
-# Table 1 of the paper takes the last layer of Llama-2-7B apart. BI theory, that deep layers repeat each other, would have it removed first; yet it must stay. Which part of it is needed? We do the same, and set our numbers beside theirs, each relative to its own dense model. (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts.)
+# Table 1 of the paper takes the last layer of Llama-2-7B apart. If layers repeat each other more the deeper they stand, it should go first; yet it must stay. Which part of it is needed? We do the same, and set our numbers beside theirs, each relative to its own dense model. (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts.)
 
 # %%
 last = depth - 1
@@ -417,7 +416,7 @@ print(f"Without the attention of the last layer: times {relative.loc['its attent
       f"Without its FFN: times {relative.loc['its FFN'].iloc[0]:.2f} and {relative.loc['its FFN'].iloc[1]:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# Two models of very different size, two kinds of text, and the same picture: of the last layer, attention can go for almost nothing, and nearly all that the layer is worth is in its FFN. By then every token has gathered what it needs from the others. What remains is to turn the hidden state into something from which the next *token* can be read off, and that is work on each token alone, which is what an FFN does. The paper puts it this way: the last FFN acts as a part of the classifier. (Here is also a case where removing a part beats removing a layer: `remove_sublayers` can take the attention and leave the FFN.)
+# Two models of very different size, two kinds of text, and the same picture: attention can go for almost nothing, as long as the FFN stays, and most of what the layer is worth is in its FFN. (Not quite all: without both it is worse than without the FFN alone.) A likely reason: by then every token has gathered what it needs from the others. What remains is to turn the hidden state into something from which the next *token* can be read off, and that is work on each token alone, which is what an FFN does. The paper puts it this way: the last FFN acts as a part of the classifier. Here is also a case where removing a part beats removing a layer: `remove_sublayers` can take the attention and leave the FFN.
 
 # %% [markdown]
 # ## 7. The paper's comparison
@@ -458,7 +457,8 @@ print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mea
 # All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md` lists what we found). That leaves nothing to compare for these two models. We drop these rows and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA, which table 7 leaves out, and *FLAP*, a width method that needs no training.
 
 # %%
-others = pd.read_csv(paper / "replications_other.csv").query("source.str.startswith('FLAP')", engine="python")
+others = pd.read_csv(paper / "replications_other.csv")
+others = others[others["source"].str.startswith("FLAP")]
 others = others.assign(table="table7", ratio_percent=20.0, average=others["value"], sound=True)
 results = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
 panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7", "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
@@ -496,7 +496,7 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # | removing layers beats more complex pruning | holds against heads, against attention or FFNs alone, and against channels chosen by their weights; not against channels chosen by activation, which were ahead at every size |
 # | pruned depth turns into speed | holds (and pruned width did as well, on two CPU cores) |
 #
-# Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. And a fifth of it is embedding, so a cut of a tenth of the layers is a smaller share of the whole. Test it on yours: change `MODEL`.
+# Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. Test it on yours: change `MODEL`.
 
 # %% [markdown]
 # ## What we saw
@@ -505,15 +505,15 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
 # - The score decides: channels chosen by what they do to text and channels chosen by the size of their weights are as far apart as a working model and a ruin.
 # - At equal parameters, channels chosen by activation came first and whole layers second; attention alone, FFNs alone and heads are soon used up.
-# - Only attention (in whole or in heads) saves key-value cache. On two CPU cores all cuts of one size made the model faster by about as much; where single steps are short, as on a GPU that writes for one user, expect more from removing steps.
-# - The attention of the last layer can go for nothing; its FFN can't.
+# - Only what takes attention along (layers, attentions, heads) saves key-value cache. On two CPU cores every cut made the model faster; where single steps are short, as on a GPU that writes for one user, expect more from removing steps.
+# - The attention of the last layer can go for nothing, as long as its FFN stays; the FFN can't.
 #
 # All of it is one model, a handful of texts, one way of scoring each kind, and no repair afterwards. Neither SliceGPT nor LLM-Pruner nor LaCo was run here.
 
 # %% [markdown]
 # ## Two of the ten questions
 #
-# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures exactly the error that its removal makes, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster without a special kernel. But it does not always: on our model, the channels with the lowest activation scores, which take one pass over some text as well, were ahead of the layers with the lowest Block Influence. In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
+# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures the error that its removal makes, at its source, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster without a special kernel. But it does not always: on our model, the channels with the lowest activation scores, which take one pass over some text as well, were ahead of the layers with the lowest Block Influence. In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
 #
 # **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: by the size of weights, width looks hopeless; by activation, the FFNs of this small model gave up their channels somewhat more cheaply than the model gave up layers; and heads had little to give in any case. So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
 

@@ -73,7 +73,7 @@ from shortgpt.plots import PALETTE, plain_log_ticks
 from shortgpt.plots_generation import plot_divergence_along
 from shortgpt.speedup import break_even_acceptance, draft_cost, speculative_speedup
 
-MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 order = removal_order(score_layers(model, calibration_batches(tokenizer, samples=8), progress=False))
@@ -131,7 +131,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Above the horizontal line the pruned model chooses right. What both answers lose **cancels** in the margin: the question is the same, and often most of the words. A choice survives as long as what does *not* cancel is small against the margin: compare the last two widths of each line. So choice isn't safe by nature. With a margin of one wrong verb ending it falls as well, and lesson 05 found `grammar` to lose more than questions about facts.
+# Above the horizontal line the pruned model chooses right. Part of what both answers lose **cancels** in the margin: the question is the same, and often most of the words. A choice survives as long as what does *not* cancel is small against the margin: compare the last two widths of each line. So choice isn't safe by nature. With a margin of one wrong verb ending it falls as well, and lesson 05 found `grammar` to lose more than questions about everyday things.
 #
 # Perplexity sees the whole loss: nothing cancels there. The two measures don't contradict each other. They look at different things.
 #
@@ -167,7 +167,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# A good chance *each time* is a small chance after a few times. The texts part even sooner than the powers say, because the chance isn't the same everywhere: a first token, where a text may go anywhere, is where two models part most easily. That alone makes exact answers rare, with no error leading to another. But a text that differs need not be bad: there are many good sentences. So what happens after the first difference?
+# A good chance *each time* is a small chance after a few times. The texts part even sooner than the powers say: the chance isn't the same everywhere, and the more tokens are hard at the beginning, where a text may go anywhere, the fewer texts come through. That alone makes exact answers rare, with no error leading to another. But a text that differs need not be bad: there are many good sentences. So what happens after the first difference?
 #
 # ## 3. Do errors accumulate?
 #
@@ -193,11 +193,12 @@ ax.set(xlabel="token that the dense model wrote", ylabel="divergence (nats)")
 plt.show()
 apart = step[~step["agree"]]
 print(f"{len(apart)} of {len(step)} bars are hatched: there the pruned model would have written another token. They hold {apart['divergence'].sum() / step['divergence'].sum():.0%} of the whole divergence.")
+print(f"The highest bar, at {words[step['divergence'].argmax()]!r}, is {step['divergence'].max() / step['divergence'].median():.1f} times the median; the lowest, at {words[step['divergence'].argmin()]!r}, is {step['divergence'].min():.2f}.")
 
 # %% [markdown]
-# The damage is not spread evenly. Where the text leaves little choice (punctuation, line ends) the two models nearly agree; a few tokens carry much of the distance.
+# The damage is not spread evenly, and it isn't only where the two would write different tokens. Even the highest bar is a plain one: the same token is the likeliest for both, and they are of very different mind about how likely. Where the text leaves no choice at all, as at the second of two line ends, they agree.
 #
-# Now the openings of 32 documents, measured once by `data/measure_generation.py` with the same function, in stretches of eight tokens: along the dense model's text, and along the pruned model's own. *Predict:* which curve is higher, and which of them rises?
+# Now the openings of 32 documents, measured once by `data/measure_generation.py` with the same function, in stretches of eight tokens: along the dense model's text, and along the pruned model's own. *Predict:* which curve is higher, and does one of them rise?
 
 # %%
 along = pd.read_csv(shortgpt.calibration.data_folder() / "along.csv")
@@ -227,15 +228,15 @@ for row in relay[relay["prompt"] == 0].itertuples():
     print(f"{row.first}, then {row.second}: {' '.join(row.text.split())}\n")
 
 # %% [markdown]
-# All 32 openings: the share of word triples that stood in the text before.
+# Read the third one: the dense model goes round the loop once more, and then gets out. Is that the rule? All 32 openings: of the word triples of the *second* half, the share that stood in the text before.
 
 # %%
-loops = relay.pivot(index="prompt", columns=["first", "second"], values="repeated")  # [prompts, who wrote which half]
+loops = relay.pivot(index="prompt", columns=["first", "second"], values="repeated_after").dropna()  # NaN: it ended at once
 _, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
 labels = [f"{first}, then {second}" for first, second in loops]
 ax.barh(labels, loops.mean(), xerr=loops.sem(), capsize=4, color=PALETTE[0], edgecolor="black", hatch=["", "//", "..", "xx"])
 ax.invert_yaxis()
-ax.set(xlabel="share of repeated word triples (± 1 standard error)")
+ax.set(xlabel="share of repeated word triples in the second half (± 1 standard error)", xlim=(0, 1))
 plt.show()
 base = loops["dense", "dense"]
 for name, pair in {"a pruned second half": ("dense", "pruned"), "a pruned first half": ("pruned", "dense"), "both": ("pruned", "pruned")}.items():
@@ -243,7 +244,7 @@ for name, pair in {"a pruned second half": ("dense", "pruned"), "a pruned first 
     print(f"{name}: {change.mean():+.2f} ± {change.sem():.2f} against a text that is all dense.")
 
 # %% [markdown]
-# Compare the bars in pairs. Who writes the *second* half hardly matters: after a dense first half the pruned model repeats about as little as the dense one, and after a pruned first half the dense model, with all its layers, goes on in the loop. What matters is the text that stands there. So this is what accumulates: not error in the *model*, which stays as near to the dense one as it was, but error in the *text*, which both believe. (With 24 tokens a half, it says nothing about long texts.)
+# Compare the bars in pairs. Who writes the *second* half hardly matters: after a dense first half the pruned model repeats about as much as the dense one, and after a pruned first half the dense model, with all its layers, mostly goes on in the loop. What matters is the text that stands there. So this is what accumulates: not error in the *model*, which stays as near to the dense one as it was, but error in the *text*, which both believe. (With 24 tokens a half, it says nothing about long texts, and both models always took the likeliest token.)
 #
 # It also says why perplexity and choice don't see it. Both hand the model a text that somebody else wrote well.
 #
@@ -261,7 +262,7 @@ for name, each in {"dense": model, "pruned reading": view, "pruned": pruned}.ite
 # %% [markdown]
 # One sample says little. `prefill_report` cuts texts into a prompt and its true continuation, and measures the continuation's perplexity by who read and who wrote. The first new token is special: it is predicted from the prompt's last token, which the pruned pass read too. The third way spares that token.
 #
-# *Predict:* which of the two is nearer to the dense model?
+# *Predict:* the six layers are skipped for the prompt, or removed. How much of the harm of removal is left if only the reading is pruned?
 
 # %% tags=["volatile"]
 documents = built_in_text("perplexity")["text"].head(9)
@@ -308,13 +309,13 @@ print(f"and {run.draft_passes} of the draft; {run.acceptance:.0%} of the tested 
 #
 # With $\gamma=1$ this is above 1 exactly if $\alpha > c$. *Predict:* with six of thirty layers gone, what must $\alpha$ be? And how does $\alpha$ move when more layers go and $c$ gets smaller?
 
-# %% tags=["volatile"]
+# %%
 drafts = [sorted(order[:n]) for n in (1, 3, 6, 12)]
 report = speculative_report(model, tokenizer, drafts, prompts[:2], new_tokens=24, draft_tokens=[1, 4], progress=False)
-columns = ["draft", "draft_tokens", "tokens_per_pass", "acceptance", "cost", "break_even", "predicted", "measured", "equal"]
+columns = ["draft", "draft_tokens", "tokens_per_pass", "acceptance", "cost", "break_even", "predicted", "equal"]
 report[columns].round(2)
 
-# %% tags=["volatile"]
+# %%
 one = report[report["draft_tokens"] == 1]
 _, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
 ax.plot([0, 1], [0, 1], "k--", label="break-even for one drafted token")
@@ -328,12 +329,12 @@ ax.legend()
 plt.show()
 gains = one[one["acceptance"] > one["cost"]]
 print(f"Drafts above the dashed line, where drafting pays: {len(gains)} of {len(one)}. Same text in all cases: {report['equal'].all()}.")
-print(f"Best by arithmetic: {report['predicted'].max():.2f} times the speed; by the clock: {report['measured'].max():.2f} times.")
+print(f"The best of them would write {report['predicted'].max():.2f} times as fast as the model alone.")
 
 # %% [markdown]
-# The numbers at the points say how many layers the draft lacks. A point must lie *above* the dashed line to gain anything.
+# The numbers at the points say how many layers the draft lacks. A point must lie *above* the dashed line to gain anything. More layers gone makes the draft cheaper, and its acceptance falls faster than its cost. Four drafted tokens ask for more than one does.
 #
-# Now the two speeds. The arithmetic takes a pass over five tokens to cost as much as one over one token. On a GPU that writes one text that is nearly so, because reading the weights takes the time. On two CPU cores the arithmetic of five tokens takes longer than that of one, so the clock is less kind. The clock also counts what transformers does between rounds.
+# This is arithmetic, and it takes a pass over five tokens to cost as much as one over one token. On a GPU that writes one text that is nearly so, because reading the weights takes the time. On a few CPU cores the arithmetic of five tokens takes longer than that of one, so the clock is less kind (`report["measured"]`; it needs a machine that does nothing else, and `repeats=3`).
 #
 # Is it the fault of these layers? Ask what *could* be had. Even a draft that is always right can't gain more than $1/c$. For each cost, the best number of drafted tokens:
 
@@ -364,9 +365,9 @@ print(f"A draft with its acceptance would have to cost less than {max(worth):.2f
 # %% [markdown]
 # ## What we saw
 #
-# - In a choice, what both answers lose cancels; it survives where the rest is small against the margin. Perplexity and writing feel the whole loss.
+# - In a choice, part of what both answers lose cancels; it survives where the rest is small against the margin. Perplexity and writing feel the whole loss.
 # - A text is the same only if every token is. A fair agreement at each token is next to none after five.
-# - The pruned model is off from the first token on, and not more so later. What accumulates is the *text*: once a loop has begun, the dense model goes on with it as well.
+# - The pruned model is off from the first token on, and not more so later. What accumulates is the *text*: once a loop has begun, the dense model mostly goes on with it as well.
 # - Skipping layers only in the prompt costs a part of what removing them costs (section 4 printed how large a part), and saves time on the prompt alone.
 # - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost, and on this model no draft by removal gets there.
 #
@@ -377,7 +378,7 @@ print(f"A draft with its acceptance would have to cost less than {max(worth):.2f
 #
 # **1.** A pruned model agrees with the dense one on 95 of 100 tokens. What is the chance that an answer of 60 tokens is word for word the same?
 #
-# <details><summary>Answer</summary>If agreement were independent from token to token, 0.95 to the power of 60, about 5 in 100. It isn't quite independent (hard tokens come in groups), so a few more texts survive, and those that don't may still be good.</details>
+# <details><summary>Answer</summary>If agreement were independent from token to token, 0.95 to the power of 60, about 5 in 100. It isn't: if the hard tokens come in groups, more texts survive; if every text has them at its beginning, as in section 2, fewer. And those that don't survive may still be good.</details>
 #
 # **2.** Pruned prefill skips nine layers of the prompt. Why does the model need as much memory as before, and why is a written token as slow as before?
 #

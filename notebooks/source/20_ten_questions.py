@@ -170,7 +170,7 @@ print(f"In the paper ShortGPT is ahead of the three other methods for {(table2.i
 print("On our model, from best to worst: " + ", ".join(f"{name} {value:,.1f}" for name, value in six[::-1].items()) + ".")
 
 # %% [markdown]
-# **Our answer.** Where it does, for three reasons. Layers add, so a missing one leaves the others in working order, while a cut in width disturbs every layer. Block Influence measures the very error that removal makes; a more complex method may rest on a score that doesn't, such as the size of weights. And there is nothing to tune. But it does not always win. On our model, channels chosen by how much they *do* on a text are ahead of whole layers in perplexity, at every size; layers beat heads, single branches, and channels chosen by weight. And in the paper's table three of the four methods are quoted from another paper, without the repair that belongs to one of them; two width methods that the paper leaves out are ahead of it on Llama-7B ([07](07_depth_or_width.ipynb), section 7).
+# **Our answer.** Where it does, for three reasons. Layers add, so a missing one leaves the others in working order, while a cut in width disturbs every layer. Block Influence measures the very error that removal makes; a more complex method may rest on a score that doesn't, such as the size of weights. And there is nothing to tune. But it does not always win. On our model, channels chosen by how much they *do* on a text are ahead of whole layers in perplexity, at every size; layers beat heads, single branches, and channels chosen by weight. And in the paper's table three of the four methods are quoted from another paper, without the repair that belongs to one of them; FLAP, and LLM-Pruner with its fine-tuning, which the paper leaves out, are ahead of it on Llama-7B ([07](07_depth_or_width.ipynb), section 7).
 
 # %% [markdown]
 # ## 4. Why does Block Influence allow more layers to go?
@@ -214,7 +214,7 @@ for n, row in pair.iterrows():
     print(f"As much as {n} layers: channels by activation times {row.iloc[0]:.2f}, layers times {row.iloc[1]:.2f}, channels by weight times {row.iloc[2]:,.0f}.")
 
 # %% [markdown]
-# **Our answer.** The paper says depth, because depth methods keep more in its table 2. Our model says: that depends on how one looks. The same number of channels is the best cut of all, or the worst, depending on the score that picks them, and that difference is far larger than the one between depth and width. So the claim does *not* hold here, and the experiment shows what it is a claim about: a model, a size of cut, and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use, and that it saves time and cache on any hardware. Neither side was done as well as possible: better choices of layers and better width methods exist (lesson [07](07_depth_or_width.ipynb)).
+# **Our answer.** The paper says depth, because depth methods keep more in its table 2. Our model says: that depends on how one looks. The same number of channels is the best cut of all, or the worst, depending on the score that picks them, and that difference is far larger than the one between depth and width. So the claim does *not* hold here, and the experiment shows what it is a claim about: a model, a size of cut, and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use, and that a shorter model saves time and cache without special kernels. Neither side was done as well as possible: better choices of layers and better width methods exist (lesson [07](07_depth_or_width.ipynb)).
 
 # %% [markdown]
 # ## 6. What does RWKV's redundancy mean?
@@ -280,12 +280,12 @@ share = 100 * added["interaction"] / added["added_by_both"]
 print(f"{(added['interaction'] > 0).sum()} of {len(added)} points lie above the line; the excess is {share.min():.1f} to {share.max():.1f} % of the loss of both.")
 
 # %% [markdown]
-# **Our answer.** Well. The savings multiply, since fewer weights and fewer bits touch different things, and the losses nearly add in the loss, so they nearly multiply in perplexity. The paper calls this orthogonal, and as a forecast that is right. As a law it isn't: every point lies on the same side of the line, because a pruned model has a little less left with which to make up for rounding. For memory alone, bits should go first: on our model no shortened model with 8 or more bits is worth its place ([04](04_quantization.ipynb), section 7). Which of the two is *done* first cannot matter where each matrix is rounded by itself, and with GPTQ it did once, at nine layers, without an explanation.
+# **Our answer.** Well. The savings multiply, since fewer weights and fewer bits touch different things, and the losses nearly add in the loss, so they nearly multiply in perplexity. The paper calls this orthogonal, and as a forecast that is right. As a law it isn't: every point lies on the same side of the line, as if a pruned model had a little less left with which to make up for rounding. For memory alone, bits should go first: on our model no shortened model with 8 or more bits is worth its place ([04](04_quantization.ipynb), section 7). Which of the two is *done* first cannot matter where each matrix is rounded by itself, and with GPTQ it did once, at nine layers, without an explanation.
 
 # %% [markdown]
 # ## 8. Why does writing suffer more than choosing?
 #
-# Left, the same questions asked twice: choose from a list, or write the answer. Right, who is to blame for loops: 32 texts whose first and second halves were written by the dense or by the pruned model.
+# Left, the same questions asked twice: choose from a list, or write the answer. Right, who is to blame for loops: texts whose first and second halves were written by the dense or by the pruned model.
 
 # %%
 book.kept("8")
@@ -293,21 +293,22 @@ book.kept("8")
 # %% tags=["hide-input"]
 answered = pd.read_csv(DATA / "choice_generation.csv", keep_default_na=False)
 ways = pd.concat([choice_summary(t).assign(removed=n) for n, t in answered[answered["task"] == "physical"].groupby("removed")])
-loops = pd.read_csv(DATA / "relay.csv").pivot(index="prompt", columns=["first", "second"], values="repeated")
+loops = pd.read_csv(DATA / "relay.csv").pivot(index="prompt", columns=["first", "second"], values="repeated_after").dropna()
 _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for i, way in enumerate(("choice", "written")):
     left.errorbar(ways["removed"], ways[way], ways[f"{way}_error"], fmt="o-" if i == 0 else "s--", capsize=4, color=PALETTE[i], label=way)
+left.axhline(50, color="black", linestyle=":", label="guessing, if one may choose")
 left.set(xlabel="layers removed", ylabel="right (percent)", xticks=[0, 3, 6], ylim=(0, 100), title="physical: the same questions")
 left.legend()
 right.barh([f"{a}, then {b}" for a, b in loops], loops.mean(), xerr=loops.sem(), capsize=4, color=PALETTE[0], edgecolor="black", hatch=["", "//", "..", "xx"])
 right.invert_yaxis()
-right.set(xlabel="share of repeated word triples", title="who wrote which half")
+right.set(xlabel="repeated word triples, second half", title="who wrote which half", xlim=(0, 1))
 plt.show()
 print("Physical: " + "; ".join(f"{row.removed} removed, chosen {row.choice:.0f} %, written {row.written:.0f} %" for row in ways.itertuples()) + ".")
-print("Repeated triples: " + ", ".join(f"{a} then {b} {value:.2f}" for (a, b), value in loops.mean().items()) + ".")
+print("Repeated triples of the second half: " + ", ".join(f"{a} then {b} {value:.2f}" for (a, b), value in loops.mean().items()) + ".")
 
 # %% [markdown]
-# **Our answer.** A list of answers forgives whatever hits all answers alike: what both lose cancels in the margin. It also gives an answer by construction, so a model that can no longer say anything still "chooses". Writing asks, at every token, for the best of the whole vocabulary, and what was taken becomes part of the next question. The paper calls the second half accumulation of errors. On our model that is *not* what happens to the model: its distance from the dense one is there at the first token and shrinks along the text. What goes bad is the *text*. After a looping first half the dense model, with all its layers, loops as well (right panel). One more caution: choice and writing differ here also because so small a model is hardly better than guessing in the listed form, and what guesses has nothing to lose ([05](05_evaluation.ipynb), section 10; [10](10_generation.ipynb), sections 1 to 3).
+# **Our answer.** A list of answers forgives whatever hits all answers alike: much of what both lose cancels in the margin. It also gives an answer by construction, so a model that can no longer say anything still "chooses". Writing asks, at every token, for the best of the whole vocabulary, and what was taken becomes part of the next question. The paper calls the second half accumulation of errors. On our model that is *not* what happens to the model: its distance from the dense one is there at the first token and shrinks along the text. What goes bad is the *text*. After a looping first half the dense model, with all its layers, mostly loops as well (right panel). Don't read too much into the left panel: in the listed form so small a model only guesses from the start, and what guesses has nothing to lose ([05](05_evaluation.ipynb), section 10; [10](10_generation.ipynb), sections 1 to 3).
 
 # %% [markdown]
 # ## 9. Relative magnitude or Block Influence?
@@ -369,7 +370,7 @@ plt.show()
 print(f"In the paper {(exam['CMMLU'] < exam['MMLU'] - 3).sum()} of {len(exam)} models lose more of their Chinese exam by over three points, {(exam['CMMLU'] > exam['MMLU'] + 3).sum()} less.")
 
 # %% [markdown]
-# **Our answer.** Not alike on our model: with six layers fewer the Chinese, of which there was little, is nearly gone, and most of the English is not; bits per byte agree. Two explanations fit, and one experiment can't tell them apart. The layers were chosen by reading English, and by Chinese text three of the six would have stayed; or what is known barely is lost first. In the paper's exams no language loses more throughout, though another Chinese task, idioms, is among the hardest hit. So the answer depends on model, task and calibration text, and the practical rule is: calibrate on what the model is for, and measure both languages ([05](05_evaluation.ipynb), section 12; [02](02_block_influence.ipynb), section 9).
+# **Our answer.** Not alike on our model: with six layers fewer most of the Chinese, of which there was little, is gone, and most of the English is not. The bars of the Chinese are wide, but bits per byte agree. Two explanations fit, and one experiment can't tell them apart. The layers were chosen by reading English, and by Chinese text three of the six would have stayed; or what is known barely is lost first. In the paper's exams no language loses more throughout, though another Chinese task, idioms, is among the hardest hit. So the answer depends on model, task and calibration text, and the practical rule is: calibrate on what the model is for, and measure both languages ([05](05_evaluation.ipynb), section 12; [02](02_block_influence.ipynb), section 9).
 
 # %% [markdown]
 # ## How did you do?
