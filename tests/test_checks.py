@@ -195,6 +195,67 @@ def repeated(cost, candidates, n):
     return removed
 
 
+# ---- lesson 04 ----
+
+
+def rows_of(shape, group):
+    return (shape[1] + group - 1) // group
+
+
+def grid_of(groups, top, size=None):
+    scale = groups.abs().amax(-1, keepdim=True).clamp(min=1e-12) / top if size is None else size / top
+    return scale * (groups / scale).round()
+
+
+def grouped(weight, bits, group, change=0):
+    return grid_of(weight.reshape(-1, group), 2 ** (bits - 1) - 1 + change).reshape(weight.shape)
+
+
+def whole_rows(weight, bits, group):
+    return grid_of(weight, 2 ** (bits - 1) - 1)
+
+
+def columns(weight, bits, group):
+    return grouped(weight.T.contiguous(), bits, group).T
+
+
+def zero_scale(weight, bits, group):
+    groups = weight.reshape(-1, group)
+    return grid_of(groups, 2 ** (bits - 1) - 1, groups.abs().amax(-1, keepdim=True)).reshape(weight.shape)
+
+
+def unbeaten(sizes, perplexities, beats=lambda a, b: a[0] <= b[0] and a[1] <= b[1] and a != b):
+    models = list(zip(sizes, perplexities, strict=True))
+    kept = [i for i, here in enumerate(models) if not any(beats(other, here) for other in models)]
+    return sorted(kept, key=lambda i: models[i])
+
+
+def rest_of(dense, pruned, quantized, both):
+    return both - pruned - quantized + dense
+
+
+# ---- lesson 05 ----
+
+
+def windows(tokens, window, stride, first=1, done_after=lambda start, end, done: end):
+    found, done = [], first
+    for start in range(0, tokens, stride):
+        end = min(start + window, tokens)
+        found.append((start, end, done))
+        done = done_after(start, end, done)
+        if end == tokens:
+            return found
+
+
+def scored(logits, ids, question, lengths, per_token, begin=0, stop=0, shift=1, of=torch.log_softmax):
+    found = []
+    for c, length in enumerate(lengths.tolist()):
+        places = range(question + begin, length + stop)
+        values = torch.stack([of(logits[c, i - shift], -1)[ids[c, i]] for i in places])
+        found.append(values.mean() if per_token else values.sum())
+    return torch.stack(found)
+
+
 WRONG: dict[str, list[tuple[Callable, str]]] = {
     "states_bytes": [
         (lambda config, ids, b: config.num_hidden_layers * ids.numel() * config.hidden_size * b, "fence posts"),
@@ -325,6 +386,76 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (searched(result=lambda removed, candidates: [candidates.index(i) for i in removed]), "positions in the list"),
         (lambda cost, some, n: [min(range(len(some)), key=lambda i: cost([i]))] * n, "but the candidates are"),
     ],
+    "bits_per_weight": [
+        (lambda shape, bits, group, scale, zero: bits, "take room"),
+        (lambda shape, bits, group, scale, zero: bits + rows_of(shape, group) * scale / shape[1], "zero point"),
+        (lambda shape, bits, group, scale, zero: bits + (scale + zero) / group, "shorter than"),
+        (
+            lambda shape, bits, group, scale, zero: bits + shape[1] // group * (scale + zero) / shape[1],
+            "last full group",
+        ),
+        (lambda shape, bits, group, scale, zero: bits + scale + zero, "belong to a whole group"),
+        (
+            lambda shape, bits, group, scale, zero: bits + rows_of(shape[::-1], group) * (scale + zero) / shape[0],
+            "along the inputs",
+        ),
+    ],
+    "round_in_groups": [
+        (columns, "along the outputs"),
+        (whole_rows, "whole row"),
+        (lambda *a: grouped(*a, change=1), "q_max"),
+        (lambda weight, bits, group: grouped(weight.reshape(-1, group), bits, group), "shape of the weight"),
+        (zero_scale, "0 / 0 is NaN"),
+        (lambda weight, bits, group: weight.clone(), "not rounded at all"),
+    ],
+    "best_models": [
+        (lambda sizes, values: unbeaten(sizes, [-v for v in values]), "lower perplexity is better"),
+        (lambda *a: sorted(unbeaten(*a)), "smallest should come first"),
+        (lambda *a: unbeaten(*a, beats=lambda a, b: a[0] < b[0] and a[1] < b[1]), "same size"),
+        (lambda sizes, values: [sizes[i] for i in unbeaten(sizes, values)], "return the positions"),
+        (lambda *a: unbeaten(*a, beats=lambda a, b: a[0] <= b[0] and a[1] <= b[1]), "not beat itself"),
+    ],
+    "interaction": [
+        (lambda *a: (rest_of(*(x.exp() for x in a)).mean(), 0.0), ""),
+        (lambda *a: ((e := rest_of(*(x.exp() for x in a))).mean(), e.std() / len(e) ** 0.5), "perplexities"),
+        (
+            lambda *a: (rest_of(*a).mean(), torch.stack([x.var() / len(x) for x in a]).sum().sqrt()),
+            "each document first",
+        ),
+        (lambda d, p, q, b: ((e := b - p - q).mean(), e.std() / len(e) ** 0.5), "once too often"),
+        (lambda *a: (-rest_of(*a).mean(), rest_of(*a).std() / len(a[0]) ** 0.5), "sign"),
+        (lambda *a: (rest_of(*a).mean(), rest_of(*a).std()), "spread of the documents"),
+    ],
+    "corpus_perplexity": [
+        (lambda losses: torch.stack([x.mean().exp() for x in losses]).mean(), "mean of perplexities"),
+        (lambda losses: torch.stack([x.mean() for x in losses]).mean().exp(), "every token should count the same"),
+        (lambda losses: 2 ** torch.cat(losses).mean(), "in nats"),
+        (lambda losses: torch.cat(losses).exp().mean(), "exponential comes last"),
+        (lambda losses: torch.cat(losses).mean(), "its exponential"),
+    ],
+    "kept_above_chance": [
+        (lambda dense, pruned, n: 100 * pruned / dense, "plain retention"),
+        (lambda dense, pruned, n: 100 * (pruned - 1 / n) / (dense - 1 / n), "in percent"),
+        (lambda dense, pruned, n: 100 * (pruned - 100 / n) / dense, "dense model's accuracy"),
+        (lambda dense, pruned, n: (pruned - 100 / n) / (dense - 100 / n), "share between 0 and 1"),
+        (lambda dense, pruned, n: 100 * (pruned - 50) / (dense - 50), "two choices for granted"),
+    ],
+    "scored_windows": [
+        (lambda *a: [(start, end, start + 1) for start, end, _ in windows(*a)], "scored twice"),
+        (lambda *a: windows(*a, first=0), "before the first token"),
+        (lambda *a: [(start, start + a[1], first) for start, _, first in windows(*a)], "beyond the text"),
+        (lambda tokens, window, stride: windows(tokens, window, window), "should overlap"),
+        (lambda *a: windows(*a, done_after=lambda start, end, done: end + 1)[:-1] or windows(*a), ""),
+    ],
+    "answer_scores": [
+        (lambda logits, ids, question, lengths, mean: scored(logits, ids, 1, lengths, mean), "question's tokens"),
+        (lambda *a: scored(*a, begin=1), "first token of the answer"),
+        (lambda *a: scored(*a[:4], False), "per_token=True"),
+        (lambda *a: -scored(*a), "sign"),
+        (lambda *a: scored(*a, shift=0), "off by one"),
+        (lambda *a: scored(*a, of=lambda x, dim: x), "these are logits"),
+        (lambda *a: scored(*a, of=torch.softmax), "sums of probabilities"),
+    ],
 }
 RIGHT: dict[str, list[Callable]] = {
     "states_bytes": [
@@ -364,6 +495,14 @@ RIGHT: dict[str, list[Callable]] = {
     "number_layers": [numbered(inside=lambda layer: layer.modules())],
     "sliced_config": [configured(lambda values, kept: [values[i] for i in kept])],
     "greedy": [searched(), searched(result=lambda removed, candidates: tuple(removed))],
+    "bits_per_weight": [lambda shape, bits, group, s, z: bits + rows_of(shape, group) * (s + z) / shape[1]],
+    "round_in_groups": [grouped],
+    "best_models": [unbeaten, lambda *a: tuple(unbeaten(*a))],
+    "interaction": [lambda *a: [rest_of(*a).mean().item(), (rest_of(*a).var() / len(a[0])).sqrt().item()]],
+    "corpus_perplexity": [lambda losses: (sum(x.sum() for x in losses) / sum(len(x) for x in losses)).exp()],
+    "kept_above_chance": [lambda dense, pruned, n: (pruned * n - 100) / (dense * n - 100) * 100],
+    "scored_windows": [windows],
+    "answer_scores": [scored],
 }
 MISTAKES = [pytest.param(name, *pair, id=f"{name}-{i}") for name, rows in WRONG.items() for i, pair in enumerate(rows)]
 

@@ -11,8 +11,12 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
+
+from shortgpt import added_losses, frontier, read_grid
+from shortgpt.calibration import data_folder
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 sys.path.append(str(NOTEBOOKS))
@@ -57,7 +61,7 @@ def test_exercise_notebook_is_what_the_source_generates(source):
 
 
 def test_the_lessons_with_exercises_are_at_least_these():
-    assert {"01", "02", "03"} <= {path.name[:2] for path in EXERCISES}
+    assert {"01", "02", "03", "04", "05"} <= {path.name[:2] for path in EXERCISES}
 
 
 @every_notebook
@@ -368,3 +372,31 @@ def test_words_of_lesson_03():
     assert printed("03_pruning", "number_layers").strip().endswith("True"), "the cache works"
     trials = int(re.search(r"after (\d+) trials", printed("03_pruning", "greedy"))[1])
     assert trials == 5 + 4
+
+
+def test_words_of_lesson_04():
+    bits = [float(x) for x in re.findall(r"([\d.]+) bits a weight", printed("04_quantization", "bits_per_weight"))]
+    assert bits == sorted(bits) and bits[-1] == 4 * 1.5, "half as much again"
+    errors = [float(x) for x in re.findall(r"([\d.]+)% of the matrix", printed("04_quantization", "round_in_groups"))]
+    assert errors == sorted(errors, reverse=True), "the smaller the group, the finer its grid"
+    table = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'")
+    models = re.findall(r"(\w+), (\d) layers removed", printed("04_quantization", "best_models"))
+    assert models == [(row.method, str(row.removed)) for row in frontier(table).itertuples()], "that of section 7"
+    rows = re.findall(r"(\d) layers and NF4: ([+-][\d.]+) ± ([\d.]+)", printed("04_quantization", "interaction"))
+    added = added_losses(table).query("method == 'nf4'").set_index("removed")["interaction"]
+    losses = {(row.removed, row.method): np.divide(row.losses, row.tokens) for row in table.itertuples()}
+    for removed, mean, error in rows:
+        assert 0.0005 < abs(float(mean) - added[int(removed)]) < 0.05, "a little"
+        keys = ((0, "none"), (int(removed), "none"), (0, "nf4"), (int(removed), "nf4"))
+        apart = sum(losses[key].var(ddof=1) / len(losses[key]) for key in keys) ** 0.5
+        assert apart > 5 * float(error), "many times larger"
+
+
+def test_words_of_lesson_05():
+    each, whole, mean = printed("05_evaluation", "corpus_perplexity").splitlines()
+    assert float(mean.split()[-1]) > float(whole.split()[-1]) > min(map(float, each.partition(":")[2].split()))
+    kept = re.findall(r"retention (\d+) %, above guessing (\d+) %", printed("05_evaluation", "kept_above_chance"))
+    assert len(kept) == 3 and all(int(above) < int(plain) for plain, above in kept), "the same models look worse"
+    ours, theirs = re.findall(r"\d+\.\d+", printed("05_evaluation", "scored_windows"))
+    assert ours == theirs
+    assert int(re.search(r"differently (\d+) times", printed("05_evaluation", "answer_scores"))[1]) > 0

@@ -28,7 +28,7 @@
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) · **Takes:** about 4 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
 
 # %% tags=["setup"]
@@ -55,10 +55,10 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # One variable names the model.
 
-# %%
+# %% tags=["for-exercises"]
 import json
 import shutil
 import tempfile
@@ -76,7 +76,7 @@ from shortgpt import (
 from shortgpt.plots import MARKERS, PALETTE, plot_retention
 from shortgpt.plots_evaluation import plot_beside_paper
 
-MODEL = "smollm2-135m-instruct"  # or a Hub id such as "Qwen/Qwen2.5-0.5B"
+MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
@@ -124,16 +124,19 @@ places = np.arange(len(tokens))
 fig, ax = plt.subplots(figsize=(9, 3.2), layout="constrained")
 ax.bar(places - 0.2, dense, width=0.4, color=PALETTE[0], edgecolor="black", label="dense")
 ax.bar(places + 0.2, pruned, width=0.4, color=PALETTE[1], hatch="///", edgecolor="black", label="−6 layers")
+blind = np.log(model.config.vocab_size)  # the loss of a model to which all tokens are equally likely
+ax.axhline(blind, color="black", linestyle=":", label="blind guessing")
 ax.set_xticks(places, tokens, rotation=30)
 ax.set(ylabel="loss (nats)", xlabel="token, given all tokens before it")
 ax.legend()
 plt.show()
 gap = pruned - dense
 print(f"Mean loss: {dense.mean():.2f} dense, {pruned.mean():.2f} pruned, so perplexity {dense.mean().exp():.1f} and {pruned.mean().exp():.1f}; "
-      f"the largest rise is at {tokens[int(gap.argmax())]!r}, and {int((gap < 0).sum())} of {len(gap)} tokens became easier.")  # fmt: skip
+      f"the largest rise is at {tokens[int(gap.argmax())]!r}, and {int((gap < 0).sum())} of {len(gap)} tokens became easier. "
+      f"{int((dense > blind).sum())} tokens cost the dense model more than blind guessing ({blind:.1f} nats).")  # fmt: skip
 
 # %% [markdown]
-# The first words are hard for both, since almost anything may start a sentence. Words that the context all but dictates ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses mostly in between, here at "her", "door" and "waiting". That some tokens get *easier* is no contradiction: pruning shifts the predictions everywhere, and one sentence is a small sample.
+# The first words are hard for both, since almost anything may start a sentence. The first two cost even more than blind guessing among all tokens would: the model expected something else. Words that the context all but dictates ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses mostly in between, here at "her", "door" and "waiting". That some tokens get *easier* is no contradiction: pruning shifts the predictions everywhere, and one sentence is a small sample.
 
 # %% [markdown]
 # ## 2. Long texts: window and stride
@@ -161,14 +164,11 @@ print(f"Each token (but the first of all) is scored once, from the second window
 
 # %%
 article = built_in_text("perplexity", genre="encyclopedic").head(1)
-short = [
-    perplexity_table(model, tokenizer, article, window=w, stride=w // 2).assign(context=f"at least {w // 2}")
-    for w in (32, 128, 1024)
-]
-pd.concat(short)[["window", "stride", "context", "perplexity", "tokens"]].round(2).reset_index(drop=True)
+short = [perplexity_table(model, tokenizer, article, window=w, stride=w // 2) for w in (32, 128, 1024)]
+pd.concat(short)[["window", "stride", "perplexity", "tokens"]].round(2).reset_index(drop=True)
 
 # %% [markdown]
-# The same model, the same text, and a whole range of perplexities. A perplexity without its window and stride can't be compared with another, which is one reason why those of different papers rarely agree.
+# The same model, the same text, and a whole range of perplexities. (The longest window holds the whole article at once.) A perplexity without its window and stride can't be compared with another, which is one reason why those of different papers rarely agree.
 
 # %% [markdown]
 # ## 3. By genre, with standard errors
@@ -208,7 +208,7 @@ print(f"Dense perplexity runs from {table['dense'].min():.0f} ({table['dense'].i
       f"six layers fewer multiply it by {rise.min():.1f} to {rise.max():.1f}.")  # fmt: skip
 
 # %% [markdown]
-# From dialogue to story the dense perplexity grows by a larger factor than the removal of three layers costs in any genre. So the *text* must be the same when models are compared. The standard errors here come from two documents a genre: they are rough, and they say how much another choice of documents could change a value, not how uncertain the difference of two models on the same documents is.
+# The damage isn't the same for all, but two documents a genre are too few to say which kind of text suffers most. Something else is certain: from dialogue to story the dense perplexity grows by a larger factor than the removal of three layers costs in any genre. So the *text* must be the same when models are compared. The standard errors are as rough as two documents allow, and they say how much another choice of documents could change a value, not how uncertain the difference of two models on the same documents is.
 
 # %% [markdown]
 # ## 4. Bits per byte: comparing what tokens can't
@@ -260,7 +260,7 @@ print(f"Per token the dense model finds Chinese easier; per byte it needs {bits.
 #
 # $$ \text{score}(c) = \sum_{i \in \text{tokens of } c} \log p(t_i \mid \text{question}, \text{earlier tokens of } c) $$
 #
-# The code needs one decision: the answer's tokens are those that come after the question's. If there is no question, the answer follows the token that starts a document.
+# The code needs one decision: the answer's tokens are those that come after the question's. If there is no question, the answer follows the token that starts a document. (A long answer pays for more tokens. Benchmarks therefore often report a second score, `acc_norm`, that is divided by the answer's length; ours is the plain one, `acc`.)
 
 # %%
 START = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what a choice follows if there is no question
@@ -277,7 +277,7 @@ def choice_score(model, question: str, choice: str) -> float:
 
 
 # %% [markdown]
-# Now one item of the science task, in the form in which the benchmark puts it. *Look at* the distance between the best and the second best.
+# Now one item of the science task, in the form in which the benchmark puts it. *Look at* the lead of the best answer over the second best.
 
 # %%
 tasks_folder = shortgpt.calibration.data_folder() / "tasks"
@@ -293,16 +293,16 @@ ax.invert_yaxis()
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.tight_layout()
 plt.show()
-picks = ", ".join(f"{name} picks {column.idxmax()!r}" for name, column in by_choice.items())
+picks = ", ".join(f"{name} picks {column.idxmax()!r} with a lead of {column.max() - column.nlargest(2).min():.1f} nats" for name, column in by_choice.items())
 print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 
 # %% [markdown]
-# Only the *order* of the bars counts. All of them may get worse, as they do in perplexity, and the item stays right. Nor is there any room to ramble: the answers are given.
+# Only the *order* of the bars counts, and here it stays: in this item the lead even grows when layers go, although perplexity gets worse. Nor is there any room to ramble: the answers are given.
 
 # %% [markdown]
 # ## 6. The harness
 #
-# lm-evaluation-harness does this for thousands of tasks, the paper's among them. `evaluate` runs it. Five tasks need no network, because their items ship with the project:
+# lm-evaluation-harness does this for thousands of tasks, most of the paper's among them. `evaluate` runs it. Five tasks need no network, because their items ship with the project:
 #
 # | task | what it asks | chance |
 # |---|---|---|
@@ -320,7 +320,7 @@ hidden = pd.DataFrame([row for row in measured if row["removed"] == "question hi
 hidden[["value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `data/measure.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says little about knowledge. What we use is its *fall* when layers go, on the same items.
+# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `data/measure.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says less about knowledge than it seems to. What we use is its *fall* when layers go, on the same items.
 #
 # Now a check that the harness means what we computed: grammar items, by hand and by harness.
 
@@ -365,7 +365,7 @@ results = pd.concat(
 results.query("model == 'dense'")[["task", "metric", "value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# An accuracy from $n$ items has a standard error of $\sqrt{a(1-a)/n}$: up to five points for a hundred items, up to three for these. *Predict:* for how many tasks is the fall from dense to three layers fewer larger than two standard errors?
+# An accuracy from $n$ items has a standard error of $\sqrt{a(1-a)/n}$: up to five points for a hundred items, up to four for these. *Predict:* for how many tasks is the fall from dense to three layers fewer larger than two standard errors?
 
 # %%
 ax = points(results, "task", "value", TASKS)
@@ -378,7 +378,7 @@ falls = [f"{task} from {row.iloc[0]:.0f} over {row.iloc[1]:.0f} to {row.iloc[2]:
 print(f"From dense over −3 to −6 layers, in percent: {', '.join(falls)}.")
 
 # %% [markdown]
-# Three layers fewer cost `grammar` and `science` far more than two standard errors; for the other three tasks the fall is smaller than that, or none. With six, the last word goes to about half, and grammar loses still more. Some neighbouring intervals overlap. Does that mean that nothing can be said about those pairs?
+# Three layers fewer cost `grammar` and `science` far more than two standard errors; for the other three tasks the fall is smaller than that, or none. With six, the last word goes to about half, and grammar loses still more. But these are the errors of single accuracies, and the question is about differences. Is there a sharper way to ask it?
 
 # %% [markdown]
 # ## 7. The same items: a paired comparison
@@ -453,11 +453,11 @@ writing = generation_report(models, tokenizer, PROMPTS, new_tokens=40, progress=
 print(side_by_side(writing[writing["prompt"].isin(PROMPTS[:2])]))
 
 # %% [markdown]
-# Reading is the best test and the least comparable one. Some numbers help: `repetition` is the share of three-word sequences that had occurred before; `distinct_2` is the share of *different* pairs among all pairs of tokens; and `perplexity` says how surprising the text is *to the dense model*, which acts as a reader. None of them measures truth.
+# Reading is the best test and the least comparable one. Two numbers help: `repetition` is the share of three-word sequences that had occurred before, and `perplexity` says how surprising the text is *to the dense model*, which acts as a reader. Neither of them measures truth.
 
 # %%
 summary = generation_summary(writing).set_index("model")
-summary[["repetition", "repetition_error", "distinct_2", "distinct_2_error", "perplexity", "perplexity_error"]].round(2)
+summary[["repetition", "repetition_error", "perplexity", "perplexity_error"]].round(2)
 
 # %% [markdown]
 # The dense model finds its own writing easiest, of course. Repetition rises with the first three layers; surprise goes on rising with the next three. And see how one number alone could be fooled: a loop is easy to foresee, so the soup text without three layers, which says the same thing over and over, is *less* surprising than what the dense model wrote itself.
@@ -483,14 +483,14 @@ few = choice_and_generation(models["−6 layers"], tokenizer, "science", limit=3
 few[["question", "answer", "choice", "written", "read"]]
 
 # %% [markdown]
-# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? (The first 120 questions of each task, measured by `data/measure_evaluation.py`.)
+# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? The table has the first 120 questions of each task (measured by `data/measure_evaluation.py`). `choice` and `written` are the percent right in each way, and `unread` the percent of written texts in which none of the given answers was found.
 
 # %%
 answered = pd.read_csv(shortgpt.calibration.data_folder() / "choice_generation.csv", keep_default_na=False)
 ways = pd.concat(
     [choice_summary(table).assign(removed=n, task=task) for (task, n), table in answered.groupby(["task", "removed"])], ignore_index=True
 )
-ways.set_index(["task", "removed"])[["items", "choice", "written", "difference", "difference_error", "only_choice", "only_written", "unread"]].round(1)
+ways.set_index(["task", "removed"])[["items", "choice", "written", "difference", "difference_error", "unread"]].round(1)
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
@@ -508,9 +508,9 @@ for task, rows in ways.groupby("task", sort=False):
     print(f"{task}: choosing less writing, in points: {', '.join(gaps)}.")
 
 # %% [markdown]
-# Two things stand out, and the first is about choosing. The dense model is right on 85 % of `physical` in section 6, where the text of each answer is scored after the bare question, and hardly better than guessing here, where the same answers stand in a lettered list: so small a model does not understand the form. Being near guessing, it has nothing to lose, and **the choice lines stay level**.
+# Two things stand out, and the first is about choosing. The dense model is right on 85 % of `physical` in section 6, where the text of each answer is scored after the bare question, and hardly better than guessing here, where the same answers stand in a lettered list: the form seems too hard for so small a model. **The choice lines stay level**, but near guessing there is nothing to lose.
 #
-# The second is what they hide. Written answers to `physical` collapse with the first three layers: not because other answers are written, but because no answer can be read from what is written (column `unread`; 16 tokens are looked at). Before such a list the dense model mostly writes one of the answers. Without three layers it starts to explain, and without six it recites who it is: "You're a helpful AI". Choosing can't show this, because it has an answer by construction: one of the given ones is always the likeliest. So how much does choice scoring hide? Here, nearly all of it.
+# The second is what a level line can hide. Written answers to `physical` collapse with the first three layers: not because other answers are written, but because no answer can be read from what is written (column `unread`; only 16 tokens are looked at, so an answer that comes later is lost, too). Before such a list the dense model mostly writes one of the answers. Without three layers it starts to explain, and without six it recites who it is: "You're a helpful AI". Choosing can't show this, because it has an answer by construction: one of the given ones is always the likeliest. What it hides here isn't a loss of knowledge; it is that the model no longer answers. (On `science`, where the dense model wrote fewer right answers to begin with, the written line falls little, and most texts become unreadable just the same.)
 #
 # Why writing breaks in this way, and what can be done about it, is the subject of [lesson 10](10_generation.ipynb).
 
@@ -550,14 +550,14 @@ for name in ("−3 layers", "−6 layers"):
 # - **Three layers fewer.** Perplexity has risen for certain, and choice has lost about a quarter of what it had above chance. The last word has not moved by anything we can measure.
 # - **Six layers fewer.** Perplexity has more than doubled. Choice has lost two fifths, and the exact last word nearly half: on average they fall together.
 # - **Choice is not one thing.** Within it, `grammar` lost more than the last word did, and `physical` only a quarter. What a task needs matters as much as its format.
-# - **Writing** is another thing again. A counted word in a good context survives like a choice; answering everyday questions in writing (section 10) did not survive three layers.
+# - **Writing** is another thing again. A counted word in a good context survives like a choice; answering the `physical` questions in writing (section 10) did not survive three layers.
 #
 # So the measures come apart, and any one of them alone would have given another picture of the same two models. *Try it:* add prompts; the error bars shrink with the square root.
 
 # %% [markdown]
 # ## 12. English against Chinese
 #
-# ShortGPT prunes bilingual models and reports Chinese benchmarks beside the English ones. Does removal harm one language more? For our model the bits per byte above rose more in Chinese. Does the `chinese` task confirm it?
+# Two of the paper's four models are bilingual (Baichuan2), and it reports Chinese benchmarks beside the English ones. Does removal harm one language more? For our model the bits per byte above rose more in Chinese. Does the `chinese` task confirm it?
 
 # %%
 for row in results[results["task"] == "chinese"].itertuples():
@@ -573,7 +573,7 @@ for row in terms.itertuples():
     print(f"{row.model}, {row.task}: keeps {row.above_chance:.0f} ± {row.above_chance_error:.0f} percent of what it had above chance")
 
 # %% [markdown]
-# The task points where the bits per byte pointed: with six layers fewer the Chinese is nearly gone, and the English is not. The bar of the Chinese number is wide, because the model starts so near to guessing; two measures that agree say more than either.
+# The task points where the bits per byte pointed: with six layers fewer, Chinese can hardly be told from guessing, and English can. But the Chinese number is rough, because the model starts so near to guessing: the two languages differ by less than two standard errors. Two measures that agree say more than either, and still it is a hint and no proof.
 #
 # The paper's models know more. MMLU is English, CMMLU asks the same kind of questions in Chinese, and both have four answers. Here is how much of the *above-chance* score is kept in its table 2.
 
@@ -605,9 +605,9 @@ for name in ("XSum", "MMLU"):
     print(f"{name}: {llama.loc[name, 'Dense']} dense, {llama.loc[name, 'ShortGPT']} pruned")
 
 # %% [markdown]
-# *XSum* asks for a summary, and it is the only one of the thirteen that the model has to write. It collapses, while most choice tasks keep most of their score. This contrast is much sharper than ours: a summary is long, and it is scored against what it should say, while we counted single words and loops. It isn't a law either. In the same table the two 7B models lose XSum nearly entirely, and the two 13B models keep 75 and 61 % of it (ShortGPT, table 2).
+# *XSum* asks for a summary, and it is the only one of the thirteen that the model has to write. It collapses, while most choice tasks keep most of their score. This contrast is much sharper than ours: a summary takes many tokens in a row and is scored against what it should say, while we counted single words and loops. It isn't a law either. In the same table the two 7B models lose XSum nearly entirely, and the two 13B models keep 75 and 61 % of it (ShortGPT, table 2).
 #
-# Now look at the marks on the right with what we know about chance. Three of the paper's reach beyond 100 %, and a fourth, CMNLI, all but touches it. WSC has two answers, CMNLI three and RACE four, and the dense model was at 50, 33 and about 35 %: at guessing, or little above. A score at chance can't fall, so it "retains" everything, and it lifts the paper's average retention of 86 %. BoolQ (yes or no) is the exception: far above guessing when dense, and three points better without nine layers. Nobody expects that of removal; from one run without a standard error we can't say whether it is more than luck.
+# Now look at the marks on the right with what we know about chance. Three of the paper's reach beyond 100 %, and a fourth, CMNLI, all but touches it. WSC has two answers, CMNLI three and RACE four, and the dense model was at 50, 33 and about 35 %: at guessing, or not far above. A score at chance can't fall, so it "retains" everything, and it lifts the paper's average retention of 86 %. BoolQ (yes or no) is the exception: above guessing when dense, even above the 62 % that an eternal *yes* would get, and three points better without nine layers. Nobody expects that of removal; from one run without a standard error we can't say whether it is more than luck.
 #
 # The same figure with chance taken off shows only tasks on which the dense model is clearly above guessing:
 
@@ -616,7 +616,183 @@ plot_beside_paper(kept, paper=["Llama-2-7B"], y="above_chance")
 plt.show()
 
 # %% [markdown]
-# WSC and CMNLI have gone, where there was nothing to keep. The others move to the left: a typical choice task of the paper keeps about two thirds of what the dense model knew beyond guessing, and ours a little less. The two averages printed above fall by about the same amount for both models, so this is what chance gives to any table of plain retention. XSum stays where it was: no one guesses a summary.
+# WSC and CMNLI have gone, where there was nothing to keep. Most of the others move to the left (what stood beyond 100 % moves further out): a typical choice task of the paper keeps about two thirds of what the dense model knew beyond guessing, and ours a little less. The two averages printed above fall by about the same amount for both models, so this is what chance gives to any table of plain retention. XSum stays where it was: no one guesses a summary.
+
+# %% [markdown]
+# ## Exercises
+#
+# Four functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/05_evaluation.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: One perplexity for several documents
+#
+# **Difficulty:** easy · **Minutes:** 5
+#
+# `losses` is a list with a tensor for each document: the loss (nats) of every token that was scored. Return the perplexity of the whole collection, in which every *token* counts the same, whichever document it stands in.
+#
+# <details><summary>Hint</summary>
+# Three steps, and their order matters: all tokens together, their mean, the exponential.
+# </details>
+
+# %% tags=["exercise"]
+def corpus_perplexity(losses):
+    """Perplexity of all documents together, from the losses of their tokens."""
+    ### BEGIN SOLUTION
+    tokens_of_all = torch.cat(losses)
+    return tokens_of_all.mean().exp()
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_corpus_perplexity, require_passed
+
+check_corpus_perplexity(corpus_perplexity)
+
+# %% tags=["apply"]
+require_passed(corpus_perplexity)
+from shortgpt.likelihood import token_losses
+
+some = built_in_text("perplexity").query("genre in ['dialogue', 'story']")["text"].tolist()
+losses = [token_losses(model, tokenizer(text, return_tensors="pt")["input_ids"][0]) for text in some]
+apart = [corpus_perplexity([each]).item() for each in losses]
+print("each document:        ", " ".join(f"{value:.1f}" for value in apart))
+print(f"all tokens together:   {corpus_perplexity(losses):.1f}")
+print(f"mean of perplexities:  {sum(apart) / len(apart):.1f}")
+
+# %% [markdown]
+# The mean of perplexities is larger than the perplexity of the whole, and one hard document would pull it up further, because an exponential exaggerates what is large. Papers do both, and rarely say which. When two numbers for "the same" model and text disagree, this is a place to look.
+
+# %% [markdown]
+# ### Exercise 2: What is kept, above guessing
+#
+# **Difficulty:** easy · **Minutes:** 5
+#
+# On a test with `choices` answers to each question, guessing is right once in so many. `dense` and `pruned` are accuracies in percent. Return how much of the dense model's lead over guessing the pruned model has kept, in percent. The result may be below zero: a model can be worse than a coin.
+#
+# <details><summary>Hint</summary>
+# Take the guessing level off both accuracies before you divide. Everything is in percent.
+# </details>
+
+# %% tags=["exercise"]
+def kept_above_chance(dense, pruned, choices):
+    """Percent of the dense model's lead over guessing that the pruned model keeps."""
+    ### BEGIN SOLUTION
+    guessing = 100 / choices
+    return 100 * (pruned - guessing) / (dense - guessing)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_kept_above_chance
+
+check_kept_above_chance(kept_above_chance)
+
+# %% tags=["apply"]
+require_passed(kept_above_chance)
+stored = json.loads((shortgpt.calibration.data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
+accuracy = pd.DataFrame(stored).set_index(["removed", "task"])["value"]
+for task, choices in {"grammar": 2, "physical": 2, "science": 4}.items():
+    before, after = accuracy[0, task], accuracy[6, task]
+    kept = kept_above_chance(before, after, choices)
+    print(f"{task}: {before:.1f} to {after:.1f} %, plain retention {100 * after / before:.0f} %, above guessing {kept:.0f} %")
+
+# %% [markdown]
+# Plain retention would give a model that guesses 50 points for nothing wherever there are two answers. The paper reports plain retention (table 2). With the guessing level taken off, the same models look worse, and no measurement has changed.
+
+# %% [markdown]
+# ### Exercise 3: Which window scores which token?
+#
+# **Difficulty:** medium · **Minutes:** 15
+#
+# Section 2 read a long document in windows. Write down how: return a list with a triple `(start, end, first)` for each window, in order. The window holds the tokens `start` to `end - 1`, and scores those from `first` on. The first window starts at 0, each next one `stride` further (`stride` is smaller than `window`). A window has `window` tokens, or fewer at the end of the document. Every token is scored exactly once, except token 0, which nothing stands before. Stop as soon as all are scored.
+#
+# <details><summary>Hint 1</summary>
+# Keep one number from window to window: up to where the tokens have their loss.
+# </details>
+# <details><summary>Hint 2</summary>
+# After a window, all tokens before its <code>end</code> are done. At the beginning, token 0 counts as done.
+# </details>
+
+# %% tags=["exercise"]
+def scored_windows(tokens, window, stride):
+    """A triple (start, end, first scored token) for each window over ``tokens`` tokens."""
+    ### BEGIN SOLUTION
+    windows, start, done = [], 0, 1  # tokens before `done` need no loss any more
+    while done < tokens:
+        end = min(start + window, tokens)
+        windows.append((start, end, done))
+        start, done = start + stride, end
+    return windows
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_scored_windows
+
+check_scored_windows(scored_windows)
+
+# %% tags=["apply"]
+require_passed(scored_windows)
+article = built_in_text("perplexity", genre="encyclopedic").head(1)
+ids = tokenizer(article["text"].iloc[0], return_tensors="pt")["input_ids"]  # [1, tokens]
+total = 0.0
+for start, end, first in scored_windows(ids.shape[1], 128, 64):
+    with torch.inference_mode():
+        logits = model(input_ids=ids[:, start:end]).logits[0]  # [window, vocabulary]
+    total += cross_entropy(logits[first - start - 1 : -1], ids[0, first:end], reduction="sum").item()
+ours, theirs = np.exp(total / (ids.shape[1] - 1)), perplexity_table(model, tokenizer, article, window=128, stride=64)
+print(f"perplexity with your windows {ours:.3f}, by perplexity_table {theirs['perplexity'].iloc[0]:.3f}")
+
+# %% [markdown]
+# The two agree, so you have written the heart of every perplexity evaluation. Scoring the overlap twice, or the tail never, would have changed the number by a little and raised no error.
+
+# %% [markdown]
+# ### Exercise 4: The scores behind a multiple-choice test
+#
+# **Difficulty:** hard · **Minutes:** 20
+#
+# A question with its answers is one batch: row $c$ of `ids` `[choices, tokens]` holds the `question` tokens of the question, then answer $c$, then pads. `lengths` `[choices]` counts question and answer together, without pads. `logits` `[choices, tokens, vocabulary]` is what the model said to the batch. Return a tensor `[choices]`: the log-probability of each answer given the question, summed over the answer's tokens; with `per_token=True` its mean over them instead.
+#
+# <details><summary>Hint 1</summary>
+# Logits are not log-probabilities yet, and those at a position speak about the token after it.
+# </details>
+# <details><summary>Hint 2</summary>
+# For one row: which positions predict the answer? The first is that of the question's last token. The last is the one before the answer's last token. <code>gather</code> takes out of each the entry of the token that came.
+# </details>
+
+# %% tags=["exercise"]
+def answer_scores(logits, ids, question, lengths, per_token):
+    """Log-probability of each answer given the question, ``[choices]``: the sum over its tokens, or the mean."""
+    ### BEGIN SOLUTION
+    scores = []
+    for row, tokens, length in zip(logits.log_softmax(-1), ids, lengths, strict=True):
+        predicting = row[question - 1 : length - 1]  # [answer tokens, vocabulary]
+        each = predicting.gather(-1, tokens[question:length, None])[:, 0]
+        scores.append(each.mean() if per_token else each.sum())
+    return torch.stack(scores)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_answer_scores
+
+check_answer_scores(answer_scores)
+
+# %% tags=["apply"]
+require_passed(answer_scores)
+science = pd.read_json(shortgpt.calibration.data_folder() / "tasks" / "science.jsonl", lines=True).head(40)
+picked = []
+for item in science.itertuples():
+    prompt = f"Question: {item.question}\nAnswer:"
+    texts = [f"{prompt} {choice}" for choice in item.choices]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    question, lengths = len(tokenizer(prompt)["input_ids"]), batch["attention_mask"].sum(1)
+    with torch.inference_mode():
+        logits = model(**batch).logits
+    picked.append([int(answer_scores(logits, batch["input_ids"], question, lengths, mean).argmax()) for mean in (False, True)])
+by_sum, by_mean = np.array(picked).T
+right = science["answer"].to_numpy()
+print(f"{(by_sum == right).sum()} of {len(right)} right by the sum, {(by_mean == right).sum()} by the mean over tokens")
+print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
+
+# %% [markdown]
+# Two rules, one model, and on some questions another answer. A sum favours short answers, and a mean does not; neither is *the* accuracy. The harness calls them `acc` and `acc_norm` (which divides by bytes instead of tokens). A table that doesn't say which one it means can't be compared with another.
 
 # %% [markdown]
 # ## What we saw
@@ -625,10 +801,10 @@ plt.show()
 # - Choice scores reward the right *order* of given answers, and plain retention flatters them, because chance is counted as ability.
 # - Models that answered the same items should be compared item by item: the same answers then give a smaller standard error.
 # - With three layers fewer, perplexity, grammar and science suffered clearly and the last word did not; with six, the last word lost half.
-# - On the same questions, choosing stayed level while written answers could no longer be read as answers.
+# - On the same questions, choosing stayed level (near guessing, where it started) while written answers could no longer be read as answers.
 # - The measures disagree, so report more than one. In the paper's Llama-2-7B the disagreement is extreme: MMLU stays, the summary is gone.
 #
-# The accuracies come from 160 to 480 items a task, with standard errors of two to four points: smaller differences mean nothing here.
+# The accuracies come from 160 to 480 items a task, with standard errors of one to four points: smaller differences mean nothing here.
 
 # %% [markdown]
 # ## Three questions
@@ -643,7 +819,7 @@ plt.show()
 #
 # **3.** Why can a model with five times the perplexity still get nearly the same MMLU score, and fail to write a summary?
 #
-# <details><summary>Answer</summary>MMLU needs the right one of four letters to be the likeliest, in a context given from outside; all four may become less likely together. A summary needs hundreds of consecutive choices among all tokens, each conditioned on the model's own earlier ones, so that small errors feed later ones.</details>
+# <details><summary>Answer</summary>MMLU needs the right one of four letters to be the likeliest, in a context given from outside; all four may become less likely together. A summary needs dozens of consecutive choices among all tokens, each conditioned on the model's own earlier ones, so that small errors feed later ones.</details>
 
 # %% [markdown]
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
@@ -654,4 +830,6 @@ from shortgpt.quiz import quiz
 quiz("05")
 
 # %% [markdown]
-# This is the last lesson of the core walk: you can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence chooses best, and whether layers are the right thing to remove. · **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with pruning](04_quantization.ipynb)
+# This is the last lesson of the core walk: you can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence chooses best, and whether layers are the right thing to remove; [lesson 10](10_generation.ipynb) follows what pruning does to writing.
+#
+# **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with pruning](04_quantization.ipynb)

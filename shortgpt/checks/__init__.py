@@ -14,7 +14,19 @@ from shortgpt.checks.influences import (
     check_masked_influence,
     check_span_angle,
 )
+from shortgpt.checks.measures import (
+    check_answer_scores,
+    check_corpus_perplexity,
+    check_kept_above_chance,
+    check_scored_windows,
+)
 from shortgpt.checks.removal import check_greedy, check_number_layers, check_sliced_config, check_without_layers
+from shortgpt.checks.rounding import (
+    check_best_models,
+    check_bits_per_weight,
+    check_interaction,
+    check_round_in_groups,
+)
 from shortgpt.checks.states import (
     check_answer_ranks,
     check_busiest_layers,
@@ -28,14 +40,22 @@ __all__ = [
     "CheckFailed",
     "NotSolved",
     "check_answer_ranks",
+    "check_answer_scores",
+    "check_best_models",
+    "check_bits_per_weight",
     "check_busiest_layers",
+    "check_corpus_perplexity",
     "check_cosine",
     "check_difference_with_error",
     "check_greedy",
+    "check_interaction",
+    "check_kept_above_chance",
     "check_layer_influences",
     "check_masked_influence",
     "check_number_layers",
     "check_record_outputs",
+    "check_round_in_groups",
+    "check_scored_windows",
     "check_sliced_config",
     "check_span_angle",
     "check_states_bytes",
