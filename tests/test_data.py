@@ -275,10 +275,27 @@ def test_what_lesson_07_says_of_depth_and_width():
     assert (growth[3] > 1).all() and (growth[6] > growth[3]).all() and (growth[[6, 9]].stack().dropna() > 3).all()
 
 
+def test_repeated_triples_are_those_behind_the_first_half(real_tokenizer):
+    script = run_file(DATA / "measure_generation.py")
+    repeated_after = script.repeated_after
+    assert repeated_after("a b c", "a b c a b c") == 1 / 3, "b c a and c a b are new"
+    assert repeated_after("a b c a b c", "a b c a b c d") == 0 and np.isnan(repeated_after("a b c", "a b c"))
+    checked = 0
+    for row in pd.read_csv(DATA / "relay.csv").itertuples():
+        ids = real_tokenizer(row.text)["input_ids"]
+        if len(ids) == script.LENGTH:  # neither half ended early, so the first one ends in the middle
+            again = repeated_after(real_tokenizer.decode(ids[: script.LENGTH // 2]), row.text)
+            assert again == pytest.approx(row.repeated_after, nan_ok=True), row  # NaN: under three words behind it
+            checked += 1
+    assert checked > 64
+
+
 def test_what_lesson_10_says_of_loops_and_divergence():
     relay = pd.read_csv(DATA / "relay.csv")
-    loops = relay.pivot(index="prompt", columns=["first", "second"], values="repeated")
-    assert loops.shape == (32, 4) and loops.notna().all().all()
+    loops = relay.pivot(index="prompt", columns=["first", "second"], values="repeated_after")
+    assert loops.shape == (32, 4)
+    loops = loops.dropna()
+    assert len(loops) >= 30
     base = loops["dense", "dense"]
     writer, text = loops["dense", "pruned"] - base, loops["pruned", "dense"] - base
     assert writer.mean() < 2 * writer.sem(), "who writes the second half hardly matters"

@@ -19,7 +19,7 @@ from test_notebooks import build
 from test_setup import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from shortgpt import suggested_models
+from shortgpt import suggested_models, suggestions
 from shortgpt.packaged import DEFAULT_MODEL, WHEEL_BYTES
 
 _spec = importlib.util.spec_from_file_location("measure_models", ROOT / "data" / "measure_models.py")
@@ -80,6 +80,13 @@ def test_machines_take_what_fits():
         assert DEFAULT_MODEL in fitting.index and "meta-llama/Llama-2-7b-hf" not in fitting.index
         assert (fitting[column] < gigabytes).all() and (table.drop(fitting.index)[column] > 0.7 * gigabytes).all()
     assert set(suggested_models("laptop").index) <= set(suggested_models("colab_cpu").index)
+
+
+def test_a_gpu_is_judged_by_what_is_on_the_gpu(monkeypatch):
+    monkeypatch.setitem(suggestions.FREE_GB, "colab_t4", 5)
+    table = suggested_models("colab_t4")
+    assert list(table.index) == list(suggested_models().query("gpu_gb <= 5").index)
+    assert table["cpu_gb"].max() > 5, "main memory would say something else"
 
 
 # ---- the lessons ----

@@ -61,7 +61,7 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # ## 1. A model, and what it writes
 #
 # Our model is SmolLM2-135M-Instruct: small enough for a laptop, and built like its big relatives of the Llama family.
-# To use another one, change the one line that says `MODEL`; nothing else has to change.
+# To use another one, change the one line that says `MODEL`, and nothing else; section 7 has a list.
 
 # %%
 from pathlib import Path
@@ -74,30 +74,9 @@ from shortgpt import choose_layers, compare, describe, load, remove_layers, save
 from shortgpt import built_in_text, calibration_batches, continue_text, perplexity, removal_sweep, size
 from shortgpt.plots import PALETTE, plot_scores, plot_sweep
 
-MODEL = "smollm2-135m-instruct"  # or a name from the table below, or any Hub id
+MODEL = "smollm2-135m-instruct"  # or a name from the table in section 7, or any Hub id
 model, tokenizer = load(MODEL)
 describe(model)
-
-# %% [markdown]
-# Would a larger model fit on your machine, and how long would you wait for it? These are some that are worth a try.
-
-# %%
-from shortgpt import suggested_models
-
-menu = suggested_models()
-numbers = menu[["layers", "download_gb", "cpu_gb", "gpu_gb", "times_default"]].round(1)
-numbers.join(menu[["gated", "laptop", "colab_cpu", "colab_t4"]].map({True: "yes", False: "no"}.get))
-
-# %% [markdown]
-# How to read it: `cpu_gb` is the memory that this lesson takes in 32-bit numbers, from loading to the checkpoint that is
-# saved and, as a check, loaded again. `gpu_gb` is what the weights alone take on a GPU in 16 bits; it is computed, not
-# measured. `times_default` is the time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured).
-# The last columns say where the model fits: a laptop of 8 GB, Colab without a GPU (12 GB), and Colab with a T4 (15 GB).
-# For a **gated** model you need an account on huggingface.co that has accepted its licence, and `hf auth login`.
-#
-# The paper's model, in the last row, fits nowhere here as a whole. `load` can leave most of it on disk (`max_memory=`), and
-# then everything works, slowly. Any model of these lessons' kind can be put in place of ours; but **the numbers in the text
-# are those of the default model**, so with another one read your own output instead.
 
 # %% [markdown]
 # A language model does one thing: it reads text, cut into **tokens** (words or pieces of words), and says how likely each
@@ -284,6 +263,30 @@ plt.savefig(OUTPUT / "before_after.png", dpi=150)
 plt.show()
 print(f"The pruned model has {left['layers']:.0f} % of the layers and {left['parameters']:.0f} % of the parameters.")
 print(f"Its perplexity is {left['perplexity']:.0f} % of the dense model's.")
+
+# %% [markdown]
+# ## 7. A larger model?
+#
+# All of this works with other models: change `MODEL` and run the lesson again. Would a larger one fit on your machine, and how
+# long would you wait for it? These are some that are worth a try.
+
+# %%
+from shortgpt import suggested_models
+
+menu = suggested_models()
+numbers = menu[["layers", "download_gb", "cpu_gb", "gpu_gb", "times_default"]].round(1)
+numbers.join(menu[["gated", "laptop", "colab_cpu", "colab_t4"]].map({True: "yes", False: "no"}.get))
+
+# %% [markdown]
+# How to read it: `cpu_gb` is the memory that this lesson takes on a CPU, from loading to the checkpoint that is saved and, as a
+# check, loaded again. `gpu_gb` is what the weights of both take on a GPU, in 16 bits (the default model: in 32); it is computed,
+# not measured. `times_default` is the time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured).
+# The last columns say where the model fits: a laptop of 8 GB, Colab without a GPU (12 GB), and Colab with a T4 (15 GB).
+# For a **gated** model you need an account on huggingface.co that has accepted its licence, and `hf auth login`.
+#
+# The paper's model, in the last row, fits nowhere here as a whole. `load` can leave most of it on disk (`max_memory=`); scoring,
+# removing and perplexity then work too, slowly. In all lessons **the numbers in the text are those of the default model**: with
+# another one, read your own output instead.
 
 # %% [markdown]
 # ## What we saw

@@ -659,7 +659,7 @@ print(f"all tokens together:   {corpus_perplexity(losses):.1f}")
 print(f"mean of perplexities:  {sum(apart) / len(apart):.1f}")
 
 # %% [markdown]
-# The mean of perplexities is larger than the perplexity of the whole, and one hard document would pull it up further, because an exponential exaggerates what is large. Papers do both, and rarely say which. When two numbers for "the same" model and text disagree, this is a place to look.
+# The mean of perplexities is larger than the perplexity of the whole, and one hard document would pull it up further, because an exponential exaggerates what is large. When two numbers for "the same" model and text disagree, ask which of the two ways it was.
 
 # %% [markdown]
 # ### Exercise 2: What is kept, above guessing
@@ -695,7 +695,7 @@ for task, choices in {"grammar": 2, "physical": 2, "science": 4}.items():
     print(f"{task}: {before:.1f} to {after:.1f} %, plain retention {100 * after / before:.0f} %, above guessing {kept:.0f} %")
 
 # %% [markdown]
-# Plain retention would give a model that guesses 50 points for nothing wherever there are two answers. The paper reports plain retention (table 2). With the guessing level taken off, the same models look worse, and no measurement has changed.
+# By plain retention a model that only guesses keeps more than half, wherever there are two answers. The paper reports plain retention (table 2). With the guessing level taken off the pruned model looks worse on all three, and no measurement has changed.
 
 # %% [markdown]
 # ### Exercise 3: Which window scores which token?
@@ -792,7 +792,7 @@ print(f"{(by_sum == right).sum()} of {len(right)} right by the sum, {(by_mean ==
 print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
 
 # %% [markdown]
-# Two rules, one model, and on some questions another answer. A sum favours short answers, and a mean does not; neither is *the* accuracy. The harness calls them `acc` and `acc_norm` (which divides by bytes instead of tokens). A table that doesn't say which one it means can't be compared with another.
+# Two rules, one model, and on some questions another answer. A sum favours short answers, and a mean does not; neither is *the* accuracy. The harness calls them `acc` and `acc_norm` (which divides by characters instead of tokens). A table that doesn't say which one it means can't be compared with another.
 
 # %% [markdown]
 # ## What we saw

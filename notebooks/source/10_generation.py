@@ -228,7 +228,7 @@ for row in relay[relay["prompt"] == 0].itertuples():
     print(f"{row.first}, then {row.second}: {' '.join(row.text.split())}\n")
 
 # %% [markdown]
-# Read the third one: the dense model goes round the loop once more, and then gets out. Is that the rule? All 32 openings: of the word triples of the *second* half, the share that stood in the text before.
+# Read the third one: the dense model goes round the loop once more, and then gets out. Is that the rule? All openings whose four texts went on: of the word triples of the *second* half, the share that stood in the text before.
 
 # %%
 loops = relay.pivot(index="prompt", columns=["first", "second"], values="repeated_after").dropna()  # NaN: it ended at once
