@@ -741,7 +741,7 @@ ours, theirs = np.exp(total / (ids.shape[1] - 1)), perplexity_table(model, token
 print(f"perplexity with your windows {ours:.3f}, by perplexity_table {theirs['perplexity'].iloc[0]:.3f}")
 
 # %% [markdown]
-# The two agree, so you have written the heart of every perplexity evaluation. Scoring the overlap twice, or the tail never, would have changed the number by a little and raised no error.
+# The two agree, so you have written the heart of every perplexity evaluation. Scoring the overlap twice, or the tail never, would have changed the number and raised no error.
 
 # %% [markdown]
 # ### Exercise 4: The scores behind a multiple-choice test
