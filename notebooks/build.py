@@ -51,6 +51,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
 }
+# Nobody wants to read the installation first: JupyterLab, Colab and the book (by a tag) show it folded, until clicked.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 
 
 class BuildError(Exception):
@@ -80,6 +82,8 @@ def assemble(name: str, cells: Sequence[Cell]) -> NotebookNode:
     """Make a notebook. Cell ids hash notebook, position, cell source, so that they are the same in every build."""
     made = []
     for position, (kind, text, metadata) in enumerate(cells):
+        if "setup" in metadata.get("tags", ()):
+            metadata = metadata | FOLDED | {"tags": [*metadata["tags"], "hide-input"]}
         identity = hashlib.sha256(f"{name}\0{position}\0{text}".encode()).hexdigest()[:12]
         made.append(getattr(nbformat.v4, f"new_{kind}_cell")(text, id=identity, metadata=metadata))
     return nbformat.v4.new_notebook(cells=made, metadata=nbformat.from_dict(METADATA), nbformat_minor=5)

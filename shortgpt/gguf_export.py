@@ -2,8 +2,8 @@
 
 Only what can be written without a copy of llama.cpp's converter, and checked here: the architecture ``llama`` with plain
 rotary positions, and byte-level BPE tokenizers. For anything else, save the model and run ``convert_hf_to_gguf.py``; to make
-the file smaller, run ``llama-quantize`` on it. Both are part of llama.cpp. The README, under "Exchange with mergekit and
-llama.cpp", says what was run there, with which version, and what came out.
+the file smaller, run ``llama-quantize`` on it. Both are part of llama.cpp. ``docs/exchange.md`` says what was run there, with
+which version, and what came out.
 
 llama.cpp turns pairs of neighbouring numbers of a query or key, transformers turns the first half of a head against the
 second: so the rows of these two matrices are put in another order.

@@ -256,6 +256,107 @@ def scored(logits, ids, question, lengths, per_token, begin=0, stop=0, shift=1, 
     return torch.stack(found)
 
 
+# ---- lesson 06 ----
+
+
+def common(first, second):
+    return len([layer for layer in first if layer in second])
+
+
+def exchanged(cost, chosen, candidates, rounds=50, better=lambda new, old: new < old, pick=min, grow=False):
+    now = list(chosen)
+    for _ in range(rounds):
+        trials = [
+            [*(x for x in now if x != out or grow), new] for out in now for new in candidates if new not in now
+        ]  # fmt: skip
+        if not trials or not better(cost(trial := pick(trials, key=cost)), cost(now)):
+            return now
+        now = trial
+    return now
+
+
+def least_squares(z, y, goal, ridge, power=1, of=lambda y, goal: goal - y, length=lambda y, goal: goal):
+    """By stacking the ridge below the data as k more rows."""
+    scale = length(y, goal).norm(dim=-1, keepdim=True) ** power
+    rows = torch.cat([z / scale, ridge**0.5 * torch.eye(z.shape[1], dtype=z.dtype)])
+    return torch.linalg.lstsq(rows, torch.cat([of(y, goal) / scale, z.new_zeros(z.shape[1], y.shape[1])])).solution
+
+
+# ---- lesson 07 ----
+
+
+def matrices(hidden, heads, groups, width, inner, query=True, back=True, in_ffn=3):
+    read = heads * width * query + 2 * groups * width
+    return hidden * read + hidden * heads * width * back, in_ffn * hidden * inner
+
+
+def masked_channels(weights, keep, count):
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[keep] = True
+    gate, up, down = weights
+    return gate[mask], up[mask], down[:, mask]
+
+
+def deleted(weight, places, axis):
+    for i in places:
+        weight = torch.cat([weight.narrow(axis, 0, i), weight.narrow(axis, i + 1, weight.shape[axis] - i - 1)], axis)
+    return weight
+
+
+def silenced_in_place(gate, up, down, removed):
+    stay = [i for i in range(len(gate)) if i not in removed]
+    down[:, removed] = 0
+    return gate[stay], up[stay], down[:, stay]
+
+
+def added(inner, down, mask, of=lambda vectors: vectors.square().sum(-1).mean(0).sqrt()):
+    """By building every vector that every channel adds."""
+    return of(inner[mask.bool()][..., None] * down.T)
+
+
+# ---- lesson 10 ----
+
+
+def seen_before(tokens, n, start=lambda tokens, n: len(tokens) - n + 1, gram=tuple, new=0):
+    before, repeated, count = set(), 0, 0
+    for i in range(start(tokens, n)):
+        piece = gram(tokens[i : i + n])
+        repeated, count = repeated + ((piece in before) != new), count + 1
+        before.add(piece)
+    return repeated / count if count else 0.0
+
+
+def fastest(acceptance, cost, longest, least=1.0, price=lambda n, c: 1 + n * c, written=None, result=lambda n, gain: n):
+    written = written or (lambda a, n: sum(a**i for i in range(n + 1)))
+    gains = {n: written(acceptance, n) / price(n, cost) for n in range(1, longest + 1)}
+    best = max(gains, key=gains.get)
+    return result(best, gains[best]) if gains[best] > least else 0
+
+
+def rounds(model, draft, ids, new_tokens, drafted, *, place=-1, accept=True, bonus=True, cut=True, prompt=False):
+    text = torch.tensor(ids)
+    while len(text) < len(ids) + new_tokens:
+        longer = text
+        for _ in range(drafted):
+            longer = torch.cat([longer, draft(longer.tolist())[-1:].argmax(-1)])
+        own = model(longer.tolist())[len(text) + place :].argmax(-1)
+        guess = longer[len(text) :]
+        agree = (guess == own[:drafted]).long().cumprod(0).sum().item() if accept else drafted
+        new = guess[:agree]
+        if bonus or not agree:
+            new = torch.cat([new, own[agree : agree + 1]])
+        text = torch.cat([text, new])
+    first, last = (0 if prompt else len(ids)), (len(ids) + new_tokens if cut else len(text))
+    return text[first:last].tolist()
+
+
+def alone(model, draft, ids, new_tokens, drafted):
+    text = list(ids)
+    for _ in range(new_tokens):
+        text.append(int(model(text)[-1].argmax()))
+    return text[len(ids) :]
+
+
 WRONG: dict[str, list[tuple[Callable, str]]] = {
     "states_bytes": [
         (lambda config, ids, b: config.num_hidden_layers * ids.numel() * config.hidden_size * b, "fence posts"),
@@ -456,6 +557,126 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda *a: scored(*a, of=lambda x, dim: x), "these are logits"),
         (lambda *a: scored(*a, of=torch.softmax), "sums of probabilities"),
     ],
+    "overlap_above_chance": [
+        (lambda a, b, depth: common(a, b) / len(a), "take that share off"),
+        (lambda a, b, depth: common(a, b) / len(a) - len(b) / depth, "should give 1"),
+        (lambda a, b, depth: (common(a, b) / len(a) - 1 / depth) / (1 - 1 / depth), "how many are chosen"),
+        (lambda a, b, depth: max(0, (common(a, b) / len(a) - len(a) / depth) / (1 - len(a) / depth)), "below zero"),
+        (
+            lambda a, b, depth: (
+                (sum(x == y for x, y in zip(a, b, strict=True)) / len(a) - len(a) / depth) / (1 - len(a) / depth)
+            ),
+            "a set",
+        ),
+        (lambda a, b, depth: common(a, b) * depth / len(a) ** 2, "times chance"),
+    ],
+    "exchange_search": [
+        (lambda *a: exchanged(*a, rounds=1), "as long as one helps"),
+        (lambda *a: exchanged(*a, better=lambda new, old: new > old, pick=max), "a low cost is good"),
+        (lambda cost, chosen, candidates: list(chosen), "nothing was exchanged"),
+        (lambda cost, some, all_: list(min(itertools.combinations(all_, len(some)), key=cost)), "best set of all"),
+        (lambda cost, chosen, all_: sorted(all_, key=lambda i: cost([i]))[: len(chosen)], "cheapest alone"),
+        (lambda *a: exchanged(*a, grow=True, rounds=1, better=lambda new, old: True), "number of layers stays"),
+        (lambda cost, chosen, candidates: [*chosen[:-1], chosen[0]], "in it twice"),
+        (lambda cost, chosen, candidates: [min([0, 1, 3], key=lambda i: cost([i]))] * 3, "but the candidates are"),
+    ],
+    "repair_matrix": [
+        (lambda *a: least_squares(*a, power=0), "relative to the length of the goal"),
+        (lambda *a: least_squares(*a, power=0.5), "squared"),
+        (lambda *a: least_squares(*a, power=2), "once too often"),
+        (lambda *a: least_squares(*a, length=lambda y, goal: y), "that of the goal"),
+        (lambda *a: least_squares(*a, of=lambda y, goal: goal), "the rest to bring"),
+        (lambda *a: least_squares(*a, of=lambda y, goal: y - goal), "sign"),
+        (lambda *a: least_squares(*a).T, r"\[k, hidden\]"),
+        (
+            lambda z, y, goal, ridge: (
+                torch.linalg.lstsq(z / goal.norm(dim=-1)[:, None], (goal - y) / goal.norm(dim=-1)[:, None]).solution
+            ),
+            "ridge is missing",
+        ),
+        (lambda z, y, goal, ridge: y + z @ least_squares(z, y, goal, ridge), "D is asked for"),
+    ],
+    "layer_parameters": [
+        (lambda h, heads, groups, width, inner: matrices(h, heads, heads, width, inner), "share one key head"),
+        (lambda *a: matrices(*a, back=False), "back to the hidden state"),
+        (lambda *a: matrices(*a, in_ffn=2), "three matrices"),
+        (lambda h, heads, groups, width, inner: (2 * h * (h + groups * width), 3 * h * inner), "heads times width"),
+        (lambda *a: matrices(*a)[::-1], "attention first"),
+        (lambda *a: sum(matrices(*a)), "not their sum"),
+    ],
+    "without_channels": [
+        (
+            lambda gate, up, down, removed: masked_channels((gate, up, down), removed, len(gate)),
+            "channels that should go",
+        ),
+        (lambda *a: (deleted(a[0], sorted(a[3])[::-1], 0), deleted(a[1], sorted(a[3])[::-1], 0), a[2]), "down still"),
+        (
+            lambda gate, up, down, removed: (
+                deleted(gate, sorted(removed)[::-1], 0),
+                deleted(up, sorted(removed)[::-1], 0),
+                deleted(down, sorted(removed)[::-1], 0),
+            ),
+            "its columns",
+        ),
+        (
+            lambda gate, up, down, removed: (
+                deleted(gate, sorted(removed), 0),
+                deleted(up, sorted(removed), 0),
+                deleted(down, sorted(removed), 1),
+            ),
+            "each deletion moves",
+        ),
+        (silenced_in_place, "changed what it was given"),
+        (
+            lambda gate, up, down, removed: masked_channels(
+                (gate, up, down), range(len(gate) - len(removed)), len(gate)
+            ),
+            "cuts from the end",
+        ),
+        (lambda gate, up, down, removed: gate[removed * 9], ""),
+    ],
+    "channel_scores": [
+        (lambda inner, down, mask: added(inner, down, mask | 1), "pad tokens are counted"),
+        (lambda *a: added(*a, of=lambda vectors: vectors.norm(dim=-1).mean(0)), "absolute values"),
+        (lambda *a: added(*a, of=lambda vectors: vectors.mean(0).norm(dim=-1)), "square before the mean"),
+        (lambda *a: added(*a, of=lambda vectors: vectors.square().sum(-1).mean(0)), "root is missing"),
+        (lambda *a: added(*a, of=lambda vectors: vectors.square().sum((0, 2)).sqrt()), "more text"),
+        (lambda inner, down, mask: added(inner, torch.ones_like(down)[:1], mask), "its column of down"),
+        (lambda inner, down, mask: inner.square().mean((0, 1)).sqrt() @ down, "last axis of inner"),
+    ],
+    "repeated_share": [
+        (lambda *a: seen_before(*a, new=1), "new ones"),
+        (lambda *a: seen_before(*a, start=lambda tokens, n: len(tokens) - n), "the last n-gram"),
+        (lambda *a: seen_before(*a, start=lambda tokens, n: len(tokens)), "fewer than n tokens"),
+        (lambda *a: seen_before(*a, gram=lambda piece: tuple(sorted(piece))), "order within"),
+        (lambda tokens, n: seen_before(tokens, 1), "single tokens"),
+        (
+            lambda tokens, n: (
+                1 - len({str(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}) / (len(tokens) - n + 1)
+            ),
+            "has no n-gram|0.0",
+        ),
+        (lambda tokens, n: len({tokens[i : i + n] for i in range(len(tokens))}), "make each n-gram a tuple"),
+    ],
+    "best_draft_length": [
+        (lambda *a: fastest(*a, least=0), "the answer is 0"),
+        (lambda *a: fastest(*a, price=lambda n, c: n * c), "costs 1 as well"),
+        (lambda *a: fastest(*a, price=lambda n, c: 1), "costs a pass of the draft"),
+        (lambda *a: fastest(*a, written=lambda a, n: 1 + n * a), "all before it"),
+        (lambda *a: fastest(*a, result=lambda n, gain: gain), "that is the speed-up"),
+        (lambda *a: fastest(*a, written=lambda a, n: (1 - a ** (n + 1)) / (1 - a)), "0/0"),
+        (lambda a, c, longest: fastest(a, c, longest - 1), "allowed as well"),
+    ],
+    "write_with_draft": [
+        (lambda *a: rounds(*a, place=0), "off by one|stopped with"),
+        (lambda *a: rounds(*a, accept=False), "every drafted token is kept"),
+        (lambda *a: rounds(*a, prompt=True), "without the prompt"),
+        (lambda *a: rounds(*a, cut=False), "cut off what is too much"),
+        (lambda *a: rounds(*a, bonus=False), "a round should write more"),
+        (alone, "a round should write more"),
+        (lambda model, draft, *a: alone(draft, draft, *a), "that is the draft's text"),
+        (lambda model, draft, ids, n, k: [model(ids), 0][1:] * 300 and [model(ids) for _ in range(300)], "200 times"),
+    ],
 }
 RIGHT: dict[str, list[Callable]] = {
     "states_bytes": [
@@ -503,6 +724,25 @@ RIGHT: dict[str, list[Callable]] = {
     "kept_above_chance": [lambda dense, pruned, n: (pruned * n - 100) / (dense * n - 100) * 100],
     "scored_windows": [windows],
     "answer_scores": [scored],
+    "overlap_above_chance": [
+        lambda a, b, depth: (common(a, b) * depth - len(a) ** 2) / (len(a) * (depth - len(a))),
+    ],
+    "exchange_search": [exchanged, lambda *a: tuple(sorted(exchanged(*a)))],
+    "repair_matrix": [least_squares],
+    "layer_parameters": [matrices, lambda *a: list(matrices(*a))],
+    "without_channels": [
+        lambda gate, up, down, removed: masked_channels(
+            (gate, up, down), [i for i in range(len(gate)) if i not in removed], len(gate)
+        ),
+        lambda gate, up, down, removed: [
+            deleted(weight, sorted(removed, reverse=True), axis)
+            for weight, axis in zip((gate, up, down), (0, 0, 1), strict=True)
+        ],
+    ],
+    "channel_scores": [added],
+    "repeated_share": [seen_before],
+    "best_draft_length": [fastest],
+    "write_with_draft": [rounds],
 }
 MISTAKES = [pytest.param(name, *pair, id=f"{name}-{i}") for name, rows in WRONG.items() for i, pair in enumerate(rows)]
 

@@ -431,9 +431,9 @@ def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
         shutil.copytree("model", name)
     Path("my_domain.txt").write_text(TEXT * 40)
     lines = [line for name in ("", *COMMANDS) for line in examples(help_of(name))]
-    in_readme = [line for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-                 for line in examples(block)]  # fmt: skip
-    assert len(lines) >= 15 and len(in_readme) >= 5
+    pages = "".join((ROOT / page).read_text() for page in ("README.md", "docs/toolkit.md"))
+    in_readme = [line for block in re.findall(r"```bash\n(.*?)```", pages, re.S) for line in examples(block)]
+    assert len(lines) >= 15 and len(in_readme) >= 9
     for line in lines + in_readme:
         words = shlex.split(line)[1:]
         target = words[1] if words[0] == "prune" and not words[1].startswith("-") else ""

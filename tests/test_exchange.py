@@ -74,9 +74,9 @@ def test_consecutive_kept_layers_become_one_slice():
         PruningPlan(layers=10, removed=(3,)).to_mergekit()
 
 
-def test_the_readme_shows_what_is_exported():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    shown = re.search(r"```yaml\n(merge_method.*?)```", readme, flags=re.DOTALL)[1]
+def test_the_page_shows_what_is_exported():
+    page = (Path(__file__).parent.parent / "docs" / "exchange.md").read_text()
+    shown = re.search(r"```yaml\n(merge_method.*?)```", page, flags=re.DOTALL)[1]
     assert shown == PruningPlan(layers=6, removed=(1, 2, 4), model="/models/dense").to_mergekit()
 
 

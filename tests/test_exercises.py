@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -61,7 +62,7 @@ def test_exercise_notebook_is_what_the_source_generates(source):
 
 
 def test_the_lessons_with_exercises_are_at_least_these():
-    assert {"01", "02", "03", "04", "05"} <= {path.name[:2] for path in EXERCISES}
+    assert {"01", "02", "03", "04", "05", "06", "07", "10"} <= {path.name[:2] for path in EXERCISES}
 
 
 @every_notebook
@@ -400,3 +401,66 @@ def test_words_of_lesson_05():
     ours, theirs = re.findall(r"\d+\.\d+", printed("05_evaluation", "scored_windows"))
     assert ours == theirs
     assert int(re.search(r"differently (\d+) times", printed("05_evaluation", "answer_scores"))[1]) > 0
+
+
+def test_words_of_lesson_06():
+    rows = re.findall(
+        r"(\w+) +(\d) of 6 .* ([+-][\d.]+), perplexity ([\d,]+)", printed("06_choosing_layers", "overlap_above_chance")
+    )
+    found = {name: (int(common), float(above), float(value.replace(",", ""))) for name, common, above, value in rows}
+    assert found["random"][0] == 1 and abs(found["random"][1]) < 0.1, "a coin's overlap is near zero"
+    assert found["reverse"][1] == found["search"][1] < 0.5, "the same small agreement"
+    stored = (
+        pd.read_csv(data_folder() / "choosing.csv").query("repair == 'none' and removed == 6").set_index("criterion")
+    )
+    assert found["search"][2] < stored.loc["block_influence", "perplexity"] < found["reverse"][2] / 1000, (
+        "a ruin and a better plan"
+    )
+    losses = re.findall(r"loss ([\d.]+) .* perplexity ([\d.]+)", printed("06_choosing_layers", "exchange_search"))
+    (before, elsewhere), (after, elsewhere_after) = [(float(a), float(b)) for a, b in losses]
+    assert after < before and elsewhere_after >= elsewhere, "better where it searched, not elsewhere"
+    dense, cut, mine = map(
+        float, re.findall(r"(?:dense|cut|you) ([\d.]+)", printed("06_choosing_layers", "repair_matrix"))
+    )
+    outputs = "".join(
+        o.get("text", "") for cell in cells(NOTEBOOKS / "06_choosing_layers.ipynb") for o in cell.get("outputs", ())
+    )
+    theirs = re.search(r"dense ([\d.]+), layers 13 to 18 cut ([\d.]+), repaired ([\d.]+)", outputs)
+    assert [dense, cut] == [float(theirs[1]), float(theirs[2])]
+    assert mine == pytest.approx(float(theirs[3]), rel=0.01), "what heal repairs"
+
+
+def test_words_of_lesson_07():
+    shares = dict(
+        re.findall(
+            r"(\S+|our model) +attention .* is (\d+)% of a layer", printed("07_depth_or_width", "layer_parameters")
+        )
+    )
+    assert shares["Llama-2-7B"] == "33", "a third of a layer"
+    assert int(shares["Qwen2.5-7B"]) < int(shares["Llama-3-8B"]) < int(shares["Llama-2-7B"]), "less and less"
+    apart = float(re.search(r"differ by (\S+) of", printed("07_depth_or_width", "without_channels"))[1])
+    assert apart < 1e-5, "up to rounding"
+    none, activation, magnitude, coin = (
+        float(value.replace(",", ""))
+        for value in re.findall(r"perplexity ([\d,.]+)\n", printed("07_depth_or_width", "channel_scores"))
+    )
+    assert none < activation < 1.05 * none, "hardly missed"
+    assert coin > 1.1 * none and magnitude > 5 * coin, "more harm, and far more than a coin"
+
+
+def test_words_of_lesson_10():
+    pairs = re.findall(r"n = (\d): ([\d.]+) and ([\d.]+)", printed("10_generation", "repeated_share"))
+    dense, pruned = ({int(n): float(pair[i]) for n, *pair in pairs} for i in (0, 1))
+    assert pruned[5] > 2 * dense[5] and pruned[1] < 1.6 * dense[1], "more alike by single words"
+    best = {
+        int(row[1]): {float(alpha): int(n) for n, alpha in re.findall(r"(\d+) at α = ([\d.]+)", row[2])}
+        for row in re.finditer(r"(\d+) layers removed, c = [\d.]+: (.*)", printed("10_generation", "best_draft_length"))
+    }
+    assert best[3][0.9] == 0 < best[24][0.5]
+    written = printed("10_generation", "write_with_draft")
+    tokens, passes = map(int, re.search(r"own text: True\. (\d+) tokens in (\d+) passes", written).groups())
+    assert passes < tokens
+    outputs = "".join(
+        o.get("text", "") for cell in cells(NOTEBOOKS / "10_generation.ipynb") for o in cell.get("outputs", ())
+    )
+    assert re.search(r"above the dashed line, where drafting pays: 0 of", outputs), "none of ours"

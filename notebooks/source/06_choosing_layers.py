@@ -29,7 +29,7 @@
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 5 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. It is the same in every lesson.
 
 # %% tags=["setup"]
@@ -56,10 +56,10 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # The model, two kinds of text, and what we need from the toolkit. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
 
-# %%
+# %% tags=["for-exercises"]
 import json
 
 import matplotlib.pyplot as plt
@@ -558,6 +558,175 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
 # - **Relative magnitude close to BI.** Holds: its factors are near 1. (Over the limit of four it falls at nine layers by little.)
 # - **BI is the best.** The paper says so of *its four*, and at six and nine layers none of these is better here. Of all eleven, some are better at every number of layers. Most of those need more passes, but not all.
 # - **Reverse is good at choosing answers.** Not here: in `grammar` it isn't ahead of BI either. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2: a different answer here doesn't refute the paper, and the same would not confirm it.
+
+# %% [markdown]
+# ## Exercises
+#
+# Three functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/06_choosing_layers.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: How much of an overlap is chance?
+#
+# **Difficulty:** easy · **Minutes:** 10
+#
+# Two choices of six layers out of thirty have some layers in common even if both were made by coin. Write a measure that knows this. `first` and `second` are lists of layer numbers, equally many and in any order; `depth` is the number of layers of the model. Return 1 if both choose the same layers, 0 if they have as many in common as two coins have in the mean, and in between (or below) by the straight line through these two points.
+#
+# <details><summary>Hint 1</summary>
+# What share of its layers does a choice have in common with another that was made by coin? Think of one of its layers: how likely is it in the other?
+# </details>
+# <details><summary>Hint 2</summary>
+# How far above chance is the overlap, against how far above chance it could be?
+# </details>
+
+# %% tags=["exercise"]
+def overlap_above_chance(first, second, depth):
+    """Overlap of two equally large choices of layers: 1 is the same choice, 0 is what chance gives in the mean."""
+    ### BEGIN SOLUTION
+    share = len({*first} & {*second}) / len(first)
+    chance = len(first) / depth
+    return (share - chance) / (1 - chance)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_overlap_above_chance, require_passed
+
+check_overlap_above_chance(overlap_above_chance)
+
+# %% tags=["apply"]
+require_passed(overlap_above_chance)
+stored = pd.read_csv(shortgpt.calibration.data_folder() / "choosing.csv").query("repair == 'none' and removed == 6")
+stored = stored.drop_duplicates("criterion").set_index("criterion")  # of the coins, the first
+plans = stored["layers"].map(json.loads)
+for name, layers in plans.drop("block_influence").items():
+    above = overlap_above_chance(layers, plans["block_influence"], 30)
+    common = len({*layers} & {*plans["block_influence"]})
+    print(f"{name:26} {common} of 6 as Block Influence, above chance {above:+.2f}, perplexity {stored.loc[name, 'perplexity']:,.0f}")
+
+# %% [markdown]
+# One layer of six in common is what a coin gives, and so near zero. Now look at the perplexities beside it. `reverse` and `search` agree with Block Influence equally well, by the same small measure; one of them is a ruin and the other the better plan. Agreement says whether two choices are *alike*. Whether they are good is another question, with another experiment.
+
+# %% [markdown]
+# ### Exercise 2: A search by exchanges
+#
+# **Difficulty:** medium · **Minutes:** 20
+#
+# Greedy never takes a removal back. A search does. `cost(layers)` says what removing a list of layers costs, lower is better. Begin with the list `chosen`. Try every *exchange*: one layer of the list goes back in, and one of `candidates` that isn't in the list is removed in its place. Make the exchange with the lowest cost of all, and start again from there, until no exchange is better than what you have. Return that list, in any order.
+#
+# <details><summary>Hint 1</summary>
+# Two loops give all exchanges: over the layers of the list, and over the candidates that are not in it.
+# </details>
+# <details><summary>Hint 2</summary>
+# <code>min</code> with <code>key=cost</code> finds the best of a list of lists. Compare its cost with that of the list before you go on.
+# </details>
+
+# %% tags=["exercise"]
+def exchange_search(cost, chosen, candidates):
+    """The layers that no single exchange can improve, found from ``chosen`` by the best exchange each time."""
+    ### BEGIN SOLUTION
+    best = list(chosen)
+    while True:
+        trials = []
+        for out in best:
+            rest = [layer for layer in best if layer != out]
+            trials += [[*rest, new] for new in candidates if new not in best]
+        found = min(trials, key=cost)
+        if cost(found) >= cost(best):
+            return best
+        best = found
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_exchange_search
+
+check_exchange_search(exchange_search)
+
+# %% tags=["apply"]
+require_passed(exchange_search)
+short_text = Trials(model, calibration_batches(tokenizer, samples=1, length=160))
+tried = {}
+
+
+def cost(layers):
+    """Loss (nats) without these layers on the short text; each set is measured once."""
+    key = tuple(sorted(layers))
+    if key not in tried:
+        tried[key] = short_text(key)
+    return tried[key]
+
+
+ours = removal_order(score_layers(model, batches, progress=False))
+start, found = sorted(ours[:3]), sorted(exchange_search(cost, ours[:3], ours[:10]))
+print(f"{len(tried)} sets tried on {short_text.tokens} tokens")
+for name, layers in {"Block Influence": start, "after the exchanges": found}.items():
+    elsewhere = perplexity(remove_layers(model, layers), tokenizer, texts)
+    print(f"{name:20} {layers}: loss {cost(layers):.2f} on the text of the search, perplexity {elsewhere:.1f} on the four others")
+
+# %% [markdown]
+# The exchanges lowered the loss on the text that they looked at, as a search always will. On the four other documents the result is no better than what it started from. So the loss it ended with is no measure of its choice: the text was used up by choosing. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute: does it find other layers, and are these better elsewhere?)
+
+# %% [markdown]
+# ### Exercise 3: The repair, in closed form
+#
+# **Difficulty:** hard · **Minutes:** 25
+#
+# Section 6 minimised
+#
+# $$\sum_t \frac{|x_{e,t} - y_t - z_t D|^2}{|x_{e,t}|^2} + \lambda |D|^2 .$$
+#
+# Write the function that does it. `z` `[tokens, k]` enters the last matrix before the gap, `y` `[tokens, hidden]` is the state that the pruned model brings, `goal` `[tokens, hidden]` the one it should bring ($x_e$), all float64, and `ridge` is $\lambda$. Return $D$ `[k, hidden]`. There may be fewer tokens than k; then the ridge alone makes the answer unique.
+#
+# <details><summary>Hint 1</summary>
+# Each token is one line of a least-squares problem: what $z_t$ should bring is the rest, goal less y. Give every token its weight.
+# </details>
+# <details><summary>Hint 2</summary>
+# At the minimum the derivative by $D$ is zero. That is a linear system with a square matrix of k rows: the weighted products of z with itself, and the ridge on its diagonal.
+# </details>
+# <details><summary>Hint 3</summary>
+# <code>torch.linalg.solve(A, B)</code> solves it. A weight for each token has shape <code>[tokens, 1]</code>, so it multiplies z line by line.
+# </details>
+
+# %% tags=["exercise"]
+def repair_matrix(z, y, goal, ridge):
+    """The matrix D, ``[k, hidden]``, that brings ``y + z @ D`` nearest to ``goal``, in relative errors."""
+    ### BEGIN SOLUTION
+    weight = 1 / goal.square().sum(-1, keepdim=True)  # [tokens, 1]
+    square = z.T @ (weight * z) + ridge * torch.eye(z.shape[1], dtype=z.dtype)
+    return torch.linalg.solve(square, z.T @ (weight * (goal - y)))
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_repair_matrix
+
+check_repair_matrix(repair_matrix)
+
+# %% tags=["apply"]
+require_passed(repair_matrix)
+gone, reading = range(13, 19), calibration_batches(tokenizer, samples=8)
+seen = {"z": [], "y": [], "goal": []}
+
+
+def note(layer, x_in, x_out):
+    """Keep the state before the gap, and the one that the dense model has behind it."""
+    for name in [name for name, at in (("y", gone[0] - 1), ("goal", gone[-1])) if at == layer]:
+        seen[name].append(x_out.flatten(0, 1))
+
+
+handle = decoder_layers(model)[gone[0] - 1].mlp.down_proj.register_forward_pre_hook(lambda module, args: seen["z"].append(args[0].flatten(0, 1)))
+with torch.inference_mode(), watch_layers(model, note):
+    for batch in reading:
+        model(**batch)
+handle.remove()
+z, y, goal = (torch.cat(parts).double() for parts in seen.values())  # [tokens, k], [tokens, hidden] twice
+ridge = (z / goal.norm(dim=-1, keepdim=True)).square().sum(0).mean()  # as large as the diagonal is in the mean
+D = repair_matrix(z, y, goal, ridge)
+short = remove_layers(model, gone)
+down = decoder_layers(short)[gone[0] - 1].mlp.down_proj
+before = perplexity(short, tokenizer, texts)
+down.weight = torch.nn.Parameter(down.weight + D.T.to(down.weight))
+print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before:.1f}, repaired by you {perplexity(short, tokenizer, texts):.1f}")
+
+# %% [markdown]
+# Compare with section 6. `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept. What it repairs is what you have just repaired: one matrix of the model is different, and there is no new parameter.
 
 # %% [markdown]
 # ## What we saw

@@ -28,7 +28,7 @@
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. It is the same in every lesson.
 
 # %% tags=["setup"]
@@ -55,10 +55,10 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # What we need from the toolkit:
 
-# %%
+# %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -69,10 +69,10 @@ from shortgpt import (
 )  # fmt: skip
 from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # One variable names the model.
 
-# %%
+# %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
@@ -497,6 +497,156 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # | pruned depth turns into speed | holds (and pruned width did as well, on two CPU cores) |
 #
 # Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. Test it on yours: change `MODEL`.
+
+# %% [markdown]
+# ## Exercises
+#
+# Three functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/07_depth_or_width.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: Count before you cut
+#
+# **Difficulty:** easy · **Minutes:** 10
+#
+# How many parameters have the attention and the FFN of one layer? The hidden state has `hidden` numbers. There are `heads` query heads of `width` numbers each, and `groups` key heads and as many value heads of the same width; a last matrix leads from all heads together back to the hidden state. The FFN has `inner` channels and three matrices: gate and up lead to the channels, down leads back. No biases. Return a pair: attention, FFN.
+#
+# <details><summary>Hint</summary>
+# A matrix from a numbers to b numbers has a · b parameters. Attention has four: queries, keys, values and the one that leads back.
+# </details>
+
+# %% tags=["exercise"]
+def layer_parameters(hidden, heads, groups, width, inner):
+    """Parameters of the attention and of the FFN of one decoder layer."""
+    ### BEGIN SOLUTION
+    queries = hidden * heads * width
+    keys_and_values = 2 * hidden * groups * width
+    back = heads * width * hidden
+    return queries + keys_and_values + back, 3 * hidden * inner
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_layer_parameters, require_passed
+
+check_layer_parameters(layer_parameters)
+
+# %% tags=["apply"]
+require_passed(layer_parameters)
+config = model.config
+sizes = {
+    "our model": (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.intermediate_size),
+    "Llama-2-7B": (4096, 32, 32, 128, 11008),  # from the published configurations
+    "Llama-3-8B": (4096, 32, 8, 128, 14336),
+    "Qwen2.5-7B": (3584, 28, 4, 128, 18944),
+}
+for name, numbers in sizes.items():
+    attention_count, ffn_count = layer_parameters(*numbers)
+    share = attention_count / (attention_count + ffn_count)
+    print(f"{name:11} attention {attention_count / 1e6:5.1f} million, FFN {ffn_count / 1e6:5.1f} million: attention is {share:.0%} of a layer")
+
+# %% [markdown]
+# In Llama-2-7B every query head has a key head and a value head of its own, and attention is a third of a layer. Newer models share keys and values among many queries and have wider FFNs. So "remove attention only" has less and less to remove: look at the last line, and at the key-value cache, which shrank by the same sharing.
+
+# %% [markdown]
+# ### Exercise 2: Take channels out of an FFN
+#
+# **Difficulty:** medium · **Minutes:** 15
+#
+# The weights of an FFN are `gate` and `up` `[inner, hidden]` and `down` `[hidden, inner]` (PyTorch keeps a linear module's weight as [outputs, inputs]). Return the three weights of the same FFN without the channels in the list `removed`. They may come in any order. Don't change the weights that you are given.
+#
+# <details><summary>Hint 1</summary>
+# First make the list of the channels that stay, by their old numbers.
+# </details>
+# <details><summary>Hint 2</summary>
+# Where do the channels stand in each weight: are they its rows, or its columns?
+# </details>
+
+# %% tags=["exercise"]
+def without_channels(gate, up, down, removed):
+    """The weights of the FFN without the channels in ``removed``."""
+    ### BEGIN SOLUTION
+    kept = [channel for channel in range(len(gate)) if channel not in removed]
+    return gate[kept], up[kept], down[:, kept]
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_without_channels
+
+check_without_channels(without_channels)
+
+# %% tags=["apply"]
+require_passed(without_channels)
+ffn_module = decoder_layers(model)[12].mlp
+weights = [getattr(ffn_module, name).weight.detach() for name in ("gate_proj", "up_proj", "down_proj")]
+every_fourth = list(range(0, len(weights[0]), 4))
+x = torch.randn(5, weights[0].shape[1], generator=torch.Generator().manual_seed(0))  # [tokens, hidden]
+
+
+def channels_of(gate, up):
+    return torch.nn.functional.silu(x @ gate.T) * (x @ up.T)  # [tokens, channels]
+
+
+gate, up, down = without_channels(*weights, every_fourth)
+narrow = channels_of(gate, up) @ down.T
+silenced = channels_of(*weights[:2])
+silenced[:, every_fourth] = 0
+apart = (narrow - silenced @ weights[2].T).abs().max() / narrow.abs().max()
+print(f"Parameters: {sum(w.numel() for w in weights):,} before, {sum(w.numel() for w in (gate, up, down)):,} after.")
+print(f"The narrow FFN and the wide one with silenced channels differ by {apart:.0e} of the largest value.")
+
+# %% [markdown]
+# The narrow FFN computes what the wide one computes with these channels silenced, up to the rounding of sums in another order. So a channel can be judged by silencing it, which is easy, and taken out afterwards. The same holds for heads, and for layers: their "silence" is to add nothing.
+
+# %% [markdown]
+# ### Exercise 3: What does a channel add?
+#
+# **Difficulty:** hard · **Minutes:** 20
+#
+# The activation score of section 2. `inner` `[samples, tokens, channels]` is what the channels hold when text is read, `down` `[hidden, channels]` the weight that leads them back, and `mask` `[samples, tokens]` is 1 for real tokens and 0 for pads. What channel $c$ adds to the state of a token is its number times its column of `down`. Return the root mean square, over the real tokens, of the length of that vector: a tensor `[channels]`.
+#
+# <details><summary>Hint 1</summary>
+# The length of a number times a vector is the absolute value of the number times the length of the vector. The second factor is the same for all tokens.
+# </details>
+# <details><summary>Hint 2</summary>
+# Root mean square: square, then the mean, then the root. <code>inner[mask.bool()]</code> holds the real tokens, <code>[real tokens, channels]</code>.
+# </details>
+
+# %% tags=["exercise"]
+def channel_scores(inner, down, mask):
+    """Root mean square length of what each channel adds to the state of a real token, ``[channels]``."""
+    ### BEGIN SOLUTION
+    real = inner[mask.bool()]  # [real tokens, channels]
+    return real.square().mean(0).sqrt() * down.norm(dim=0)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_channel_scores
+
+check_channel_scores(channel_scores)
+
+# %% tags=["apply"]
+require_passed(channel_scores)
+reading, first_ffn, held = calibration_batches(tokenizer, samples=5), decoder_layers(model)[0].mlp, []
+handle = first_ffn.down_proj.register_forward_pre_hook(lambda module, args: held.append(args[0]))
+with torch.inference_mode():
+    for batch in reading:
+        model(**batch)
+handle.remove()
+gate, up, down = (getattr(first_ffn, name).weight.detach() for name in ("gate_proj", "up_proj", "down_proj"))
+orders = {
+    "no channel": torch.arange(0),
+    "lowest by activation": channel_scores(torch.cat(held), down, torch.cat([b["attention_mask"] for b in reading])).argsort(),
+    "lowest by magnitude": (gate.square().sum(1) + up.square().sum(1) + down.square().sum(0)).argsort(),
+    "drawn by a coin": torch.randperm(len(gate), generator=torch.Generator().manual_seed(0)),
+}
+openings = built_in_text("perplexity").query("genre in ['encyclopedic', 'news', 'science', 'story']").groupby("genre").head(1)["text"].str[:1200].tolist()
+for name, order in orders.items():
+    silent = order[: len(gate) // 10]
+    handle = first_ffn.down_proj.register_forward_pre_hook(lambda module, args, silent=silent: args[0].index_fill(-1, silent, 0))
+    print(f"{name:21} perplexity {perplexity(model, tokenizer, openings):,.1f}")
+    handle.remove()
+
+# %% [markdown]
+# A tenth of the channels of *one* layer. Chosen by activation they are hardly missed. A coin does more harm, and the smallest weights far more than a coin: in this layer some channels with short weight vectors are the ones that speak up loudest. Section 3 showed this ruin from afar, and here is where it happens. (Try layer 12 in place of layer 0: there magnitude is no worse than a coin.)
 
 # %% [markdown]
 # ## What we saw

@@ -29,7 +29,7 @@
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (what is measured how) · **Takes:** about 4 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # Run this cell first. It is the same in every lesson.
 
 # %% tags=["setup"]
@@ -56,10 +56,10 @@ import shortgpt
 
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
-# %% [markdown]
+# %% [markdown] tags=["for-exercises"]
 # The model, the layers to go, and what we need from the toolkit. The plan is Block Influence's: the six layers that turn the state least.
 
-# %%
+# %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -361,6 +361,159 @@ print(f"A draft with its acceptance would have to cost less than {max(worth):.2f
 # So when does pruning pay twice? When the draft is *cheap and right*: far to the left, and high. Depth pruning moves along the other diagonal, where cost falls slowly and acceptance falls fast. Methods that work this way train for it (a model taught to be right early, as LayerSkip, arXiv 2404.16710) or choose by acceptance which layers the draft skips (arXiv 2309.08168). Deep models have more layers that hardly matter; measure yours with `speculative_report`.
 #
 # *Try it* (10 minutes, medium): repair the draft in closed form, `heal(model, [13, 14, 15], calibration_batches(tokenizer, samples=8))`, and give the result to `speculative_report` beside the plain cut `[13, 14, 15]`. Does repair raise the acceptance? Does it raise it above the cost?
+
+# %% [markdown]
+# ## Exercises
+#
+# Three functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/10_generation.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+
+# %% [markdown]
+# ### Exercise 1: How much of a text is repetition?
+#
+# **Difficulty:** easy · **Minutes:** 10
+#
+# An *n-gram* is n tokens in a row; one begins at every token that has n − 1 others behind it. Return the share of a text's n-grams that stood in it before: the first time an n-gram comes it is new, every further time it is repeated. `tokens` is a list of words or token ids. A text of fewer than n tokens has no n-gram; return 0.0 for it.
+#
+# <details><summary>Hint</summary>
+# How many n-grams are there, and how many <em>different</em> ones? A <code>set</code> keeps each only once, if they are tuples.
+# </details>
+
+# %% tags=["exercise"]
+def repeated_share(tokens, n):
+    """Of the n-grams of a text, the share that stood in it before."""
+    ### BEGIN SOLUTION
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    if not grams:
+        return 0.0
+    return 1 - len(set(grams)) / len(grams)
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_repeated_share, require_passed
+
+check_repeated_share(repeated_share)
+
+# %% tags=["apply"]
+require_passed(repeated_share)
+stored = pd.read_csv(shortgpt.calibration.data_folder() / "relay.csv")
+writers = stored[stored["first"] == stored["second"]].dropna(subset=["text"])  # one model wrote both halves
+lengths = [1, 2, 3, 4, 5]
+shares = pd.DataFrame({n: [repeated_share(text.split(), n) for text in writers["text"]] for n in lengths}, index=writers["first"])
+means, errors = shares.groupby("first").mean(), shares.groupby("first").sem()
+_, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+for name, marker, colour in zip(means.index, "os", PALETTE, strict=False):
+    ax.errorbar(lengths, means.loc[name], errors.loc[name], marker=marker, color=colour, capsize=3, label=f"{name} model")
+ax.set(xlabel="n", ylabel="share of repeated n-grams", xticks=lengths, ylim=(0, 1))
+ax.legend()
+plt.show()
+print("Of the n-grams, repeated by the dense and the pruned model: " + ", ".join(f"n = {n}: {means.loc['dense', n]:.2f} and {means.loc['pruned', n]:.2f}" for n in lengths) + ".")
+
+# %% [markdown]
+# Single words come again in every text (*the*, *and*), so by them the two models look more alike than they are. The longer the n-gram, the less of it is chance: when five words in a row come again, the text goes round. There the pruned model's share is more than twice the dense model's. Papers report the same under the name *distinct-n*, which is one minus this share.
+
+# %% [markdown]
+# ### Exercise 2: How many tokens should a draft write?
+#
+# **Difficulty:** medium · **Minutes:** 15
+#
+# Section 5 gave the speed-up of a draft,
+#
+# $$\frac{1+\alpha+\alpha^2+\dots+\alpha^\gamma}{1+\gamma c} .$$
+#
+# Return the number $\gamma$ of drafted tokens, from 1 to `longest`, with the largest speed-up; and 0 if no speed-up is above 1, because then it is better not to draft. `acceptance` is $\alpha$ (between 0 and 1, both possible), `cost` is $c$.
+#
+# <details><summary>Hint</summary>
+# Nothing clever is needed: compute the speed-up for every number of tokens and keep the best. Mind the two ends of the sum.
+# </details>
+
+# %% tags=["exercise"]
+def best_draft_length(acceptance, cost, longest):
+    """The number of drafted tokens with the largest speed-up, or 0 if none is above 1."""
+    ### BEGIN SOLUTION
+    best, fastest = 0, 1.0
+    for drafted in range(1, longest + 1):
+        written = sum(acceptance**i for i in range(drafted + 1))
+        speed_up = written / (1 + drafted * cost)
+        if speed_up > fastest:
+            best, fastest = drafted, speed_up
+    return best
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_best_draft_length
+
+check_best_draft_length(best_draft_length)
+
+# %% tags=["apply"]
+require_passed(best_draft_length)
+print("How many tokens to draft in a round, if the acceptance were α:")
+for n in (3, 6, 12, 18, 24):
+    price = draft_cost(model, remove_layers(model, order[:n]))
+    best = {alpha: best_draft_length(alpha, price, 16) for alpha in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)}
+    print(f"{n:2} layers removed, c = {price:.2f}: " + ", ".join(f"{drafted} at α = {alpha}" for alpha, drafted in best.items()))
+
+# %% [markdown]
+# Zero means: better not to draft. With three layers removed, even a draft that is right nine times in ten gains nothing; with 24 removed, one that is right every second time still pays. But no draft is free to choose its column. The more layers go, the less often it is right, and section 5 found none of ours on the side where it pays.
+
+# %% [markdown]
+# ### Exercise 3: Write with a draft
+#
+# **Difficulty:** hard · **Minutes:** 30
+#
+# Now the whole of section 5. `model(ids)` takes a list of token ids and returns the logits `[tokens, vocabulary]`; so does `draft(ids)`. Write `new_tokens` tokens after the prompt `ids`, and return them as a list, without the prompt. Work in rounds. In each, the draft writes `drafted` tokens, one by one, each time its likeliest. Then the model reads the text with these tokens in *one* pass. Keep the drafted tokens up to the first that the model would not have written, and put the model's own choice behind them. The result must be the text that the model writes alone. The last round may write too much: cut it off.
+#
+# <details><summary>Hint 1</summary>
+# The logits at the last token of the text judge the first drafted token; the logits at that one judge the second. So one pass gives the model's choice for every place of the draft and for the place behind it.
+# </details>
+# <details><summary>Hint 2</summary>
+# Count how many drafted tokens are equal to the model's choices at their places, from the first on. If the count is r, the model's own token for this round is its choice number r.
+# </details>
+
+# %% tags=["exercise"]
+def write_with_draft(model, draft, ids, new_tokens, drafted):
+    """The model's own likeliest text after ``ids``, as a list of ``new_tokens`` ids, written with the help of a draft."""
+    ### BEGIN SOLUTION
+    text = list(ids)
+    while len(text) < len(ids) + new_tokens:
+        guess = []
+        for _ in range(drafted):
+            guess.append(draft(text + guess)[-1].argmax().item())
+        choices = model(text + guess)[len(text) - 1 :].argmax(-1).tolist()  # one more than was drafted
+        right = 0
+        while right < drafted and guess[right] == choices[right]:
+            right += 1
+        text += choices[: right + 1]  # the accepted tokens and one of the model's own
+    return text[len(ids) : len(ids) + new_tokens]
+    ### END SOLUTION
+
+# %% tags=["check"]
+from shortgpt.checks import check_write_with_draft
+
+check_write_with_draft(write_with_draft)
+
+# %% tags=["apply"]
+require_passed(write_with_draft)
+passes = {"model": 0, "draft": 0}
+
+
+def reader(name, network):
+    def read(ids):
+        passes[name] += 1
+        with torch.inference_mode():
+            return network(torch.tensor([ids])).logits[0]
+
+    return read
+
+
+opening = tokenizer(built_in_text("perplexity")["text"].iloc[0])["input_ids"][:24]
+shorter = remove_layers(model, order[:3])
+written = write_with_draft(reader("model", model), reader("draft", shorter), opening, 32, 3)
+alone = continue_text(model, tokenizer, tokenizer.decode(opening), new_tokens=32)
+print(tokenizer.decode(written))
+print(f"\nThe model's own text: {tokenizer.decode(written) == alone}. {len(written)} tokens in {passes['model']} passes of the model and {passes['draft']} of the draft.")
+
+# %% [markdown]
+# The draft lacks three layers and is often wrong, and yet the text is the model's own. Whatever a draft suggests, only the model's choices are written; a bad draft costs time and nothing else. That is why speculative decoding is in use where no approximation would be accepted.
 
 # %% [markdown]
 # ## What we saw

@@ -8,6 +8,7 @@ matches. A check raises `CheckFailed` (an AssertionError), or `NotSolved` for a 
 >>> check_cosine(my_cosine)
 """
 
+from shortgpt.checks.choosing import check_exchange_search, check_overlap_above_chance, check_repair_matrix
 from shortgpt.checks.influences import (
     check_difference_with_error,
     check_layer_influences,
@@ -35,30 +36,41 @@ from shortgpt.checks.states import (
     check_states_bytes,
 )
 from shortgpt.checks.verdict import CheckFailed, NotSolved, require_passed
+from shortgpt.checks.widths import check_channel_scores, check_layer_parameters, check_without_channels
+from shortgpt.checks.writing import check_best_draft_length, check_repeated_share, check_write_with_draft
 
 __all__ = [
     "CheckFailed",
     "NotSolved",
     "check_answer_ranks",
     "check_answer_scores",
+    "check_best_draft_length",
     "check_best_models",
     "check_bits_per_weight",
     "check_busiest_layers",
+    "check_channel_scores",
     "check_corpus_perplexity",
     "check_cosine",
     "check_difference_with_error",
+    "check_exchange_search",
     "check_greedy",
     "check_interaction",
     "check_kept_above_chance",
     "check_layer_influences",
+    "check_layer_parameters",
     "check_masked_influence",
     "check_number_layers",
+    "check_overlap_above_chance",
     "check_record_outputs",
+    "check_repair_matrix",
+    "check_repeated_share",
     "check_round_in_groups",
     "check_scored_windows",
     "check_sliced_config",
     "check_span_angle",
     "check_states_bytes",
+    "check_without_channels",
     "check_without_layers",
+    "check_write_with_draft",
     "require_passed",
 ]
