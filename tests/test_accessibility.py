@@ -59,6 +59,47 @@ def test_the_simulation_can_tell_a_bad_palette():
     assert np.linalg.norm(red - green) < 15 < np.linalg.norm(lab(linear([0.7, 0.2, 0])) - lab(linear([0.4, 0.4, 0])))
 
 
+# What a lesson has to say, at the latest in the paragraph that first uses it; every lesson can be somebody's first.
+WRITTEN_OUT = {
+    r"BI": r"Block Influence",
+    r"FFNs?": r"feed-forward network",
+    r"RMSNorm": r"root of its mean square|norm, RMSNorm|to one length",
+    r"KV cache": r"keys and values",
+    r"PPL": r"[Pp]erplexity",
+    r"nats?": r"natural logarithm",
+    r"NF4": r"normal float",
+    r"GGUF": r"llama\.cpp",
+    r"GPTQ": r"reads (calibration )?text while it rounds",
+    r"C?MMLU": r"multiple-choice",
+    r"LoRA": r"small trained matrices",
+    r"LaCo": r"merges|takes over|adds? up",
+    r"RWKV": r"no attention|without attention",
+    r"T4": r"GPU",
+    r"NaN": r"not a number|not measured|there isn't",
+}
+
+
+def prose(path) -> str:
+    """The text that a lesson is read as: without code, formulas and the addresses of links."""
+    text = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    return re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|</?[a-z]+[^<>\n]*>", " ", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_abbreviations_are_written_out_where_they_first_come(path):
+    text, unexplained = prose(path), []
+    for short, words in WRITTEN_OUT.items():
+        first = re.search(rf"\b{short}\b", text)
+        if not first:
+            continue
+        heading = text[text.rfind("\n", 0, first.start()) + 1] == "#"  # then the text below it may say it
+        end = text.find("\n\n", first.end() + 2)
+        so_far = text[: text.find("\n\n", end + 2) if heading else end]
+        if not re.search(words, " ".join(so_far.split())):
+            unexplained.append((first[0], text[max(0, first.start() - 60) : first.end() + 60]))
+    assert not unexplained
+
+
 @every_notebook
 def test_links_say_where_they_lead(path):
     """A screen reader lists links without the sentence around them."""

@@ -281,7 +281,7 @@ numbers.join(menu[["gated", "laptop", "colab_cpu", "colab_t4"]].map({True: "yes"
 # How to read it: `cpu_gb` is the memory that this lesson takes on a CPU, from loading to the checkpoint that is saved and, as a
 # check, loaded again. `gpu_gb` is what the weights of both take on a GPU, in 16 bits (the default model: in 32); it is computed,
 # not measured. `times_default` is the time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured).
-# The last columns say where the model fits: a laptop of 8 GB, Colab without a GPU (12 GB), and Colab with a T4 (15 GB).
+# The last columns say where the model fits: a laptop of 8 GB, Colab without a GPU (12 GB), and Colab with its free GPU, a T4 (15 GB).
 # For a **gated** model you need an account on huggingface.co that has accepted its licence, and `hf auth login`.
 #
 # The paper's model, in the last row, fits nowhere here as a whole. `load` can leave most of it on disk (`max_memory=`); scoring,
@@ -335,7 +335,7 @@ numbers.join(menu[["gated", "laptop", "colab_cpu", "colab_t4"]].map({True: "yes"
 # | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels, at equal parameters |
 # | [10 · Generation](10_generation.ipynb) | why writing breaks while choosing survives, and two ways around it |
 #
-# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer. Planned: 08 Mamba and RWKV, 09 healing a
+# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer. Planned: 08 Mamba and RWKV (models without attention), 09 healing a
 # pruned model, 11 why deep layers repeat, 12 the paper at its own scale.
 
 # %% [markdown]

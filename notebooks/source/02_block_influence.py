@@ -208,8 +208,8 @@ print(
 # %% [markdown]
 # ## 3. Why length does not matter, and when it does
 #
-# The cosine ignores lengths. In a pre-norm model that is reasonable: each attention and FFN reads the stream through
-# RMSNorm, which removes the length anyway. Only the direction is read.
+# The cosine ignores lengths. In a pre-norm model that is reasonable: each attention and each feed-forward network
+# (FFN) reads the stream through a norm, RMSNorm, which removes the length anyway. Only the direction is read.
 #
 # But it is a choice. A layer that merely *stretches* its input scores 0, although it makes all later additions
 # relatively smaller. A score that takes length into account is the **relative magnitude** $|f(x)| / |x + f(x)|$
@@ -697,7 +697,7 @@ from shortgpt.checks import check_masked_influence
 check_masked_influence(masked_influence)
 
 # %% [markdown]
-# Choosing is safer than multiplying by the mask: zero times NaN is NaN, and a pad that sees nothing can become NaN in some
+# Choosing is safer than multiplying by the mask: zero times NaN ("not a number") is NaN, and a pad that sees nothing can become NaN in some
 # attention implementations. And one mean over all tokens is not the mean of each sample's mean, unless all samples are
 # equally long; a score that changes with the batching is not a property of the layer.
 

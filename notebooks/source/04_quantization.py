@@ -235,7 +235,7 @@ print(
 # %% [markdown]
 # ## 4. A confession about this model
 #
-# Before we believe any 4-bit number we must look at where our weights come from. The default model is distributed as a small download, a *GGUF* file of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. The rounding must still be visible: here is one block, with 16 lines from its smallest weight to its largest.
+# Before we believe any 4-bit number we must look at where our weights come from. The default model is distributed as a small download, a *GGUF* file (the format of llama.cpp) of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. The rounding must still be visible: here is one block, with 16 lines from its smallest weight to its largest.
 
 # %%
 blocks = weight.reshape(-1, 32)  # [blocks, 32]

@@ -575,7 +575,7 @@ for row in terms.itertuples():
 # %% [markdown]
 # The task points where the bits per byte pointed: with six layers fewer, Chinese can hardly be told from guessing, and English can. But the Chinese number is rough, because the model starts so near to guessing: the two languages differ by less than two standard errors. Two measures that agree say more than either, and still it is a hint and no proof.
 #
-# The paper's models know more. MMLU is English, CMMLU asks the same kind of questions in Chinese, and both have four answers. Here is how much of the *above-chance* score is kept in its table 2.
+# The paper's models know more. MMLU is an exam in English with multiple-choice questions from 57 subjects, CMMLU asks the same kind of questions in Chinese, and both have four answers. Here is how much of the *above-chance* score is kept in its table 2.
 
 # %%
 paper = shortgpt.calibration.data_folder() / "paper"

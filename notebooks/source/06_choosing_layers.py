@@ -307,14 +307,14 @@ spread = [np.divide(*np.quantile(values, [0.9, 0.1])) for values in (magnitudes.
 print(f"Between the 10th and the 90th percentile of layers the square varies {spread[0]:.1f} times, the angle's part {spread[1]:.1f} times.")
 
 # %% [markdown]
-# This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and FFN, every layer brings the states to one length (RMSNorm), so a longer state reads the same, but what later layers add to it weighs less. A stretch is not nothing, and neither score says how much it is.
+# This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and before the feed-forward network (FFN), every layer brings the states to one length (RMSNorm), so a longer state reads the same, but what later layers add to it weighs less. A stretch is not nothing, and neither score says how much it is.
 #
 # All this is one model. On larger ones, measured by others, perplexity differed many times over between the two choices, and not always in the same direction ([question 9](20_ten_questions.ipynb) has the figure).
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong
 #
-# A layer may turn the state very little, in just the direction that matters. Nobody can see that from angles. To see it one must leave the layer out and look at the loss.
+# A layer may turn the state very little, in just the direction that matters. Nobody can see that from angles. To see it one must leave the layer out and look at the loss (mean −log p of a token, in *nats*, the unit of the natural logarithm).
 #
 # `Trials` does that. It keeps the states of the whole model, and when layer $k$ is left out it resumes there: everything below is unchanged. On average that saves half of the work, and the result is the same to the last digits.
 
@@ -539,7 +539,7 @@ for name, layers in {"mine": MINE, **{name: order[: len(MINE)] for name, order i
 pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "metrics_table10.csv").set_index("metric")
 
 # %% [markdown]
-# Its figures show perplexity and MMLU against the share of layers removed. In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
+# Its figures show perplexity and MMLU (a multiple-choice exam) against the share of layers removed. In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
 
 # %%
 limit = 4 * whole["perplexity"]

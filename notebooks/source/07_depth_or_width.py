@@ -454,7 +454,7 @@ display(appendix.query("not sound").round(2))
 print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mean of their row.")
 
 # %% [markdown]
-# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md` lists what we found). That leaves nothing to compare for these two models. We drop these rows and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA, which table 7 leaves out, and *FLAP*, a width method that needs no training.
+# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md` lists what we found). That leaves nothing to compare for these two models. We drop these rows and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA (small trained matrices beside the frozen weights), which table 7 leaves out, and *FLAP*, a width method that needs no training.
 
 # %%
 others = pd.read_csv(paper / "replications_other.csv")

@@ -84,7 +84,7 @@ print(f"{depth} layers; {len(six)} of them go: {six}")
 # %% [markdown]
 # ## 1. Why choosing can survive
 #
-# In a task with a list of answers the model never writes. We compute how likely it finds each answer, and take the likeliest. Here are 40 items of each of two tasks with two answers each: `physical` (everyday questions) and `grammar` (two sentences that differ in a word or two). For each item the **margin** is the log-probability of the right answer minus that of the wrong one. Only its sign counts.
+# In a task with a list of answers the model never writes. We compute how likely it finds each answer, and take the likeliest. Here are 40 items of each of two tasks with two answers each: `physical` (everyday questions) and `grammar` (two sentences that differ in a word or two). For each item the **margin** is the log-probability of the right answer minus that of the wrong one, in *nats* (the unit of the natural logarithm). Only its sign counts.
 #
 # *Predict:* pruning makes all answers less likely. What does that do to the margins?
 
@@ -180,6 +180,9 @@ one = divergence_along(model, pruned, tokenizer, prompts[:1], new_tokens=40, pro
 print("prompt: ", prompts[0])
 for writer, text in one.groupby("written_by"):
     print(f"{writer + ':':8}", tokenizer.decode(text["token"]))
+
+# %% [markdown]
+# Along the first of these texts, a bar for each token. It is hatched where the pruned model would have written another one.
 
 # %%
 step = one[one["written_by"] == "dense"]

@@ -189,7 +189,7 @@ for name in names:
     print(f"{name.replace('_', ' ')}: perplexity times " + ", ".join(f"{factor:,.1f} ({n} removed)" for n, factor in middle.loc[name].items()) + ".")
 
 # %% [markdown]
-# **Our answer.** What it removes first hardly turns the state, so what reaches the remaining layers is near to what they were trained on, and it goes *around* the few layers that matter. An order by position runs into one of these early: the first layer, or, on our model, the last. After that no choice of further layers can repair the damage. The figure shows the gap; it is many orders of magnitude wide here. Two limits. *Reverse* fails on our model at its first step because our last layer matters more than Llama-2's; on the paper's models it does well on MMLU. And among criteria that read the model, Block Influence is one of several: at each number of layers some other is better ([06](06_choosing_layers.ipynb), section 2).
+# **Our answer.** What it removes first hardly turns the state, so what reaches the remaining layers is near to what they were trained on, and it goes *around* the few layers that matter. An order by position runs into one of these early: the first layer, or, on our model, the last. After that no choice of further layers can repair the damage. The figure shows the gap; it is many orders of magnitude wide here. Two limits. *Reverse* fails on our model at its first step because our last layer matters more than Llama-2's; on the paper's models it does well on MMLU, a multiple-choice exam. And among criteria that read the model, Block Influence is one of several: at each number of layers some other is better ([06](06_choosing_layers.ipynb), section 2).
 
 # %% [markdown]
 # ## 5. Depth or width?
@@ -219,7 +219,7 @@ for n, row in pair.iterrows():
 # %% [markdown]
 # ## 6. What does RWKV's redundancy mean?
 #
-# There is no lesson for this question yet, so the answer is read from the paper's table 3: **its models, its runs**, nothing of ours. Left, the plain averages; right, only what stands above guessing, over the benchmarks where the dense model is at least five points above it.
+# There is no lesson for this question yet, so the answer is read from the paper's table 3: **its models, its runs**, nothing of ours. RWKV is a model without attention. Left, the plain averages; right, only what stands above guessing, over the benchmarks where the dense model is at least five points above it.
 
 # %% tags=["hide-input"]
 def above_guessing(rows: pd.DataFrame) -> np.ndarray:
@@ -280,7 +280,7 @@ share = 100 * added["interaction"] / added["added_by_both"]
 print(f"{(added['interaction'] > 0).sum()} of {len(added)} points lie above the line; the excess is {share.min():.1f} to {share.max():.1f} % of the loss of both.")
 
 # %% [markdown]
-# **Our answer.** Well. The savings multiply, since fewer weights and fewer bits touch different things, and the losses nearly add in the loss, so they nearly multiply in perplexity. The paper calls this orthogonal, and as a forecast that is right. As a law it isn't: every point lies on the same side of the line, as if a pruned model had a little less left with which to make up for rounding. For memory alone, bits should go first: on our model no shortened model with 8 or more bits is worth its place ([04](04_quantization.ipynb), section 7). Which of the two is *done* first cannot matter where each matrix is rounded by itself, and with GPTQ it did once, at nine layers, without an explanation.
+# **Our answer.** Well. The savings multiply, since fewer weights and fewer bits touch different things, and the losses nearly add in the loss, so they nearly multiply in perplexity. The paper calls this orthogonal, and as a forecast that is right. As a law it isn't: every point lies on the same side of the line, as if a pruned model had a little less left with which to make up for rounding. For memory alone, bits should go first: on our model no shortened model with 8 or more bits is worth its place ([04](04_quantization.ipynb), section 7). Which of the two is *done* first cannot matter where each matrix is rounded by itself, and with GPTQ, which reads text while it rounds, it did once, at nine layers, without an explanation.
 
 # %% [markdown]
 # ## 8. Why does writing suffer more than choosing?
