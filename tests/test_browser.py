@@ -58,7 +58,8 @@ SETTINGS = {  # no question about news, every cell in the page, no files beside 
 }
 ERRORS = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 FINISHED = """errors => {
-    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+    const shown = cell => cell.querySelector('.jp-InputPrompt') && cell.querySelector('.cm-content');  // not folded
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].filter(shown);
     const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent.trim());
     const empty = cells.map(cell => !cell.querySelector('.cm-content').textContent.trim());
     const texts = [...document.querySelectorAll(errors)].map(node => node.textContent);
@@ -313,7 +314,10 @@ def main() -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("folder", type=Path, help="where the pictures go")
     parser.add_argument("--as-is", action="store_true", help="show the stored outputs, run nothing")
+    parser.add_argument("--dark", action="store_true", help="in JupyterLab's dark theme")
     options = parser.parse_args()
+    if options.dark:
+        SETTINGS["apputils-extension/themes"] = {"theme": "JupyterLab Dark"}
     with open_notebook(options.notebook, keep_outputs=options.as_is) as page:
         if not options.as_is:
             start = time.perf_counter()

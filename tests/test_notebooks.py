@@ -107,6 +107,9 @@ def test_setup_cell_is_the_same_in_all_lessons(path):
     found = tagged(path, "setup")
     assert len(found) == 1, f"{len(found)} cells are tagged setup"
     assert found[0].source == tagged(LESSONS[0], "setup")[0].source, f"differs from {LESSONS[0].name}"
+    folded = found[0].metadata  # by JupyterLab, by Colab (which shows the title) and in the book
+    assert folded.jupyter.source_hidden and folded.cellView == "form" and "hide-input" in folded.tags
+    assert found[0].source.startswith("# @title ")
 
 
 # ---- what a reader sees first, and where the links lead ----

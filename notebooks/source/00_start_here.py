@@ -34,6 +34,7 @@
 # Run this cell first. On Colab it installs the toolkit; elsewhere it only prints versions, which belong in every bug report.
 
 # %% tags=["setup"]
+# @title Set-up: run this cell first
 import sys
 from importlib.util import find_spec
 

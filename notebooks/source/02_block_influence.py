@@ -35,6 +35,7 @@
 # Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
 
 # %% tags=["setup"]
+# @title Set-up: run this cell first
 import sys
 from importlib.util import find_spec
 

@@ -32,6 +32,7 @@
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
 
 # %% tags=["setup"]
+# @title Set-up: run this cell first
 import sys
 from importlib.util import find_spec
 

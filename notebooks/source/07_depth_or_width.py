@@ -32,6 +32,7 @@
 # Run this cell first. It is the same in every lesson.
 
 # %% tags=["setup"]
+# @title Set-up: run this cell first
 import sys
 from importlib.util import find_spec
 
@@ -646,7 +647,7 @@ for name, order in orders.items():
     handle.remove()
 
 # %% [markdown]
-# A tenth of the channels of *one* layer. Chosen by activation they are hardly missed. A coin does more harm, and the smallest weights far more than a coin: in this layer some channels with short weight vectors are the ones that speak up loudest. Section 3 showed this ruin from afar, and here is where it happens. (Try layer 12 in place of layer 0: there magnitude is no worse than a coin.)
+# A tenth of the channels of *one* layer. Chosen by activation they are hardly missed. A coin does more harm, and the smallest weights far more than a coin: in this layer some channels with short weight vectors are the ones that speak up loudest. Section 3 showed this ruin from afar, and here is where it happens. (*Try it* with layer 12 in place of layer 0: is magnitude still worse than a coin?)
 
 # %% [markdown]
 # ## What we saw

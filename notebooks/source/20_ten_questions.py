@@ -27,6 +27,7 @@
 # Run this cell first. It is the same in every lesson.
 
 # %% tags=["setup"]
+# @title Set-up: run this cell first
 import sys
 from importlib.util import find_spec
 
