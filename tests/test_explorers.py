@@ -14,7 +14,7 @@ from shortgpt.calibration import data_folder
 from shortgpt.explorers import explore_frontier, explore_pruning, explore_token, parts
 from shortgpt.explorers.frontier import budget_html, draw_budget
 from shortgpt.explorers.pruning import cost_html, draw_tries
-from shortgpt.explorers.token import path_table
+from shortgpt.explorers.token import labels_of, path_table
 from shortgpt.plots_tokens import least_moving, one_token, path_sentence
 
 TEXT = "the old keeper of the light opened the door."
@@ -87,6 +87,12 @@ def test_the_tries_are_drawn_apart_from_the_algorithms():
     assert sentence == "5 sets of layers tried; the best of the 2 with 2 removed is without 1, 4, perplexity 50.0."
 
 
+def test_a_lonely_point_stands_on_an_axis_of_whole_layers():
+    figure, _ = draw_tries({(): {"perplexity": 30.0, "removed": 0}}, (), [3])
+    ticks = [tick for tick in figure.axes[0].get_xticks() if -0.5 <= tick <= 3.5]
+    assert ticks == [0, 1, 2, 3]
+
+
 def test_without_an_order_block_influence_is_the_algorithm(tokenizer):
     from shortgpt import calibration_batches, removal_order, score_layers
 
@@ -119,7 +125,7 @@ def test_a_token_is_told_drawn_and_tabulated(watched, tokenizer):
         sentence = path_sentence(rows).replace("'", "&#x27;")
         assert sentence in told.value and alt(picture.value) == sentence and table.value == path_table(rows)
     menu.value = SENTENCES[1]
-    assert [label for label, _ in tokens.options] == ["a", "␣", "?", "b", "?"] and tokens.value == 4
+    assert [label for label, _ in tokens.options] == ["a", "␣", "?", "b", "? (2)"] and tokens.value == 4
     assert path_table(one_token(token_paths(model, tokenizer, SENTENCES[1]))) == table.value
 
 
@@ -140,6 +146,15 @@ def test_a_sentence_of_ones_own_is_read_and_one_too_long_is_refused_in_words(wat
     assert "100 tokens, and 64 are the most" in told.value and len(tokens.options) == 4
     own.value = "  "  # emptied: nothing to read, nothing happens
     assert len(tokens.options) == 4
+
+
+def test_a_token_that_comes_twice_has_two_labels(watched):
+    """ipywidgets lights up the first button with the label of the chosen one."""
+    assert labels_of(["of", "the", "of", "of", "of (2)"]) == ["of", "the", "of (2)", "of (3)", "of (2) (2)"]
+    _, menu, _, tokens, *_ = watched
+    menu.value = SENTENCES[1]
+    names = [label for label, _ in tokens.options]
+    assert len(set(names)) == len(names) and tokens.index == len(names) - 1
 
 
 def test_the_table_has_a_row_a_depth_and_names_the_layers_that_hardly_move_it(tokenizer):

@@ -138,7 +138,8 @@ def draw_tries(
             ax.plot(*zip(*points, strict=True), marker, color=colour, markeredgecolor="black", label=label)
     now = tried[tuple(last)]
     ax.plot(now["removed"], now["perplexity"], "o", markersize=15, fillstyle="none", color="black")
-    ax.set(xlabel="layers removed", ylabel="perplexity (log scale)", yscale="log")
+    most = max(len(key) for key in tried)
+    ax.set(xlabel="layers removed", ylabel="perplexity (log scale)", yscale="log", xlim=(-0.5, max(most, 3) + 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_log_ticks(ax)
     ax.legend()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import ipywidgets as widgets
@@ -54,7 +55,7 @@ def explore_token(
         shown[0] = sentence
         first = known[sentence].drop_duplicates("position")
         quiet.append(True)
-        tokens.options = list(zip(first["token"], first["position"], strict=True))
+        tokens.options = list(zip(labels_of(first["token"]), first["position"], strict=True))
         tokens.value = int(first["position"].iloc[-1])
         quiet.clear()
         show()
@@ -79,6 +80,15 @@ def explore_token(
     return widgets.VBox([menu, own, tokens, told, picture, table])
 
 
+def labels_of(tokens: Iterable[str]) -> list[str]:
+    """A label for each token, all different: ipywidgets finds a button by its label, so a second "of" lit up the first."""
+    labels: list[str] = []
+    for token in tokens:
+        others = (f"{token} ({count})" for count in itertools.count(2))
+        labels.append(next(label for label in itertools.chain([token], others) if label not in labels))
+    return labels
+
+
 def path_table(rows: pd.DataFrame) -> str:
     """One token's path (rows of `one_token`) as an HTML table, a row a depth: the layer's turn, and the lens's words."""
     least = least_moving(rows)
@@ -92,7 +102,8 @@ def path_table(rows: pd.DataFrame) -> str:
         )
         lines.append(f'<tr><th scope="row">{row.depth}</th><td>{turn}</td><td>{words}</td></tr>')
     return (
-        '<div tabindex="0" style="max-height: 220px; overflow: auto"><table><thead><tr><th scope="col">depth</th>'
-        '<th scope="col">turn, 1 − cosine</th><th scope="col">next token, as the lens reads this depth</th></tr></thead>'
+        '<div tabindex="0" style="max-height: 220px; overflow: auto"><table cellpadding="3"><thead><tr align="left">'
+        '<th scope="col">depth</th><th scope="col">turn, 1 − cosine</th>'
+        '<th scope="col">next token, as the lens reads this depth</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
