@@ -56,7 +56,7 @@ def test_links_inside_the_repository_resolve(page):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file.read_text())):
+        if not file.is_file() or (anchor and file.suffix == ".md" and anchor not in anchors(file.read_text())):
             broken.append(target)
     assert not broken, f"nothing is at {broken}"
 

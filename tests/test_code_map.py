@@ -16,7 +16,8 @@ TOOLS = PAGE.partition("Beside them")[2].partition("## Shelves")[0]
 
 def linked(text: str) -> list[str]:
     """Modules and subpackages that a text links to."""
-    return [Path(target).stem for target in re.findall(r"\]\(\.\./shortgpt/([^)]+)\)", text)]
+    files = re.findall(r"\]\(\.\./shortgpt/([^)]+)\)", text)
+    return [Path(file.removesuffix("/__init__.py")).stem for file in files]
 
 
 def imported(path: Path) -> set[str]:
