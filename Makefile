@@ -32,8 +32,9 @@ $(READY): pyproject.toml constraints.txt
 tutorial: $(READY)
 	$(BIN)/python notebooks/tutorial.py
 
+# in a container everybody is root, and JupyterLab would refuse
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=notebooks notebooks/00_start_here.ipynb
 
 # two processes with a thread each get more done than one with two, and far more than two with two
 RUN_IN_BROWSER := $(if $(shell command -v chromium chromium-browser google-chrome),--ignore=notebooks/03_pruning.ipynb)
