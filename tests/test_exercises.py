@@ -326,6 +326,19 @@ def test_ids_do_not_depend_on_anything_but_the_function(tmp_path):
     assert (before[1]["points"], after[1]["points"]) == (2, 1)
 
 
+def test_the_teachers_page_has_the_marks_of_every_lesson():
+    page = (NOTEBOOKS.parent / "docs" / "classroom.md").read_text(encoding="utf-8")
+    totals = {
+        path.name[:2]: sum(cell["points"] for cell in nbgrader(cells(path)) if cell["grade"]) for path in EXERCISES
+    }
+    rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")]
+    head = next(row for row in rows if row[1] == "lesson")
+    row = [row for row in rows if row[1] == "every solution, in the released notebook"][-1]
+    first = int(re.search(r"handing in six versions of lesson 01 \((\d+) points\)", page)[1])
+    table = dict(zip(head, row, strict=True)) | {"01": first}
+    assert {lesson: int(table[lesson]) for lesson in totals} == totals
+
+
 # ---- what the lessons say in words about these outputs ----
 
 
