@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import functools
 import importlib.util
 import itertools
@@ -162,6 +164,35 @@ def test_a_run_goes_on_after_cells_that_wait_for_the_learner(path):
     found = cells(path)
     waiting = [*tagged(found, "check"), *tagged(found, "apply")]
     assert {cell.id for cell in waiting} == {cell.id for cell in tagged(found, "raises-exception")}
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """What a cell makes available to others, and what it needs from them."""
+    tree = ast.parse(re.sub(r"^get_ipython.*$|^[%!].*$", "", source, flags=re.MULTILINE))
+    made, used = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            made |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+    return made, used - made - set(dir(builtins))
+
+
+@every_notebook
+def test_exercises_do_not_build_on_each_other(path):
+    """A learner who leaves one out can still do the next: cells after a check that fails find all that they need."""
+    there, missing = {"display", "get_ipython"}, {}
+    for cell in (cell for cell in cells(path) if cell.cell_type == "code"):
+        made, used = names(cell.source)
+        if used - there:
+            missing[cell.source[:60]] = used - there
+        if "apply" not in cell.metadata.get("tags", []):  # what an apply cell makes exists only for those who passed
+            there |= made
+    assert not missing
 
 
 @every_notebook

@@ -734,7 +734,8 @@ check_span_angle(span_angle)
 
 # %% tags=["apply"]
 require_passed(span_angle)
-states = hidden_states(model, batch)
+page = calibration_batches(tokenizer, built_in_text()["text"][:1], length=64)[0]
+states = hidden_states(model, page)
 angles = {start: span_angle(states, start, 6) for start in range(len(states) - 6)}
 best = min(angles, key=angles.get)
 print(f"the six layers in a row that turn these states least: {best} to {best + 5}, by {180 * angles[best]:.0f} degrees")
