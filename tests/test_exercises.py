@@ -357,6 +357,15 @@ def test_ids_do_not_depend_on_anything_but_the_function(tmp_path):
     assert (before[1]["points"], after[1]["points"]) == (2, 1)
 
 
+def test_the_plan_for_learning_alone_has_every_lesson_and_the_exercises_minutes():
+    page = (NOTEBOOKS.parent / "docs" / "syllabus.md").read_text(encoding="utf-8").partition("## On your own")[2]
+    lessons = re.findall(r"\]\(\.\./notebooks/(\d\d_\w+)\.ipynb\)", page)
+    assert lessons == [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    minutes = {name: n for n, name in re.findall(r"\[(\d+)\]\(\.\./notebooks/exercises/(\w+)\.ipynb\)", page)}
+    for path in EXERCISES:
+        assert f"about {minutes[path.stem]} minutes of your time" in cells(path)[0].source
+
+
 def test_the_teachers_page_has_the_marks_of_every_lesson():
     page = (NOTEBOOKS.parent / "docs" / "classroom.md").read_text(encoding="utf-8")
     totals = {
