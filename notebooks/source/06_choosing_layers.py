@@ -599,7 +599,7 @@ stored = pd.read_csv(shortgpt.calibration.data_folder() / "choosing.csv").query(
 stored = stored.drop_duplicates("criterion").set_index("criterion")  # of the coins, the first
 plans = stored["layers"].map(json.loads)
 for name, layers in plans.drop("block_influence").items():
-    above = overlap_above_chance(layers, plans["block_influence"], 30)
+    above = overlap_above_chance(layers, plans["block_influence"], 30)  # the table is of the default model
     common = len({*layers} & {*plans["block_influence"]})
     print(f"{name:26} {common} of 6 as Block Influence, above chance {above:+.2f}, perplexity {stored.loc[name, 'perplexity']:,.0f}")
 
