@@ -118,12 +118,9 @@ def compare(
 
 
 def failure(name: str, words: str, expected: object, answer: object, hint: str) -> CheckFailed:
-    lines = [
-        f"{name} is not right yet, given {words}:",
-        f"  expected  {shown(expected)}",
-        f"  got       {shown(answer)}",
-    ]
-    return CheckFailed("\n".join(lines + [_labelled("hint", hint)] * bool(hint)))
+    told = {"expected": shown(expected), "got": shown(answer)} | ({"hint": hint} if hint else {})
+    lines = [f"{name} is not right yet, given {words}:", *(_labelled(*line) for line in told.items())]
+    return CheckFailed("\n".join(lines))
 
 
 def passed(name: str, function: Callable[..., Any], cases: int) -> None:
