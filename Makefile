@@ -49,6 +49,7 @@ notebooks: $(READY)
 
 # Jupyter Book 1 (Sphinx), in an environment of its own. Its successors (Jupyter Book 2, mystmd) fetch their theme from
 # api.mystmd.org while they build; this one has everything from PyPI, and makes plain HTML. It executes nothing.
+# Where that address can be reached, `npx mystmd@1.8.3 start` makes the same site of myst.yml.
 BOOK := jupyter-book==1.0.4.post1
 BOOK_VENV := book/_build/venv
 $(BOOK_VENV)/.ready: Makefile

@@ -85,6 +85,18 @@ def test_every_page_and_every_notebook_is_in_the_site_once():
     assert lessons == sorted(lessons), "lessons stand in the order of their numbers"
 
 
+def test_mystmd_gets_the_same_pages():
+    """myst.yml, for those with a network. Seen here: mystmd 1.8.3 reads all pages without a warning, then wants its theme."""
+    table = yaml.safe_load((REPOSITORY / "myst.yml").read_text(encoding="utf-8"))["project"]["toc"]
+    pages = [page for part in table for page in part.get("children", [part])]
+    found = [
+        file.relative_to(REPOSITORY) for page in pages for file in REPOSITORY.glob(page.get("file") or page["pattern"])
+    ]
+    notebooks = [file for file in REPOSITORY.glob("notebooks/**/*.ipynb") if ".ipynb_checkpoints" not in file.parts]
+    assert sorted(found) == sorted(path.relative_to(REPOSITORY) for path in [*PAGES, *notebooks])
+    assert [part.get("title") for part in table[1:]] == [part["caption"] for part in TOC["parts"]]
+
+
 def test_the_site_executes_nothing_and_its_output_is_ignored():
     config = yaml.safe_load((REPOSITORY / "book" / "_config.yml").read_text(encoding="utf-8"))
     assert config["execute"]["execute_notebooks"] == "off"
