@@ -248,7 +248,9 @@ plt.show()
 #
 # Both look at one triangle: $x$, then $f$ on top of it, then $x+f$. Let $r=|f|/|x|$ be small, and $\varphi$ the angle between $f$ and $x$. The state then turns by about $\theta \approx r\sin\varphi$, so
 #
-# $$\text{BI} = 1-\cos\theta \approx \tfrac12\theta^2 \approx \tfrac12\, r^2\sin^2\varphi, \qquad \text{relative magnitude} = \frac{|f|}{|x+f|} \approx r .$$
+# $$\text{BI} = 1-\cos\theta \approx \tfrac12\theta^2 \approx \tfrac12\, r^2\sin^2\varphi ,$$
+#
+# $$\text{relative magnitude} = \frac{|f|}{|x+f|} \approx r .$$
 #
 # As long as $\sin\varphi$ is about the same for all layers, one is half the square of the other, and a square keeps the order. They part where $\sin\varphi$ is small: a layer that stretches the state without turning it. First on two triangles with the same $|f|$:
 
