@@ -86,7 +86,8 @@ def test_every_page_and_every_notebook_is_in_the_site_once():
 
 
 def test_mystmd_gets_the_same_pages():
-    """myst.yml, for those with a network. Seen here: mystmd 1.8.3 reads all pages without a warning, then wants its theme."""
+    """myst.yml, for those with a network. Seen here: mystmd 1.8.3 reads all pages, warns only of
+    badges that it can't fetch, then wants its theme."""
     table = yaml.safe_load((REPOSITORY / "myst.yml").read_text(encoding="utf-8"))["project"]["toc"]
     pages = [page for part in table for page in part.get("children", [part])]
     found = [

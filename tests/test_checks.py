@@ -20,6 +20,7 @@ from torch import nn
 
 from shortgpt import block_influence, checks
 from shortgpt.checks import CheckFailed, NotSolved
+from shortgpt.checks import verdict as verdicts
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 sys.path.append(str(NOTEBOOKS))
@@ -579,6 +580,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda *a: exchanged(*a, rounds=10**9, better=lambda new, old: True), "stop when no exchange is better"),
         (lambda *a: exchanged(*a, grow=True, rounds=1, better=lambda new, old: True), "number of layers stays"),
         (lambda cost, chosen, candidates: [*chosen[:-1], chosen[0]], "in it twice"),
+        (lambda *a: [exchanged(*a), a[1].clear()][0], "changed what it was given"),
         (lambda cost, chosen, candidates: [min([0, 1, 3], key=lambda i: cost([i]))] * 3, "but the candidates are"),
     ],
     "repair_matrix": [
@@ -601,7 +603,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda h, heads, groups, width, inner: matrices(h, heads, heads, width, inner), "share one key head"),
         (lambda *a: matrices(*a, back=False), "back to the hidden state"),
         (lambda *a: matrices(*a, in_ffn=2), "three matrices"),
-        (lambda h, heads, groups, width, inner: (2 * h * (h + groups * width), 3 * h * inner), "heads times width"),
+        (lambda h, heads, groups, width, inner: (2 * h * (h + groups * width), 3 * h * inner), "heads times head_dim"),
         (lambda *a: matrices(*a)[::-1], "attention first"),
         (lambda *a: sum(matrices(*a)), "not their sum"),
     ],
@@ -675,6 +677,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda *a: rounds(*a, cut=False), "cut off what is too much"),
         (lambda *a: rounds(*a, bonus=False), "a round should write more"),
         (alone, "a round should write more"),
+        (lambda *a: [rounds(*a), a[2].clear()][0], "changed what it was given"),
         (lambda model, draft, *a: alone(draft, draft, *a), "that is the draft's text"),
         (lambda model, draft, ids, n, k: [model(ids), 0][1:] * 300 and [model(ids) for _ in range(300)], "200 times"),
     ],
@@ -784,6 +787,22 @@ def test_a_mistake_gets_the_hint_that_belongs_to_it(name, wrong, hint):
     solution = with_solution(exercises()[name]).partition('"""\n')[2]
     told = [line.strip() for line in solution.splitlines() if len(line.strip()) > 15 and line.strip() in message]
     assert not told, f"the message contains a line of the solution: {told}"
+
+
+def test_every_mistake_that_a_check_knows_gets_its_own_hint(monkeypatch, capsys):
+    """None is out of reach behind another that gives the same answer in the same test."""
+    known = []
+    for module in (module for key, module in sys.modules.items() if key.startswith("shortgpt.checks.")):
+        if hasattr(module, "compare") and module is not verdicts:
+            monkeypatch.setattr(module, "compare", lambda *given, **options: known.append((given, options)))
+    for name in WRONG:
+        check(name)(defined(with_solution(exercises()[name]), name))
+    assert len(known) >= len(WRONG) - 4, "those without compare look at what a function does, not at what it returns"
+    for (name, _, cases, reference, mistakes), options in known:
+        for mistake in mistakes:
+            with pytest.raises(CheckFailed) as caught:
+                verdicts.compare(name, mistake.answer, cases, reference, mistakes, **options)
+            assert mistake.hint in " ".join(str(caught.value).split()), name
 
 
 @pytest.mark.parametrize(("name", "right"), [(name, f) for name, rows in RIGHT.items() for f in rows])

@@ -1,5 +1,6 @@
 """What packaging promises: floors that Colab meets, one pinned set that fits them, files that agree with each other."""
 
+import os
 import re
 import subprocess
 import sys
@@ -87,6 +88,16 @@ def test_ci_calls_what_the_readme_calls():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make (\w+)", readme)):
         assert re.search(rf"^{target}:", makefile, re.M), f"the README says `make {target}`"
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_the_lab_opens_in_a_container_where_everybody_is_root(user, tmp_path):
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["make", "-n", "lab", "READY="]
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "jupyter lab" in shown and ("--allow-root" in shown) == (user == "0")
 
 
 def test_readme_links_and_badges_lead_somewhere():

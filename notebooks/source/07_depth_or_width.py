@@ -509,20 +509,20 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 #
 # **Difficulty:** easy · **Minutes:** 10
 #
-# How many parameters have the attention and the FFN of one layer? The hidden state has `hidden` numbers. There are `heads` query heads of `width` numbers each, and `groups` key heads and as many value heads of the same width; a last matrix leads from all heads together back to the hidden state. The FFN has `inner` channels and three matrices: gate and up lead to the channels, down leads back. No biases. Return a pair: attention, FFN.
+# How many parameters have the attention and the FFN of one layer? The hidden state has `hidden` numbers. There are `heads` query heads of `head_dim` numbers each, and `kv_heads` key heads and as many value heads of the same size; a last matrix leads from all heads together back to the hidden state. The FFN has `intermediate` channels and three matrices: gate and up lead to the channels, down leads back. No biases. Return a pair: attention, FFN.
 #
 # <details><summary>Hint</summary>
 # A matrix from a numbers to b numbers has a · b parameters. Attention has four: queries, keys, values and the one that leads back.
 # </details>
 
 # %% tags=["exercise"]
-def layer_parameters(hidden, heads, groups, width, inner):
+def layer_parameters(hidden, heads, kv_heads, head_dim, intermediate):
     """Parameters of the attention and of the FFN of one decoder layer."""
     ### BEGIN SOLUTION
-    queries = hidden * heads * width
-    keys_and_values = 2 * hidden * groups * width
-    back = heads * width * hidden
-    return queries + keys_and_values + back, 3 * hidden * inner
+    queries = hidden * heads * head_dim
+    keys_and_values = 2 * hidden * kv_heads * head_dim
+    back = heads * head_dim * hidden
+    return queries + keys_and_values + back, 3 * hidden * intermediate
     ### END SOLUTION
 
 # %% tags=["check"]

@@ -128,7 +128,7 @@ def check_masked_influence(masked_influence: Callable[[Tensor, Tensor, Tensor], 
 def check_span_angle(span_angle: Callable[[Tensor, int, int], float]) -> None:
     """Check ``span_angle(states, start, n)``: how far n layers from ``start`` on turn the states, in half turns."""
     cases = []
-    for seed, (layers, start, n) in enumerate([(6, 1, 3), (8, 0, 5), (5, 4, 1), (7, 2, 2)]):
+    for seed, (layers, start, n) in enumerate([(8, 0, 5), (6, 1, 3), (5, 4, 1), (7, 2, 2)]):
         states = _stream(20 + seed, layers + 1, 2, 40, 16)
         words = f"{layers + 1} states, start = {start} and n = {n}"
         if seed == 3:

@@ -17,9 +17,9 @@ def check_bits_per_weight(bits_per_weight: Callable[..., float]) -> None:
         Case("shape = {}, bits = {}, group = {}, scale_bits = {} and zero_bits = {}".format(*given), given)
         for given in (
             ([48, 64], 4, 16, 16, 0),
+            ([7, 50], 3, 16, 16, 8),
             ([8, 576], 4, 128, 16, 8),
             ([32, 96], 8, 96, 32, 8),
-            ([7, 50], 3, 16, 16, 8),
         )
     ]
 

@@ -98,6 +98,8 @@ def compare(
     tolerance: float = 1e-5,
     not_finite: str = "",
     hints: dict[type, str] | None = None,
+    counts: Callable[[Any], Any] = lambda answer: answer,
+    look: Callable[[Any, Any], str] = lambda answer, expected: "",
 ) -> None:
     """Raise CheckFailed unless `function` agrees with `reference` in every case; print one line if it does.
 
@@ -105,12 +107,14 @@ def compare(
         tolerance: largest difference of two numbers, relative to the larger of 1 and the expected number.
         not_finite: hint for an answer with NaN or infinity, where half precision isn't to blame.
         hints: hints for types of exceptions in `function`.
+        counts: what of an answer counts, for instance without its order.
+        look: a hint found in the answer itself, asked before the mistakes.
     """
     for case in cases:
         arguments = case.fresh()
-        answer, expected = call(name, function, *arguments, hints=hints), reference(*case.fresh())
+        answer, expected = counts(call(name, function, *arguments, hints=hints)), reference(*case.fresh())
         if not same(answer, expected, tolerance):
-            hint = _hint(answer, expected, case, mistakes, tolerance, not_finite)
+            hint = look(answer, expected) or _hint(answer, expected, case, mistakes, tolerance, not_finite)
             raise failure(name, case.words, expected, answer, hint)
         if not same(arguments, case.arguments, 0):
             raise failure(name, case.words, "the same arguments after the call", "changed arguments", CHANGED_INPUT)

@@ -11,8 +11,8 @@ from shortgpt.checks.verdict import Case, Mistake, compare
 
 
 def check_layer_parameters(layer_parameters: Callable[[int, int, int, int, int], tuple[int, int]]) -> None:
-    """Check ``layer_parameters(hidden, heads, groups, width, inner)``: parameters of attention and of the FFN."""
-    names = ("hidden", "heads", "groups", "width", "inner")
+    """Check ``layer_parameters(hidden, heads, kv_heads, head_dim, intermediate)``: parameters of attention and of the FFN."""
+    names = ("hidden", "heads", "kv_heads", "head_dim", "intermediate")
     tried = [(576, 9, 3, 64, 1536), (64, 4, 4, 16, 100), (1024, 16, 4, 96, 3072), (96, 6, 1, 32, 200)]
     cases = [
         Case(", ".join(f"{name} = {value}" for name, value in zip(names, sizes, strict=True)), sizes) for sizes in tried
@@ -27,7 +27,7 @@ def check_layer_parameters(layer_parameters: Callable[[int, int, int, int, int],
     mistakes = [
         Mistake(
             lambda h, heads, groups, width, inner: (attention(h, heads, heads, width), 3 * h * inner),
-            "several query heads share one key head and one value head: count `groups` of those",
+            "several query heads share one key head and one value head: count `kv_heads` of those",
         ),
         Mistake(
             lambda h, heads, groups, width, inner: (attention(h, groups, groups, width), 3 * h * inner),
@@ -43,7 +43,7 @@ def check_layer_parameters(layer_parameters: Callable[[int, int, int, int, int],
         ),
         Mistake(
             lambda h, heads, groups, width, inner: (2 * h * h + 2 * h * groups * width, 3 * h * inner),
-            "all heads together need not be as wide as the hidden state: they are heads times width",
+            "all heads together need not be as wide as the hidden state: they are heads times head_dim",
         ),
         Mistake(lambda *a: (right(*a)[0], right(*a)[1] // 3 * 2), "this FFN has three matrices: gate, up and down"),
         Mistake(lambda *a: (right(*a)[0], right(*a)[1] // 3), "this FFN has three matrices: gate, up and down"),
@@ -188,10 +188,6 @@ def check_channel_scores(channel_scores: Callable[[Tensor, Tensor, Tensor], Tens
         ),
         Mistake(
             lambda inner, down, mask: down.norm(dim=0).clone(), "that looks at the weights alone: what do the texts say?"
-        ),
-        Mistake(
-            lambda inner, down, mask: rms(inner, mask) * down.norm(dim=1),
-            "wrong axis: the vector that a channel adds is its column of down",
         ),
         Mistake(
             lambda inner, down, mask: rms(inner, mask) * down.square().sum(0),

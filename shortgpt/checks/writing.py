@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from shortgpt.checks.verdict import Case, Mistake, call, compare, failure, passed, same
+from shortgpt.checks.verdict import CHANGED_INPUT, Case, Mistake, call, compare, failure, passed, same
 
 Reader = Callable[[list[int]], Tensor]  # token ids -> logits [tokens, vocabulary]
 VOCABULARY = 24
@@ -108,12 +108,8 @@ def check_best_draft_length(best_draft_length: Callable[[float, float, int], int
             "accepted (the third with a chance of acceptance to the power of 3)",
         ),
         Mistake(
-            by(lambda a, c, n: tokens(a, n, first=1) / (1 + n * c)),
-            "a round also writes one token of the full model's own, whatever is accepted",
-        ),
-        Mistake(
             by(lambda a, c, n: tokens(a, n - 1) / (1 + n * c)),
-            "the sum goes up to the power of the number of drafted tokens",
+            "a round writes at least one token, the full model's own, and at most one more than was drafted: mind both ends",
         ),
         Mistake(by(speed_up, change=-1), "`longest` drafted tokens are allowed as well"),
         Mistake(
@@ -132,18 +128,22 @@ def check_write_with_draft(write_with_draft: Callable[[Reader, Reader, list[int]
     for seed, ids, new_tokens, drafted in tried:
         words = f"ids = {ids}, new_tokens = {new_tokens}, drafted = {drafted} and the models of test {seed}"
 
-        def run(function: Callable, seed=seed, ids=ids, new_tokens=new_tokens, drafted=drafted) -> tuple[list, int]:
-            model, draft = _Counted(seed), _Counted(seed, flaws=0.3)
-            return function(model, draft, list(ids), new_tokens, drafted), model.passes
+        def run(
+            function: Callable, seed=seed, ids=ids, new_tokens=new_tokens, drafted=drafted
+        ) -> tuple[list, int, list]:
+            model, draft, given = _Counted(seed), _Counted(seed, flaws=0.3), list(ids)
+            return function(model, draft, given, new_tokens, drafted), model.passes, given
 
-        got, passes = run(lambda *a: call(name, write_with_draft, *a))
-        expected, needed = run(_write)
+        got, passes, after = run(lambda *a: call(name, write_with_draft, *a))
+        expected, needed, _ = run(_write)
         if not same(got, expected, 0):
             mistakes = {hint: run(wrong)[0] for wrong, hint in _MISTAKES}
             hint = next(
                 (hint for hint, wrong in mistakes.items() if same(got, wrong, 0)), _length_hint(got, ids, expected)
             )
             raise failure(name, words, expected, got, hint)
+        if after != ids:
+            raise failure(name, words, "the same arguments after the call", "changed arguments", CHANGED_INPUT)
         if passes > needed:
             hint = (
                 "the text is right, but a round should write more: read all drafted tokens in one pass, keep those up to "
