@@ -18,8 +18,9 @@ from shortgpt.calibration import built_in_text, calibration_batches
 from shortgpt.choose import check_indices
 from shortgpt.measurement import parameter_count, size
 from shortgpt.pruning import remove_layers
+from shortgpt.tokens import prompt_tokens
 from shortgpt.trials import Trials
-from shortgpt.writing import continue_text, prompt_tokens
+from shortgpt.writing import continue_text
 
 PROMPT = "The old lighthouse keeper opened the door and"
 COLUMNS = ["layers", "removed", "perplexity", "times_dense", "memory_mb", "work"]
@@ -61,13 +62,12 @@ class Ablation:
         check_tokenizer(tokenizer)
         text = built_in_text("perplexity", genre="encyclopedic")["text"].iloc[0] if text is None else text
         check_string("text", text)
-        check_string("prompt", prompt)
         prompt_tokens(tokenizer, prompt)  # refuses an empty one
         check_count("tokens", tokens, least=2)
         self.new_tokens = check_count("new_tokens", new_tokens)
         batches = calibration_batches(tokenizer, [text], samples=1, length=tokens)
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
-        self.text = tokenizer.decode(batches[0]["input_ids"][0])
+        self.text = tokenizer.decode(batches[0]["input_ids"][0], skip_special_tokens=True)
         self.tried: dict[tuple[int, ...], dict[str, object]] = {}
         self._written: dict[tuple[int, ...], str] = {}
         self._last: tuple[tuple[int, ...], PreTrainedModel] = ((), model)  # a view takes as long as measuring

@@ -20,8 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shortgpt.arguments import check_count, check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.generation import check_prompts
+from shortgpt.likelihood import divergence
 from shortgpt.placement import input_device
-from shortgpt.writing import prompt_tokens, write_tokens
+from shortgpt.tokens import prompt_tokens
+from shortgpt.writing import write_tokens
 
 
 @torch.inference_mode()
@@ -79,15 +81,13 @@ def divergence_along(
 def _along(dense: PreTrainedModel, pruned: PreTrainedModel, prompt: Tensor, written: Tensor) -> pd.DataFrame:
     """Both models read ``prompt + written``; what they predicted for each token of `written`, compared."""
     log_p, log_q = (_predictions(model, prompt, written) for model in (dense, pruned))  # [tokens, vocabulary]
-    # where the dense model says 0 nothing is to be lost, whatever the other says: 0 * inf is not NaN here
-    terms = torch.where(log_p.exp() > 0, log_p.exp() * (log_p - log_q), 0.0)
     losses = -log_p.gather(-1, written[:, None])[:, 0].numpy()  # [tokens]
     positions = np.arange(1, len(written) + 1)
     return pd.DataFrame(
         {
             "position": positions,
             "token": written.numpy(),
-            "divergence": terms.sum(-1).numpy(),
+            "divergence": divergence(log_p, log_q).numpy(),
             "agree": (log_p.argmax(-1) == log_q.argmax(-1)).numpy(),
             "loss": losses,
             "perplexity": np.exp(losses.cumsum() / positions),

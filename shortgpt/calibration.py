@@ -6,9 +6,11 @@ to score layers, ``perplexity`` to measure the result. Any other text is one arg
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from shortgpt.arguments import check_count, check_strings, check_tokenizer, shown
+from shortgpt.tokens import bare_tokens, begin_tokens, encode
 
 Batch = dict[str, torch.Tensor]
 
@@ -50,15 +53,6 @@ def built_in_text(part: str = "calibration", *, language: str = "en", genre: str
     return table.reset_index(drop=True)
 
 
-def hub_text(dataset: str, name: str | None = None, *, split: str = "validation", column: str = "text") -> list[str]:
-    """Documents of a Hub data set, for instance ``hub_text("Salesforce/wikitext", "wikitext-2-raw-v1", split="test")``."""
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ImportError("reading a Hub data set needs `pip install datasets`") from error
-    return [text for text in load_dataset(dataset, name, split=split)[column] if text.strip()]
-
-
 def calibration_batches(
     tokenizer: PreTrainedTokenizerBase,
     text: str | Path | Iterable[str] | None = None,
@@ -68,6 +62,7 @@ def calibration_batches(
     batch_size: int = 4,
     seed: int = 0,
     pack: bool = True,
+    bos: bool | None = None,
 ) -> list[Batch]:
     """Cut text into batches of ``{"input_ids", "attention_mask"}``, both int64 of shape ``[batch, tokens]``.
 
@@ -75,57 +70,119 @@ def calibration_batches(
         text: ``None`` for the built-in English calibration part; the path of a ``.txt`` file (one document) or a
             ``.jsonl`` file (a document a line under ``"text"``); or any iterable of strings.
         samples: how many samples at most; ``None`` takes all the text gives.
-        length: tokens in a sample.
+        length: tokens in a sample, begin token included.
         batch_size: samples in a batch.
         seed: shuffles the documents; the same seed gives the same batches.
         pack: join the documents and cut every `length` tokens, so that nothing is padded and the rest is dropped
             (kept, shorter, if it is all there is). ``False``: each document is one sample, cut at `length` and padded.
+        bos: whether a begin token (BOS) stands in front of every document and every sample. None: as the tokenizer itself
+            does it, which is how the model was trained (see `tokens.begin_tokens`). A sample that starts inside a document
+            gets one, too: such a model never saw a text without it, and turns all states of one that lacks it. Documents
+            are joined by it where it is used, and else by an empty line.
 
     Raises:
         TypeError: something else for the tokenizer or the strings.
-        ValueError: no text, a number below 1, or ``pack=False`` with a tokenizer that has no pad token.
+        ValueError: no text, a number below 1, no room for text behind the begin token, ``bos=True`` with a tokenizer that
+            has none, or ``pack=False`` with a tokenizer that has no pad token.
     """
     check_tokenizer(tokenizer)
     for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
         if value is not None or name != "samples":
             check_count(name, value)
     check_count("seed", seed, least=0)
+    begin = begin_tokens(tokenizer, bos)
+    if length <= len(begin):
+        raise ValueError(f"length must be at least {len(begin) + 1}: the begin token takes a place, got {length}")
     documents = [document for document in documents_of(text) if document.strip()]
     if not documents:
         raise ValueError("the calibration text is empty: give at least one document with a few hundred words")
-    order = np.random.default_rng(seed).permutation(len(documents))
-    encoded = [tokenizer(documents[i], add_special_tokens=False)["input_ids"] for i in order]
+    shuffled = [documents[i] for i in np.random.default_rng(seed).permutation(len(documents))]
     if pack:
-        between = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
-        stream = [token for ids in encoded for token in ids + between][: -len(between) or None]
-        rows = [stream[i : i + length] for i in range(0, len(stream) - length + 1, length)] or [stream]
+        rows = _packed(tokenizer, shuffled, begin, length, None if samples is None else samples * length)
     else:
-        rows = [ids[:length] for ids in encoded if ids]
-    rows = [row for row in rows if row][:samples]
-    if not rows:
+        rows = (encode(tokenizer, document, bos=bos, most=length) for document in shuffled)
+        rows = (row for row in rows if row != begin)
+    found = list(islice(rows, samples))
+    if not found:
         raise ValueError("the tokenizer makes no token of the calibration text: give text in a language that it knows")
-    return [_pad(rows[i : i + batch_size], tokenizer) for i in range(0, len(rows), batch_size)]
+    return [_pad(found[i : i + batch_size], tokenizer) for i in range(0, len(found), batch_size)]
+
+
+def _packed(
+    tokenizer: PreTrainedTokenizerBase, documents: list[str], begin: list[int], length: int, most: int | None
+) -> Iterator[list[int]]:
+    """Rows of `length` tokens, each begun by `begin`; the last one, shorter, only if there is no other.
+
+    A document is tokenized when its turn comes, and no further than the `most` tokens that are wanted in all.
+    """
+    between = begin or bare_tokens(tokenizer, "\n\n")
+    row, some = [*begin], False
+    for number, document in enumerate(documents):
+        ids = bare_tokens(tokenizer, document, most)
+        if begin and ids[: len(begin)] == begin:  # it is in the text already
+            ids = ids[len(begin) :]
+        if number and (row != begin or not begin):  # a sample that has just begun needs no second begin token
+            ids = between + ids
+        done = 0
+        while done < len(ids):
+            take = length - len(row)
+            row += ids[done : done + take]
+            done += take
+            if len(row) == length:
+                yield row
+                row, some = [*begin], True
+    if not some and row != begin:
+        yield row
 
 
 def documents_of(text: str | Path | Iterable[str] | None) -> list[str]:
     """The documents of a text as `calibration_batches` takes it, in their order."""
     if text is None:
         return built_in_text("calibration")["text"].tolist()
-    if isinstance(text, str | Path):
-        path = Path(text)
-        if path.suffix not in (".txt", ".jsonl"):
-            raise ValueError(f"text must be a .txt or .jsonl file or a list of strings, got {str(text)[:60]!r}")
-        if not path.exists():
-            raise FileNotFoundError(f"no such calibration file: {path}")
-        content = path.read_text(encoding="utf-8")
-        if path.suffix == ".txt":
-            return [content]
-        try:
-            rows = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{path}: every line must be a JSON object with a "text" field') from error
-        return check_strings(f"the texts in {path.name}", rows)
-    return check_strings("text", text)
+    if not isinstance(text, str | Path):
+        return check_strings("text", text)
+    path = Path(text)
+    if path.suffix.lower() not in (".txt", ".jsonl"):
+        raise ValueError(f"text must be a .txt or .jsonl file or a list of strings, got {str(text)[:60]!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no such calibration file: {path}")
+    content = _decoded(path)
+    if path.suffix.lower() == ".txt":
+        return [content]
+    documents = []
+    for number, line in enumerate(content.split("\n"), start=1):  # not splitlines(): a JSON string may hold U+2028
+        if line.strip():
+            documents.append(_document(line, f"{path}, line {number}"))
+    return documents
+
+
+def _decoded(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a byte-order mark, as Windows writes it; line ends as ``\\n``."""
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        content = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        name = encoding.removesuffix("-sig").upper()
+        raise ValueError(
+            f"{path}, line {line}, is not {name} text (byte {data[error.start]:#04x}): save it as UTF-8, for instance with "
+            "iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+    if "\0" in content:
+        raise ValueError(f"{path} holds zero bytes, as UTF-16 without a byte-order mark does: save it as UTF-8")
+    return content.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _document(line: str, place: str) -> str:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{place}, is no JSON: every line must be an object with a "text" field') from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
+        has = f"it has {', '.join(map(shown, fields))[:80] or 'no field'}" if isinstance(fields, dict) else "it is none"
+        raise ValueError(f'{place}: every line must be a JSON object with a "text" field that is a string; {has}')
+    return fields["text"]
 
 
 def sample_digests(batch: Mapping[str, torch.Tensor]) -> list[bytes]:

@@ -22,6 +22,7 @@ from shortgpt.arguments import check_choice, check_count, check_model, check_str
 from shortgpt.calibration import data_folder
 from shortgpt.likelihood import token_losses
 from shortgpt.placement import input_device
+from shortgpt.tokens import encode
 from shortgpt.writing import continue_text
 
 QUESTIONS = ("science", "physical")  # the offline tasks that ask one
@@ -76,8 +77,9 @@ def choice_and_generation(
         if chat:
             messages = [{"role": "user", "content": prompt.removesuffix("\nAnswer:")}]
             prompt, between = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ""
-        chosen = int(np.argmin([_loss(model, tokenizer, prompt, between + choice, chat) for choice in choices]))
-        text = continue_text(model, tokenizer, prompt, new_tokens=new_tokens).strip()
+        bos = False if chat else None  # a chat template says itself what stands in front
+        chosen = int(np.argmin([_loss(model, tokenizer, prompt, between + choice, bos) for choice in choices]))
+        text = continue_text(model, tokenizer, prompt, new_tokens=new_tokens, bos=bos).strip()
         written = text.splitlines()[0].strip() if text else ""
         read = read_answer(written, choices, letters=choices_shown)
         rows.append(
@@ -153,9 +155,10 @@ def _prompt(item: dict, choices_shown: bool) -> str:
     return f"Question: {item['question']}\n{''.join(lettered) if choices_shown else ''}Answer:"
 
 
-def _loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, choice: str, chat: bool) -> float:
+def _loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, choice: str, bos: bool | None
+) -> float:
     """Nats of the choice after the prompt, added up over its tokens: minus the log-probability that the harness scores."""
-    texts = (prompt, prompt + choice)  # a chat template has its special tokens in it
-    before, whole = (tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts)
+    before, whole = (encode(tokenizer, text, bos=bos) for text in (prompt, prompt + choice))
     losses = token_losses(model, torch.tensor(whole), window=len(whole) + 1, stride=len(whole))
-    return losses[len(before) - 1 :].double().sum().item()
+    return losses[len(before) - 1 :].sum().item()

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -34,9 +33,11 @@ from shortgpt.calibration import built_in_text
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.choose import PruningPlan
 from shortgpt.layers import decoder_layers
+from shortgpt.likelihood import cross_entropy
 from shortgpt.placement import input_device
 from shortgpt.prefill import current_indices, prune_prefill
 from shortgpt.pruning import remove_layers
+from shortgpt.tokens import encode
 
 
 @dataclass
@@ -137,16 +138,17 @@ def _continuation(way: _Way, ids: Tensor, prompt_tokens: int) -> tuple[float, np
         logits, cache = _read(way.reads, ids[:, :cut])
         if way.spared:
             logits, cache = _read(way.writes, ids[:, cut:prompt_tokens], cache)
-        first = cross_entropy(logits[0, -1:].float(), ids[0, prompt_tokens : prompt_tokens + 1], reduction="none")
-        first = first.cpu()  # so that a GPU has finished
+        first = cross_entropy(
+            logits[0, -1:], ids[0, prompt_tokens : prompt_tokens + 1]
+        )  # on the CPU: a GPU has finished
         seconds = time.perf_counter() - start
         losses = [first]
         if ids.shape[1] > prompt_tokens + 1:  # not the view goes on: several tokens at once are a prompt to it
             rest = way.writes(input_ids=ids[:, prompt_tokens:-1], past_key_values=cache).logits[0]
-            losses.append(cross_entropy(rest.float(), ids[0, prompt_tokens + 1 :], reduction="none").cpu())
+            losses.append(cross_entropy(rest, ids[0, prompt_tokens + 1 :]))
     losses = torch.cat(losses)
     require_numbers(way.writes, losses)
-    return seconds, losses.double().numpy()
+    return seconds, losses.numpy()
 
 
 def _read(model: PreTrainedModel, ids: Tensor, cache: object = None) -> tuple[Tensor, object]:
@@ -186,8 +188,8 @@ def _long_enough(
 ) -> list[Tensor]:
     """The first `tokens` tokens, ``[1, tokens]``, of each text that has as many."""
     texts = built_in_text("perplexity")["text"] if texts is None else texts
-    lists = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in check_strings("texts", texts)]
-    found = [torch.tensor([ids[:tokens]]) for ids in lists if len(ids) >= tokens]
+    lists = [encode(tokenizer, text, most=tokens) for text in check_strings("texts", texts)]
+    found = [torch.tensor([ids]) for ids in lists if len(ids) >= tokens]
     if not found:
         raise ValueError(
             f"no text has {tokens} tokens (the longest has {max(map(len, lists), default=0)}): give longer texts, or take "

@@ -37,7 +37,7 @@ from shortgpt.likelihood import perplexity
 from shortgpt.measurement import size
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
-from shortgpt.writing import begin_token
+from shortgpt.tokens import begin_token, begin_tokens
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -80,6 +80,7 @@ def evaluate(
     shots: int | None = None,
     seed: int = 1234,
     results: str | os.PathLike | None = None,
+    bos: bool | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run benchmark tasks with lm-evaluation-harness.
@@ -97,6 +98,7 @@ def evaluate(
         results: a file (JSON lines) to which every task's rows are added as soon as it is done. A task that is in there
             for the same model, tokenizer, limit, shots, seed and task definition is read instead of run (`fingerprint`
             says what "the same model" means), so a run that was stopped goes on where it was.
+        bos: whether a begin token stands in front of each prompt; None: as the tokenizer itself does it, like `perplexity`.
 
     Returns:
         One row per task and metric: ``task, metric, value, standard_error`` (percent for accuracies and ROUGE), ``chance``
@@ -115,14 +117,14 @@ def evaluate(
     )
     known = {name: options[name] for name in ("limit", "shots", "seed")}
     if file:
-        known["fingerprint"] = fingerprint(model, tokenizer)
+        known["fingerprint"] = fingerprint(model, tokenizer, bos)
     rows = []
     for name in tqdm(tasks, desc="benchmarks", unit="task", disable=not progress):
         key = known | {"asked": name, "definition": definition_of(name)}
         found = results_file.known(file, key) if file else None
         if found is None:
             with _clear_about_network(name):
-                found = run_task(model, tokenizer, name, manager, progress=progress, **options)
+                found = run_task(model, tokenizer, name, manager, bos=bos, progress=progress, **options)
             if file:
                 results_file.add(file, key, found)
         rows += found
@@ -180,13 +182,14 @@ def compare(
     seed: int = 1234,
     results: str | os.PathLike | None = None,
     errors: bool = False,
+    bos: bool | None = None,
 ) -> pd.DataFrame:
     """One row per model, the first being the reference (dense) one.
 
     Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
     ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
     not zero, so retention flatters: compare it with the chance level in `evaluate`'s table. `tasks` to `results`: see
-    `evaluate`; all models go to one file of results.
+    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike.
 
     ``errors=True`` adds standard errors in points: a column ``<task>_error`` per task, and ``average_error``. They say
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
@@ -202,13 +205,14 @@ def compare(
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
     if tasks:
         check_request(tokenizer, tasks, **options)
+    begin_tokens(tokenizer, bos)  # refuses to force what the tokenizer doesn't have
     rows = {}
     for name, model in models.items():
         cost = size(model)
         row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
-        row["perplexity"] = perplexity(model, tokenizer, texts)
+        row["perplexity"] = perplexity(model, tokenizer, texts, bos=bos)
         if tasks:
-            scores = evaluate(model, tokenizer, tasks, **options).drop_duplicates("task").set_index("task")
+            scores = evaluate(model, tokenizer, tasks, bos=bos, **options).drop_duplicates("task").set_index("task")
             row |= scores["value"].to_dict() | {"average": scores["value"].mean()}
             if errors:
                 row |= scores["standard_error"].add_suffix("_error").to_dict()

@@ -11,17 +11,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import check_model, check_tokenizer
 from shortgpt.likelihood import token_losses
+from shortgpt.tokens import begin_tokens
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bos: bool | None = None) -> str:
     """Sixteen hexadecimal digits of the configuration, the weights, what the model makes of a few tokens, and the tokenizer.
 
     Every weight counts: of each tensor the bits are added up as whole numbers (exactly, whatever the number of threads)
     and a few are taken as they stand, so a changed weight changes the text. Weights that are not in memory (offloaded
     ones) and changes outside the weights show in the loss on 64 fixed tokens, rounded to three digits. That loss can
     differ between devices and versions of torch: then the same model counts as another one, never the reverse.
+    What stands in front of a text (see `tokens.begin_tokens`) counts, by the tokenizer's own rule or as `bos` forces it.
     """
     check_model(model)
     check_tokenizer(tokenizer)
@@ -32,6 +34,8 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     loss = token_losses(model, torch.arange(64) * 7919 % vocabulary).mean().item()
     parts += [f"{loss:.3f}", json.dumps(sorted(tokenizer.get_vocab().items()))]
     parts += [str(tokenizer(text)["input_ids"]) for text in ("A b, 12", "水")]
+    if begin_tokens(tokenizer, bos) != begin_tokens(tokenizer):
+        parts += [f"begins with {begin_tokens(tokenizer, bos)}"]
     return digest(parts)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import (
     check_count,
@@ -28,7 +28,8 @@ from shortgpt.arguments import (
     shown,
 )
 from shortgpt.likelihood import perplexity_and_error, token_losses
-from shortgpt.writing import prompt_tokens, repetition, sampling_noise, write_tokens
+from shortgpt.tokens import prompt_tokens
+from shortgpt.writing import repetition, sampling_noise, write_tokens
 
 MEASURES = ("tokens", "ended", "repetition", "distinct_1", "distinct_2", "distinct_3")
 COLUMNS = ("model", "prompt", "text", *MEASURES, "perplexity")
@@ -44,6 +45,7 @@ def generation_report(
     temperature: float = 0,
     seed: int = 0,
     reference: PreTrainedModel | str | None = None,
+    bos: bool | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """What each model writes after each prompt, and measures of it: a row per prompt and model.
@@ -54,11 +56,12 @@ def generation_report(
 
     Args:
         models: name → model, all with one tokenizer.
-        prompts: none of them empty; they get no special tokens that aren't in them.
+        prompts: none of them empty.
         new_tokens: how many tokens each model may write. Texts of different length can't be compared in ``distinct_*``.
         temperature: 0 (always the likeliest token, as `continue_text`) or above, to sample as `sampled_text` does, with
             noise that depends on `seed` and the prompt's number only: all models draw with the same.
         reference: the model that judges, usually the dense one, or its name in `models`; the first if not given.
+        bos: whether a begin token stands in front of each prompt; None: as the tokenizer itself does it.
 
     Returns:
         columns ``model, prompt, text`` and
@@ -81,7 +84,7 @@ def generation_report(
         raise ValueError(f"temperature must be 0 (always the likeliest token) or above and finite, got {temperature}")
     judge = _reference(models, reference)
     prompts = check_prompts(prompts)
-    encoded = [prompt_tokens(tokenizer, prompt) for prompt in prompts]
+    encoded = [prompt_tokens(tokenizer, prompt, bos) for prompt in prompts]
     rows = []
     with tqdm(total=len(prompts) * len(models), desc="writing", unit="text", disable=not progress) as bar:
         for number, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
@@ -164,7 +167,7 @@ def _measures(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, writte
     return row | {"repetition": repetition(text)} | {f"distinct_{n}": distinct(body, n) for n in (1, 2, 3)}
 
 
-def _perplexity(reference: PreTrainedModel, ids: BatchEncoding, written: Tensor) -> float:
+def _perplexity(reference: PreTrainedModel, ids: dict[str, Tensor], written: Tensor) -> float:
     """Perplexity of the tokens `written` after the prompt `ids`: one window, so each has all that stands before it."""
     whole = torch.cat([ids["input_ids"][0], written])
     losses = token_losses(reference, whole, window=len(whole), stride=len(whole))[-len(written) :]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,11 +32,12 @@ from shortgpt.evaluation import check_request, evaluate
 from shortgpt.fingerprint import digest, fingerprint
 from shortgpt.grid_file import KEY, check_same, read_rows, write_rows
 from shortgpt.layers import decoder_layers
-from shortgpt.likelihood import token_losses
+from shortgpt.likelihood import check_windows, scored_tokens, token_losses
 from shortgpt.measurement import size, speed
 from shortgpt.pruning import remove_layers
 from shortgpt.quantization import is_quantized, quantize
 from shortgpt.saving import save
+from shortgpt.tokens import begin_tokens
 
 METHODS = {  # name in the grid -> bits and method of `quantize`
     "none": None,
@@ -64,6 +64,7 @@ def size_quality_grid(
     texts: Iterable[str] | None = None,
     window: int = 1024,
     stride: int = 512,
+    bos: bool | None = None,
     tasks: Sequence[str] = (),
     limit: int | None = None,
     calibration: Iterable[Mapping[str, Tensor]] | None = None,
@@ -78,7 +79,7 @@ def size_quality_grid(
         order, counts: as for `removal_sweep`: which layers go first (see `removal_order`), and the numbers to try.
         methods: of `METHODS`: ``"none"``, ``"int8"``, ``"rtn8"``, ``"nf4"``, ``"rtn4"``, ``"gptq"`` (see `quantize`).
         orders: ``"prune first"``, ``"quantize first"``, or both: only `gptq` gives another model in the other order.
-        texts, window, stride: what perplexity is measured on, see `perplexity_table`.
+        texts, window, stride, bos: what perplexity is measured on, see `perplexity_table`.
         tasks, limit: benchmarks, see `evaluate`: a column with the accuracy in percent for each.
         calibration: batches for ``"gptq"``; not of `texts`.
         disk, speeds: also save each model, into a temporary folder, for ``disk_bytes``; and time it (see `speed`).
@@ -117,20 +118,21 @@ def size_quality_grid(
     if "gptq" in methods and not calibration:
         raise ValueError("method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)")
     texts = check_strings("texts", built_in_text("perplexity")["text"] if texts is None else texts)
-    documents = [torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-    documents = [ids for ids in documents if len(ids) > 1]
+    begin = begin_tokens(tokenizer, bos)
+    documents = [scored_tokens(tokenizer, text, begin) for text in texts]
+    documents = [ids for ids in documents if len(ids) + len(begin) > 1]
     if not documents:
         raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
     window, stride = check_count("window", window, least=2), check_count("stride", stride)
-    if stride >= window:
-        raise ValueError(f"stride must be 1 to window - 1, got stride {stride} and window {window}")
+    check_windows(window, stride, begin)
     limit = None if limit is None else check_count("limit", limit)
     if tasks:
         check_request(tokenizer, tasks, limit=limit)  # an unknown one is told before anything is measured
-    options = [window, stride, tasks, limit, bool(disk), bool(speeds), [ids.tolist() for ids in documents]]
+    read = [[*begin, *ids.tolist()] for ids in documents]
+    options = [window, stride, tasks, limit, bool(disk), bool(speeds), read]
     settings = "s" + digest(
-        fingerprint(model, tokenizer), options
+        fingerprint(model, tokenizer, bos), options
     )  # the letter: a CSV reader would take some for numbers
     read = [(batch["input_ids"] * batch["attention_mask"]).tolist() for batch in calibration or ()]
     marks = {method: settings + (digest(read) if method == "gptq" else "") for method in methods}
@@ -156,10 +158,10 @@ def size_quality_grid(
                 with tempfile.TemporaryDirectory(prefix="shortgpt-grid-") as folder:
                     cost = size(candidate, save(candidate, Path(folder, "model")))
             row |= {name: cost[name] for name in ("memory_bytes", "disk_bytes")}
-            losses = [token_losses(candidate, ids, window=window, stride=stride).double().sum() for ids in documents]
-            row |= {"losses": [float(loss) for loss in losses], "tokens": [len(ids) - 1 for ids in documents]}
+            losses = [token_losses(candidate, ids, window=window, stride=stride, begin=begin) for ids in documents]
+            row |= {"losses": [float(each.sum()) for each in losses], "tokens": [len(each) for each in losses]}
             if tasks:
-                results = evaluate(candidate, tokenizer, tasks, limit=limit).drop_duplicates("task")
+                results = evaluate(candidate, tokenizer, tasks, limit=limit, bos=bos).drop_duplicates("task")
                 row |= results.set_index("task")["value"].to_dict()
             if speeds:
                 row["tokens_per_second"] = float(speed(candidate).set_index("phase")["tokens_per_second"]["decode"])

@@ -25,7 +25,7 @@ from shortgpt.benchmarks import BENCHMARKS, task_folders
 from shortgpt.calibration import data_folder
 from shortgpt.capture import eval_mode, numbers_only
 from shortgpt.placement import input_device
-from shortgpt.writing import begin_token
+from shortgpt.tokens import begin_token, begin_tokens
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -76,6 +76,7 @@ def run_task(
     batch_size: int | str,
     shots: int | None,
     seed: int,
+    bos: bool | None,
     progress: bool,
 ) -> list[dict]:
     """The rows of `evaluate` for one task. The global random state is left as it was, though the harness seeds it."""
@@ -83,7 +84,7 @@ def run_task(
     from lm_eval.models.huggingface import HFLM
 
     start = begin_token(tokenizer, "the harness")
-    tokenizer = copy.deepcopy(tokenizer)  # the harness gives it a pad token
+    tokenizer = _beginning(copy.deepcopy(tokenizer), bos)  # a copy: the harness gives it a pad token
     most, benchmark = context(model, name), BENCHMARKS.get(name)
     # the harness asks pip and git about the machine, a second for every task (outside a repository git complains on
     # standard error), and leaves the model in eval mode
@@ -96,6 +97,9 @@ def run_task(
             max_length=most,
             softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
             prefix_token_id=tokenizer.convert_tokens_to_ids(start),
+            add_bos_token=bool(
+                begin_tokens(tokenizer)
+            ),  # said, because versions of the harness differ in what they assume
         )
         results = evaluator.simple_evaluate(
             model=lm,
@@ -111,6 +115,16 @@ def run_task(
             fewshot_random_seed=seed,
         )
     return list(_tidy(results, name, limit))
+
+
+def _beginning(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> PreTrainedTokenizerBase:
+    """`tokenizer`, changed so that it puts in front of texts itself what `bos` asks for: the harness lets it do that."""
+    wanted = begin_tokens(tokenizer, bos)
+    if bos is not None and wanted != begin_tokens(tokenizer):
+        tokenizer.add_bos_token = bos
+        if wanted != begin_tokens(tokenizer):
+            raise ValueError(f"this {type(tokenizer).__name__} can't be told to begin texts otherwise: leave that out")
+    return tokenizer
 
 
 def definition_of(name: str) -> str:

@@ -72,6 +72,7 @@ class LayerScores:
         metric: a key of `METRICS`.
         removed: original indices of layers that had been removed before scoring (empty for a dense model).
         digests: fingerprint of each sample's tokens (SHA-256), whatever its batch or padding.
+        bos: whether every sample began with the model's begin token (BOS).
         model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
     """
 
@@ -81,6 +82,7 @@ class LayerScores:
     removed: tuple[int, ...] = ()
     digests: tuple[bytes, ...] = ()
     model: str = ""
+    bos: bool = False
 
     @property
     def sha256(self) -> str:
@@ -88,9 +90,10 @@ class LayerScores:
         return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
 
     @property
-    def calibration(self) -> dict[str, int | str]:
+    def calibration(self) -> dict[str, int | str | bool]:
         """What was read, as a plan records it."""
-        return {"tokens": int(self.counts.sum()), "samples": len(self.counts), "sha256": self.sha256}
+        read = {"tokens": int(self.counts.sum()), "samples": len(self.counts), "sha256": self.sha256}
+        return read | {"bos": self.bos}
 
     @property
     def values(self) -> np.ndarray:
@@ -128,7 +131,9 @@ class LayerScores:
         if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
             raise ValueError("only scores of one metric and one model can be merged")
         sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
-        return LayerScores(sums, counts, self.metric, self.removed, self.digests + other.digests, self.model)
+        return LayerScores(
+            sums, counts, self.metric, self.removed, self.digests + other.digests, self.model, self.bos and other.bos
+        )
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
         """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""

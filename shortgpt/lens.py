@@ -19,7 +19,7 @@ from shortgpt.layers import decoder_layers
 from shortgpt.placement import input_device
 from shortgpt.pruning import share_weights
 from shortgpt.resume import Output, stand_ins
-from shortgpt.writing import prompt_tokens
+from shortgpt.tokens import prompt_tokens
 
 MOST_TOKENS = 64  # a state of every token at every depth goes through the head: longer texts take minutes
 
@@ -32,7 +32,7 @@ def token_paths(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text
     >>> paths[paths["position"] == 7]
 
     Args:
-        text: of 64 tokens at most.
+        text: of 64 tokens at most; the begin token, if the tokenizer puts one in front, is one of them.
         top: how many predictions to keep at each depth.
 
     Returns:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batches, check_count
@@ -21,6 +20,7 @@ from shortgpt.criteria import Choice, Run, plan_of
 from shortgpt.fitting import Sample
 from shortgpt.healing import check_repair, repair
 from shortgpt.layers import decoder_layers
+from shortgpt.likelihood import cross_entropy
 from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
 from shortgpt.search import check_removed, evolve
@@ -70,11 +70,9 @@ def mean_loss(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -
             positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
             logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
             scored = (mask[:, 1:] & mask[:, :-1]).bool()
-            losses = cross_entropy(
-                logits[:, :-1][scored].float(), ids[:, 1:][scored].to(logits.device), reduction="none"
-            )
+            losses = cross_entropy(logits[:, :-1][scored], ids[:, 1:][scored])
             require_numbers(model, losses)
-            total, tokens = total + losses.double().sum().item(), tokens + len(losses)
+            total, tokens = total + losses.sum().item(), tokens + len(losses)
     if not tokens:
         raise ValueError(
             "no sample of the held-back text has two tokens, so there is none to predict: give longer text"

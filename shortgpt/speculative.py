@@ -18,12 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
-from shortgpt.arguments import check_count, check_ids, check_model, check_string, check_tokenizer, within_positions
+from shortgpt.arguments import check_count, check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.choose import PruningPlan
 from shortgpt.placement import input_device
 from shortgpt.prefill import prefill_is_pruned
 from shortgpt.pruning import remove_layers, share_weights
+from shortgpt.tokens import prompt_tokens
 
 Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
 
@@ -84,6 +85,7 @@ def generate_with_draft(
     *,
     new_tokens: int = 40,
     draft_tokens: int = 4,
+    bos: bool | None = None,
 ) -> DraftedText:
     """What `model` writes after `prompt`, greedily (see `continue_text`), written with the help of a draft.
 
@@ -93,6 +95,7 @@ def generate_with_draft(
         draft: layers that the draft does without (indices or a plan, as for `remove_layers`); or a model with the same
             vocabulary, for instance a repaired one (`heal`).
         draft_tokens: tokens a round drafts (γ). The number stays; transformers' own default is to let it vary.
+        bos: whether a begin token stands in front of the prompt; None: as the tokenizer itself does it.
 
     In float32 the text is that of `continue_text`, token by token. In half precision a pass over several tokens may
     round otherwise than passes over one, and two tokens that are almost equally likely may change places.
@@ -102,7 +105,7 @@ def generate_with_draft(
             models), NaN in the logits, or what `remove_layers` refuses. TypeError: a wrong argument.
     """
     check_drafting(model, tokenizer, new_tokens, draft_tokens)
-    ids = prompt_ids(model, tokenizer, prompt)
+    ids = prompt_ids(model, tokenizer, prompt, bos)
     return write_drafted(model, tokenizer, ids, draft_view(model, draft), new_tokens, draft_tokens)
 
 
@@ -209,11 +212,10 @@ def check_drafting(model: object, tokenizer: object, new_tokens: object, draft_t
         )
 
 
-def prompt_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: object) -> Tensor:
-    check_string("prompt", prompt)
-    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"].long()
-    if not ids.shape[1]:
-        raise ValueError("the prompt is empty: give it at least one word")
+def prompt_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, bos: bool | None = None
+) -> Tensor:
+    ids = prompt_tokens(tokenizer, prompt, bos)["input_ids"]
     check_ids(model, ids)
     return ids.to(input_device(model))
 

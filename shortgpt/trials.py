@@ -20,6 +20,7 @@ from shortgpt.capture import require_numbers, run_backbone
 from shortgpt.choose import check_indices
 from shortgpt.influence import NO_TOKENS
 from shortgpt.layers import decoder_layers
+from shortgpt.likelihood import cross_entropy, divergence, log_probabilities
 from shortgpt.placement import input_device
 from shortgpt.pruning import require_removable, share_weights
 from shortgpt.resume import Output, copied, stand_ins
@@ -163,15 +164,15 @@ class Trials:
         """The objective summed over the counted tokens of a batch: a few at a time in float32, the sum in float64."""
         where = self._counted(batch).to(logits.device)
         if self.objective == "loss":
-            references, compare = batch["input_ids"].to(logits.device).roll(-1, dims=1), _cross_entropy
+            references, compare = batch["input_ids"].to(logits.device).roll(-1, dims=1), cross_entropy
         else:
             references, compare = self._dense_logits(index).to(logits.device), _divergence
-        values = [torch.zeros(0)]
+        values = [torch.zeros(0, dtype=torch.float64)]
         for its_logits, its_references, real in zip(logits, references, where, strict=True):
             for some in real.nonzero()[:, 0].split(_CHUNK):
-                values.append(compare(its_logits[some].float(), its_references[some]).cpu())
+                values.append(compare(its_logits[some], its_references[some]).cpu().double())
         require_numbers(self.model, torch.cat(values))
-        return torch.cat(values).double().sum().item()
+        return torch.cat(values).sum().item()
 
     def _dense_logits(self, index: int) -> Tensor:
         """Of one batch, from the state that left the dense model's last layer: they take too much memory to keep."""
@@ -212,18 +213,6 @@ class Trials:
         return False
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """``[tokens, vocabulary], [tokens] -> [tokens]``, in nats."""
-    return _log_sum(logits) - logits.gather(-1, targets[:, None])[:, 0]
-
-
 def _divergence(logits: Tensor, dense: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the dense distribution, ``[tokens, vocabulary] twice -> [tokens]``, in nats."""
-    log_p, log_q = (some - _log_sum(some)[:, None] for some in (dense.float(), logits))
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
-def _log_sum(logits: Tensor) -> Tensor:
-    """Logarithm of the sum of exponentials. torch's own log_softmax loses 1e-5 over 50,000 terms; `torch.sum` does not."""
-    peak = logits.amax(-1, keepdim=True)
-    return (logits - peak).exp_().sum(-1).log() + peak[:, 0]
+    """From the dense model's distribution, ``[tokens, vocabulary] twice -> [tokens]``."""
+    return divergence(log_probabilities(dense), log_probabilities(logits))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.arguments import (
     check_count,
@@ -21,26 +21,26 @@ from shortgpt.arguments import (
 )
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.placement import input_device
+from shortgpt.tokens import begin_token, prompt_tokens
 
 
 @torch.inference_mode()
 def continue_text(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, new_tokens: int = 40
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    new_tokens: int = 40,
+    bos: bool | None = None,
 ) -> str:
-    """What the model writes after `prompt`, greedily (always the likeliest token), without the prompt."""
+    """What the model writes after `prompt`, greedily (always the likeliest token), without the prompt.
+
+    `bos`: whether a begin token stands in front; None: as the tokenizer itself does it (see `tokens.begin_tokens`).
+    """
     check_model(model)
     check_tokenizer(tokenizer)
-    check_string("prompt", prompt)
     check_count("new_tokens", new_tokens)
-    return _write(model, tokenizer, prompt_tokens(tokenizer, prompt), new_tokens)[0]
-
-
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> BatchEncoding:
-    """The prompt as a batch of one row, ``input_ids`` and ``attention_mask`` of shape ``[1, tokens]``."""
-    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    if not ids["input_ids"].shape[1]:
-        raise ValueError("the prompt is empty: give it at least one word")
-    return ids
+    return _write(model, tokenizer, prompt_tokens(tokenizer, prompt, bos), new_tokens)[0]
 
 
 @torch.inference_mode()
@@ -88,13 +88,6 @@ def sampled_text(
             texts += _write(model, tokenizer, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, length, draws)
             bar.update(len(rows))
     return texts
-
-
-def begin_token(tokenizer: PreTrainedTokenizerBase, what: str) -> str:
-    """The token that texts begin with: ``<|endoftext|>`` if there is one (a chat model's own begins a chat turn)."""
-    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer has no begin and no end token, which {what} needs: set tokenizer.eos_token")
-    return "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else tokenizer.bos_token or tokenizer.eos_token
 
 
 Processor = Callable[[Tensor, Tensor], Tensor]  # (ids so far [rows, tokens], logits [rows, vocabulary]) -> logits

@@ -60,7 +60,7 @@ def test_bad_text_is_one_clear_sentence(tokenizer, text, options, error, message
 
 def test_a_broken_jsonl_file_is_named(tokenizer, tmp_path):
     (tmp_path / "t.jsonl").write_text('{"body": "x"}\n')
-    with pytest.raises(ValueError, match=r't.jsonl: every line must be a JSON object with a "text" field'):
+    with pytest.raises(ValueError, match=r't.jsonl, line 1: every line must be a JSON object with a "text" field'):
         calibration_batches(tokenizer, tmp_path / "t.jsonl")
 
 

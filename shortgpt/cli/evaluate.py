@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shortgpt.cli.options import Language, Loading, read_documents, require_writable
+from shortgpt.cli.options import BOS_HELP, Language, Loading, read_documents, require_writable
 from shortgpt.cli.run import Result
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def evaluate(
         Language | None,
         typer.Option(metavar="NAME", help="Of the built-in text for perplexity: en, zh.", rich_help_panel="Measures"),
     ] = None,
+    bos: Annotated[bool | None, typer.Option("--bos/--no-bos", help=BOS_HELP, rich_help_panel="Measures")] = None,
 ) -> Result:
     """Compare models: perplexity, benchmark accuracy, size, and what was retained.
 
@@ -81,7 +82,7 @@ def evaluate(
     accuracy in percent for each task, their average, and retention: the average in percent of the first model's. Chance
     is not zero, so retention flatters; and read some generated text, too. Other tasks fetch their data from the Hub.
     """
-    options = {"limit": limit, "shots": shots, "seed": seed, "batch_size": parse_batch_size(batch_size)}
+    options = {"limit": limit, "shots": shots, "seed": seed, "batch_size": parse_batch_size(batch_size), "bos": bos}
     import pandas as pd
     from tqdm.auto import tqdm
 

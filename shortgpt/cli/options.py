@@ -27,6 +27,7 @@ MetricOption = Annotated[
     ),
 ]
 _LOADING, _TEXT = "Loading the model", "Calibration text"
+BOS_HELP = "Begin each text with BOS, or not. Default: as the tokenizer does."
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Calibration:
     length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens in a sample.", rich_help_panel=_TEXT)] = 512
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Samples at a time.", rich_help_panel=_TEXT)] = 4
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Shuffles the documents.", rich_help_panel=_TEXT)] = 0
+    bos: Annotated[bool | None, typer.Option("--bos/--no-bos", help=BOS_HELP, rich_help_panel=_TEXT)] = None
 
     def documents(self) -> list[str]:
         """The text, document by document."""
@@ -132,7 +134,13 @@ class Calibration:
         from shortgpt.calibration import calibration_batches
 
         return calibration_batches(
-            tokenizer, documents, samples=self.samples, length=self.length, batch_size=self.batch_size, seed=self.seed
+            tokenizer,
+            documents,
+            samples=self.samples,
+            length=self.length,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            bos=self.bos,
         )
 
 
@@ -142,10 +150,7 @@ def read_documents(text: Path | None, language: str | None, part: str) -> list[s
 
     if text is not None and language is not None:
         raise typer.BadParameter("--language chooses among the built-in texts: leave it out with --text")
-    try:
-        documents = documents_of(text) if text is not None else built_in_text(part, language=language or "en")["text"]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{text} is not UTF-8 text: convert it, for instance with iconv") from error
+    documents = documents_of(text) if text is not None else built_in_text(part, language=language or "en")["text"]
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise ValueError(f"{text} is empty: give at least one document with a few hundred words")
