@@ -63,7 +63,7 @@ def folder(tmp_path, tokenizer, monkeypatch):
     Path("text.txt").write_text(TEXT * 40)
     Path("empty.txt").touch()
     Path("some.gguf").write_bytes(b"GGUF")
-    Path("latin.txt").write_bytes(b"\xff\xfe")
+    Path("latin.txt").write_bytes("the café ".encode("cp1252"))
     Path("bad.json").write_text('{"layers": 3}')
     PruningPlan(layers=LAYERS, removed=(1, 2), model="model").to_json("plan.json")
     PruningPlan(layers=30, removed=(1,), model="another").to_json("other.json")
@@ -208,13 +208,27 @@ def test_eval_hands_on_what_evaluate_can_do(folder, monkeypatch):
 
     monkeypatch.setattr("shortgpt.evaluation.evaluate", noted)
     line = ["eval", "model", "--text", "text.txt", "--tasks"]
-    ok(*line, "paper", "--limit", 3, "--shots", 0, "--seed", 5, "--batch-size", "auto", "--results", "r.jsonl")
+    ok(
+        *line,
+        "paper",
+        "--limit",
+        3,
+        "--shots",
+        0,
+        "--seed",
+        5,
+        "--batch-size",
+        "auto",
+        "--results",
+        "r.jsonl",
+        "--no-bos",
+    )
     ok(*line, " offline,piqa , grammar", "--batch-size", 4)
     (paper, chosen), (several, default) = given
     assert paper == list(PAPER_BENCHMARKS) and len(paper) == 13
-    assert chosen == {"limit": 3, "shots": 0, "seed": 5, "batch_size": "auto", "results": Path("r.jsonl")}
+    assert chosen == {"limit": 3, "shots": 0, "seed": 5, "batch_size": "auto", "results": Path("r.jsonl"), "bos": False}
     assert several == [*OFFLINE_TASKS, "piqa"]  # each once
-    assert default == {"limit": None, "shots": None, "seed": 1234, "batch_size": 4, "results": None}
+    assert default == {"limit": None, "shots": None, "seed": 1234, "batch_size": 4, "results": None, "bos": None}
     assert inspect.signature(evaluate).parameters["seed"].default == default["seed"]
 
 
