@@ -6,12 +6,14 @@ last entry comes *after* the final norm, so it is not the last layer's output, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from shortgpt.arguments import check_batch, shown, within_positions
 from shortgpt.layers import backbone, decoder_layers
@@ -102,31 +104,70 @@ def by_token(states: Tensor, mask: Tensor) -> Tensor:
     )
 
 
+def unpadded(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """The samples of `batches` in their order, without pads: each batch is cut where their length changes.
+
+    Not every architecture keeps masked tokens out of a forward pass: recurrent states run through them, and where keys
+    are compressed in blocks, they move the blocks. So no pad enters one. What is masked out inside a sample goes too,
+    and a sample of pads only is left out.
+
+    Raises:
+        TypeError, ValueError: what `check_batch` finds in a batch, when its turn comes.
+    """
+    for batch in batches:
+        check_batch(model, batch)
+        ids, real = batch["input_ids"], batch["attention_mask"].bool().to(batch["input_ids"].device)
+        samples = [row[kept] for row, kept in zip(ids, real, strict=True) if kept.any()]
+        for _, equal in groupby(samples, len):
+            ids = torch.stack(list(equal))  # [samples, tokens]
+            yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
 def run_backbone(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
     """One forward pass without the language-model head: nobody here needs its logits, the largest tensor of all.
 
-    Without dropout, whatever mode the model is in. Positions are counted from the first real token, so that padding on
-    either side gives the same states.
+    Without dropout, whatever mode the model is in. `batch` is one of `unpadded`.
     """
+    _run(model, backbone(model), batch)
+
+
+def logits_of(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits ``[batch, tokens, vocabulary]`` of one forward pass, without dropout. `batch` is one of `unpadded`."""
+    return _run(model, model, batch).logits
+
+
+def _run(model: PreTrainedModel, part: nn.Module, batch: Mapping[str, Tensor]) -> ModelOutput:
     device = input_device(model)
-    mask = batch["attention_mask"].to(device)  # [batch, tokens]
-    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-    with eval_mode(model), within_positions(model, mask.shape[1]):
-        backbone(model)(
-            input_ids=batch["input_ids"].to(device), attention_mask=mask, position_ids=positions, use_cache=False
-        )
+    ids, mask = (batch[name].to(device) for name in ("input_ids", "attention_mask"))
+    with eval_mode(model), within_positions(model, ids.shape[1]):
+        return part(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
 @torch.inference_mode()
 def hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     """All hidden states of one batch, ``[layers + 1, batch, tokens, hidden]``, in the model's dtype.
 
-    Entry i enters layer i; the last entry leaves the last layer, *before* the final norm. This keeps everything in
-    memory: right for looking at a few sentences, wrong for scoring a corpus (`score_layers` streams instead).
+    Entry i enters layer i; the last entry leaves the last layer, *before* the final norm. Pads have no state (see
+    `unpadded`): where the mask is 0, all are zero. This keeps everything in memory: right for looking at a few sentences,
+    wrong for scoring a corpus (`score_layers` streams instead).
+
+    Raises:
+        ValueError: the batch holds pads only, or more tokens than the model has positions.
     """
-    depth = len(decoder_layers(model))
-    check_batch(model, batch)
-    states: list[Tensor | None] = [None] * (depth + 1)
+    decoder_layers(model)  # refuses what is no model
+    parts = [_states(model, part) for part in unpadded(model, [batch])]
+    if not parts:
+        raise ValueError("the batch holds no token: its attention_mask is 0 everywhere")
+    real = batch["attention_mask"].bool().to(parts[0].device)
+    if real.all():
+        return parts[0]
+    states = parts[0].new_zeros(len(parts[0]), *real.shape, parts[0].shape[-1])
+    states[:, real] = torch.cat([part.flatten(1, 2) for part in parts], dim=1)
+    return states
+
+
+def _states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
+    states: list[Tensor | None] = [None] * (len(decoder_layers(model)) + 1)
 
     def keep(layer: int, x_in: Tensor, x_out: Tensor) -> None:
         mask = batch["attention_mask"]

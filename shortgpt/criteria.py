@@ -16,10 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_batch, check_batches, check_choice, check_count
+from shortgpt.arguments import check_batches, check_choice, check_count
 from shortgpt.calibration import sample_digests
+from shortgpt.capture import unpadded
 from shortgpt.choose import PruningPlan, removal_order
-from shortgpt.influence import NO_TOKENS, LayerScores, score_layers
+from shortgpt.influence import NO_TOKENS, LayerScores, begins_with_bos, score_layers
 from shortgpt.layers import decoder_layers, model_name, removed_so_far
 from shortgpt.pruning import remove_layers, require_removable
 from shortgpt.search import check_removed, evolve, greedy, leave_one_out
@@ -236,11 +237,10 @@ def _can_go(model: PreTrainedModel, layers: Sequence[int]) -> bool:
 
 def _blank(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> LayerScores:
     """Zeros in the place of scores, with the names that scores of `model` on `batches` carry."""
-    for batch in batches:
-        check_batch(model, batch)
-    counts = [int(mask.sum()) for batch in batches for mask in batch["attention_mask"] if mask.any()]
-    if not counts:
+    read = list(unpadded(model, batches))
+    if not read:
         raise ValueError(NO_TOKENS)
-    digests = tuple(digest for batch in batches for digest in sample_digests(batch))
-    sums = np.zeros((len(counts), len(decoder_layers(model))))
-    return LayerScores(sums, np.array(counts), "", removed_so_far(model), digests, model_name(model))
+    counts = np.concatenate([batch["attention_mask"].sum(1).cpu() for batch in read])
+    digests = tuple(digest for batch in read for digest in sample_digests(batch))
+    sums, bos = np.zeros((len(counts), len(decoder_layers(model)))), all(begins_with_bos(model, b) for b in read)
+    return LayerScores(sums, counts, "", removed_so_far(model), digests, model_name(model), bos)

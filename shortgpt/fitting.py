@@ -14,24 +14,22 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shortgpt import least_squares
-from shortgpt.arguments import check_batch
 from shortgpt.branches import first, layer_input, sublayers
 from shortgpt.capture import by_token, run_backbone
 from shortgpt.layers import decoder_layers
 
 
 class Sample:
-    """One calibration batch as the dense model sees it.
+    """One calibration batch, of `unpadded`, as the dense model sees it.
 
     Attributes:
-        real: which tokens are no padding, bool ``[batch, tokens]``.
+        ids: its tokens, ``[batch, tokens]``.
         states: the dense model's hidden states at the wanted depths; depth i enters layer i, the last leaves the last.
         inputs: what each layer gets besides the states: masks and positions.
     """
 
     def __init__(self, model: PreTrainedModel, batch: Mapping[str, Tensor], depths: Collection[int]) -> None:
-        check_batch(model, batch)
-        self.real = batch["attention_mask"].bool().cpu()
+        self.ids = batch["input_ids"]
         self.states: dict[int, Tensor] = {}
         self.inputs: list[tuple[tuple, dict]] = []
 
@@ -49,11 +47,6 @@ class Sample:
         finally:
             for handle in handles:
                 handle.remove()
-
-    @property
-    def rows(self) -> int:
-        """Samples in the batch that hold any token."""
-        return int(self.real.any(1).sum())
 
     def run(self, layer: nn.Module, i: int, states: Tensor) -> Tensor:
         """What `layer` makes of `states`, given the masks and positions that the dense model gave to its layer `i`."""
@@ -83,8 +76,7 @@ def fit_projection(
     change = solution if isinstance(projection, Conv1D) else solution.T
     projection.weight = nn.Parameter(weight + change.to(weight), requires_grad=weight.requires_grad)
     new = [sample.run(layer, i, x) for sample, x in zip(samples, states, strict=True)]
-    real = samples[0].real
-    off, scale = by_token(new[0] - expected, real)[real].float().norm(), by_token(expected, real)[real].float().norm()
+    off, scale = (new[0] - expected).float().norm(), expected.float().norm()
     if not off <= 0.01 * scale:  # rounding is far below: bfloat16 has 0.004
         raise ValueError(f"layer {i} ({type(layer).__name__}) {_NOT_ADDED}")
     return new, solution
@@ -108,11 +100,10 @@ def _solve(parts: Iterable[tuple[Sample, Tensor, Tensor, Tensor]], i: int) -> Te
 
     def samples() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for sample, *states in parts:
-            for real, *row in zip(sample.real, *(by_token(some, sample.real) for some in states), strict=True):
-                if real.any():
-                    # [tokens, features]; not every accelerator has float64, so it is done on the CPU
-                    z, y, goal = (some[real.to(some.device)].cpu().double() for some in row)
-                    yield z, goal - y, 1 / goal.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
+            for row in zip(*(by_token(some, sample.ids) for some in states), strict=True):
+                # [tokens, features]; not every accelerator has float64, so it is done on the CPU
+                z, y, goal = (some.cpu().double() for some in row)
+                yield z, goal - y, 1 / goal.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
 
     try:
         return least_squares.fit(samples())[0]

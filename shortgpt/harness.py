@@ -12,7 +12,7 @@ import logging
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -28,6 +28,7 @@ from shortgpt.placement import input_device
 from shortgpt.tokens import begin_token, begin_tokens
 
 if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
 OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))
@@ -101,6 +102,8 @@ def run_task(
                 begin_tokens(tokenizer)
             ),  # said, because versions of the harness differ in what they assume
         )
+        if model._is_stateful:  # states may run through the pads that stand before the shorter prompts of a batch
+            lm.generate_until = functools.partial(_one_by_one, lm, lm.generate_until)
         results = evaluator.simple_evaluate(
             model=lm,
             tasks=[_offline_task(name) if name in OFFLINE_TASKS else benchmark.task if benchmark else name],
@@ -154,6 +157,11 @@ def _batch_size(model: PreTrainedModel, batch_size: int | str) -> int | str:
     64 full-length prompts five times over, and too much memory ends the process instead of being noticed: there, a fixed
     number."""
     return CPU_BATCH if batch_size == "auto" and input_device(model).type != "cuda" else batch_size
+
+
+def _one_by_one(lm: HFLM, write: Callable[..., list[str]], requests: list, **options: object) -> list[str]:
+    with mock.patch.object(lm, "batch_size_per_gpu", 1):
+        return write(requests, **options)
 
 
 def _offline_task(name: str) -> dict:
@@ -228,13 +236,9 @@ def _bars(progress: bool) -> Iterator[None]:
             if callable(getattr(module, "tqdm", None)) and not (
                 progress and module.__name__.startswith("lm_eval.models")
             ):
-                quiet = _quiet(module.tqdm)
+                quiet = lambda *args, bar=module.tqdm, **options: bar(*args, **options | {"disable": True})  # noqa: E731
                 stack.enter_context(mock.patch.object(module, "tqdm", quiet))
         yield
-
-
-def _quiet(tqdm: type) -> object:
-    return lambda *args, **options: tqdm(*args, **options | {"disable": True})
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batches, check_choice
-from shortgpt.capture import eval_mode
+from shortgpt.capture import eval_mode, unpadded
 from shortgpt.choose import PruningPlan
 from shortgpt.fitting import Sample, fit_projection, fit_residual
 from shortgpt.influence import NO_TOKENS
@@ -73,7 +73,8 @@ def heal(
     pruned = remove_layers(model, layers)  # refuses what can't be removed, before anything is computed
     targets = _targets(model, pruned, sites)
     check_batches(batches)
-    samples = [Sample(model, batch, {min(targets), *targets.values()} if targets else set()) for batch in batches]
+    depths = {min(targets), *targets.values()} if targets else set()
+    samples = [Sample(model, batch, depths) for batch in unpadded(model, batches)]
     return repair(model, pruned, samples, kind=kind, sites=sites, progress=progress)
 
 
@@ -90,10 +91,10 @@ def repair(
     """Repair `pruned`, which `remove_layers` made of `model` and nobody else holds, on recorded `samples`: see `heal`."""
     check_repair(kind, sites)
     targets = _targets(model, pruned, sites)
-    samples = [sample for sample in samples if sample.real.any()]
     if not samples:
         raise ValueError(NO_TOKENS)
-    if sum(sample.rows for sample in samples) < 2:
+    rows = sum(len(sample.ids) for sample in samples)
+    if rows < 2:
         raise ValueError(
             "repair needs at least two samples of text, one of them to choose the ridge: give more batches"
         )
@@ -119,7 +120,7 @@ def repair(
                 states = [sample.run(layer, i, x) for sample, x in zip(samples, states, strict=True)]
     if kind == "linear":
         pruned = add_patches(pruned, patches)
-    how = {"kind": kind, "sites": sites, "layers": sorted(targets), "samples": sum(sample.rows for sample in samples)}
+    how = {"kind": kind, "sites": sites, "layers": sorted(targets), "samples": rows}
     setattr(pruned.config, REPAIR_FIELD, how)
     return pruned
 

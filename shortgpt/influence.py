@@ -4,7 +4,7 @@
 
 ``x_in`` below is x_i and ``x_out`` is x_{i+1}. The score lies between 0 (the layer changes no direction: a candidate
 for removal) and 2. There is one cosine per token; tokens of one sample are not independent, so uncertainty is computed
-over *samples*. The last layer is measured before the final norm, like every other. Pad tokens never count.
+over *samples*. The last layer is measured before the final norm, like every other. The model never sees a pad.
 
 This module is arithmetic and a table. Hooks are in `capture`, choosing layers is in `choose`, removing is in `pruning`.
 """
@@ -24,10 +24,10 @@ from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, shown
+from shortgpt.arguments import check_batches, check_choice, check_count, shown
 from shortgpt.calibration import sample_digests
-from shortgpt.capture import Reporter, by_token, run_backbone, watch_layers
-from shortgpt.layers import decoder_layers, model_name, removed_so_far
+from shortgpt.capture import Reporter, by_token, run_backbone, unpadded, watch_layers
+from shortgpt.layers import decoder_layers, model_name, removed_so_far, text_config
 from shortgpt.processes import share
 
 
@@ -194,23 +194,24 @@ def score_layers(
 
     def score_share(rank: int, world: int) -> list[tuple[int, _BatchSums]]:
         bar = tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress or rank > 0)
-        return [(i, _score_batch(model, batch, metric, watch)) for i, batch in enumerate(bar) if i % world == rank]
+        mine = (pair for pair in enumerate(unpadded(model, bar)) if pair[0] % world == rank)
+        return [(i, _score_batch(model, batch, metric, watch)) for i, batch in mine]
 
     parts = share(score_share)
-    if not any(counts.size for _, counts, _ in parts):
+    if not parts:
         raise ValueError(NO_TOKENS)
     sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
-    digests = tuple(digest for _, _, some in parts for digest in some)
-    return LayerScores(sums, counts, metric, removed_so_far(model), digests, model_name(model))
+    digests = tuple(digest for _, _, some, _ in parts for digest in some)
+    bos = all(begun for *_, begun in parts)
+    return LayerScores(sums, counts, metric, removed_so_far(model), digests, model_name(model), bos)
 
 
-_BatchSums = tuple[np.ndarray, np.ndarray, list[bytes]]  # sums [samples, layers], counts [samples], digests
+_BatchSums = tuple[np.ndarray, np.ndarray, list[bytes], bool]  # sums [samples, layers], counts [samples], digests, BOS
 
 
 def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str, watch: Watch) -> _BatchSums:
-    """Run the backbone once and sum the metric over the real tokens of each sample that has any."""
-    check_batch(model, batch)
-    mask = batch["attention_mask"].bool().cpu()  # [batch, tokens]
+    """Run the backbone once and sum the metric over the tokens of each sample. `batch` is one of `unpadded`."""
+    mask = batch["attention_mask"]  # [batch, tokens], all of them real
     # one block for all layers: a small tensor left behind by each layer would break up the heap between large states
     per_token: Tensor  # [layers, batch, tokens]
     idle: set[int]
@@ -224,11 +225,16 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
         run_backbone(model, batch)
     if idle:
         raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
-    require_finite(per_token[:, mask], model.dtype, count // len(decoder_layers(model)))
-    # not every accelerator has float64, so this is done on the CPU; pads are replaced, whatever they hold
-    sums = per_token.double().masked_fill(~mask, 0).sum(-1).T.numpy()  # [batch, layers]
-    kept = mask.any(1).numpy()  # a sample of pads only says nothing
-    return sums[kept], mask.sum(1).numpy()[kept], sample_digests(batch)
+    require_finite(per_token.flatten(1), model.dtype, count // len(decoder_layers(model)))
+    # not every accelerator has float64, so this is done on the CPU
+    sums, counts = per_token.double().sum(-1).T.numpy(), mask.sum(1).cpu().numpy()
+    return sums, counts, sample_digests(batch), begins_with_bos(model, batch)
+
+
+def begins_with_bos(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> bool:
+    """Whether every sample of `batch`, one of `unpadded`, has the model's begin token in front."""
+    bos = text_config(model.config).bos_token_id
+    return bos is not None and bool((batch["input_ids"][:, 0] == bos).all())
 
 
 def require_finite(per_token: Tensor, dtype: torch.dtype, parts: int = 1) -> None:

@@ -30,6 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from shortgpt.capture import unpadded
 from shortgpt.influence import NO_TOKENS
 from shortgpt.layers import decoder_layers
 from shortgpt.placement import accelerate_hooks
@@ -48,10 +49,9 @@ def to_gptq(
         ImportError: the libraries are missing. ValueError: no real token, or a model spread over several devices.
     """
     samples = [
-        {"input_ids": row[real.bool()].tolist(), "attention_mask": [1] * int(real.sum())}
-        for batch in batches
-        for row, real in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-        if real.any()
+        {"input_ids": row.tolist(), "attention_mask": [1] * len(row)}
+        for batch in unpadded(model, batches)
+        for row in batch["input_ids"]
     ]
     if not samples:
         raise ValueError(NO_TOKENS)

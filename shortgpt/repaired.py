@@ -14,14 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batches, check_count
-from shortgpt.capture import eval_mode, require_numbers
+from shortgpt.capture import logits_of, require_numbers, unpadded
 from shortgpt.choose import PruningPlan, check_indices
 from shortgpt.criteria import Choice, Run, plan_of
 from shortgpt.fitting import Sample
 from shortgpt.healing import check_repair, repair
 from shortgpt.layers import decoder_layers
 from shortgpt.likelihood import cross_entropy
-from shortgpt.placement import input_device
 from shortgpt.pruning import remove_layers
 from shortgpt.search import check_removed, evolve
 from shortgpt.spans import span_distances
@@ -44,7 +43,7 @@ def repaired_loss(
     for some in (batches, held_back):
         check_batches(some)
     held_back, depth = list(held_back), len(decoder_layers(model))
-    samples = [Sample(model, batch, range(depth + 1)) for batch in batches]
+    samples = [Sample(model, batch, range(depth + 1)) for batch in unpadded(model, batches)]
 
     def value(removed: Collection[int]) -> float:
         removed = check_indices(removed, depth)
@@ -63,16 +62,11 @@ def repaired_loss(
 @torch.inference_mode()
 def mean_loss(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> float:
     """Mean cross entropy of every real token that has a real one before it, in nats."""
-    total, tokens, device = 0.0, 0, input_device(model)
-    with eval_mode(model):
-        for batch in batches:
-            ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
-            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-            logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-            scored = (mask[:, 1:] & mask[:, :-1]).bool()
-            losses = cross_entropy(logits[:, :-1][scored], ids[:, 1:][scored])
-            require_numbers(model, losses)
-            total, tokens = total + losses.sum().item(), tokens + len(losses)
+    total, tokens = 0.0, 0
+    for batch in unpadded(model, batches):
+        losses = cross_entropy(logits_of(model, batch)[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten())
+        require_numbers(model, losses)
+        total, tokens = total + losses.sum().item(), tokens + len(losses)
     if not tokens:
         raise ValueError(
             "no sample of the held-back text has two tokens, so there is none to predict: give longer text"

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batches, check_choice
-from shortgpt.capture import hidden_states
+from shortgpt.capture import hidden_states, unpadded
 from shortgpt.influence import NO_TOKENS, require_finite
 from shortgpt.layers import decoder_layers
 
@@ -47,21 +47,18 @@ def span_distances(
     check_choice("tokens", tokens, TOKENS)
     check_batches(batches)
     total, count = 0.0, 0
-    for batch in batches:
+    for batch in unpadded(model, batches):
         states = hidden_states(model, batch).float()  # [layers + 1, batch, tokens, hidden]
-        real = batch["attention_mask"].bool().to(states.device)
-        if tokens == "last":
-            real &= real.flip(1).cumsum(1).flip(1) == 1  # no real token after it
-        real_states = states[:, real]  # [layers + 1, real tokens, hidden]
-        require_finite(real_states[1:].flatten(1), model.dtype)
-        for some in real_states.cpu().split(256, dim=1):  # sums in float64, a few tokens at a time
+        states = states[:, :, -1] if tokens == "last" else states.flatten(1, 2)  # [layers + 1, counted tokens, hidden]
+        require_finite(states[1:].flatten(1), model.dtype)
+        for some in states.cpu().split(256, dim=1):  # sums in float64, a few tokens at a time
             directions = torch.nn.functional.normalize(some.double(), dim=-1)
             if metric == "block_influence":
                 total = total + torch.einsum("ith,jth->ij", directions, directions)
             else:
                 cosines = torch.einsum("ith,jth->tij", directions, directions)
                 total = total + (cosines.clamp(-1, 1).arccos() / torch.pi).sum(0)
-        count += int(real.sum())
+        count += states.shape[1]
     if not count:
         raise ValueError(NO_TOKENS)
     distance = (total / count).numpy() if metric == "angular_distance" else (1 - total / count).numpy()

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_batch, check_batches, check_choice, within_positions
+from shortgpt.arguments import check_batches, check_choice
 from shortgpt.branches import first
-from shortgpt.capture import require_numbers, run_backbone
+from shortgpt.capture import logits_of, require_numbers, run_backbone, unpadded
 from shortgpt.choose import check_indices
 from shortgpt.influence import NO_TOKENS
 from shortgpt.layers import decoder_layers
 from shortgpt.likelihood import cross_entropy, divergence, log_probabilities
-from shortgpt.placement import input_device
 from shortgpt.pruning import require_removable, share_weights
 from shortgpt.resume import Output, copied, stand_ins
 
@@ -66,14 +65,12 @@ class Trials:
         self.depth = len(decoder_layers(model))
         check_choice("objective", objective, OBJECTIVES)
         check_batches(batches)
-        self.model, self.objective, self.batches = model, objective, list(batches)
-        for batch in self.batches:
-            check_batch(model, batch)
-        self.tokens = sum(int(self._counted(batch).sum()) for batch in self.batches)
+        self.model, self.objective, self.batches = model, objective, list(unpadded(model, batches))
+        first_counted = 1 if objective == "loss" else 0
+        self.tokens = sum(batch["input_ids"][:, first_counted:].numel() for batch in self.batches)
         if not self.tokens:
-            alone = any(batch["attention_mask"].any() for batch in self.batches)
             raise ValueError(
-                "no sample has two tokens, so there is none to predict: give longer text" if alone else NO_TOKENS
+                "no sample has two tokens, so there is none to predict: give longer text" if self.batches else NO_TOKENS
             )
         self.base: frozenset[int] = frozenset()
         self.evaluations, self.forward_passes = 0, 0.0
@@ -139,38 +136,21 @@ class Trials:
 
     @torch.inference_mode()
     def _logits(self, batch: Mapping[str, Tensor], removed: Collection[int], kept: Sequence[Output]) -> Tensor:
-        """One forward pass without the layers `removed`, resumed behind those whose outputs are `kept`.
-
-        Positions are counted from the first real token. Returns ``[batch, tokens, vocabulary]``.
-        """
-        device = input_device(self._view)
-        mask = batch["attention_mask"].to(device)  # [batch, tokens]
-        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        with within_positions(self._view, mask.shape[1]), stand_ins(self._stack, self._widths, removed, kept):
-            return self._view(
-                input_ids=batch["input_ids"].to(device), attention_mask=mask, position_ids=positions, use_cache=False
-            ).logits
-
-    def _counted(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Which positions the mean is over, ``[batch, tokens]``: real ones; for the loss, with a real one after them."""
-        real = batch["attention_mask"].bool()
-        if self.objective == "divergence":
-            return real
-        followed = torch.cat([real[:, 1:], torch.zeros_like(real[:, :1])], dim=1)
-        return real & followed
+        """One forward pass without the layers `removed`, resumed behind those whose outputs are `kept`."""
+        with stand_ins(self._stack, self._widths, removed, kept):
+            return logits_of(self._view, batch)  # [batch, tokens, vocabulary]
 
     @torch.inference_mode()
     def _sum(self, index: int, batch: Mapping[str, Tensor], logits: Tensor) -> float:
         """The objective summed over the counted tokens of a batch: a few at a time in float32, the sum in float64."""
-        where = self._counted(batch).to(logits.device)
         if self.objective == "loss":
-            references, compare = batch["input_ids"].to(logits.device).roll(-1, dims=1), cross_entropy
+            logits, references, compare = logits[:, :-1], batch["input_ids"][:, 1:], cross_entropy
         else:
-            references, compare = self._dense_logits(index).to(logits.device), _divergence
-        values = [torch.zeros(0, dtype=torch.float64)]
-        for its_logits, its_references, real in zip(logits, references, where, strict=True):
-            for some in real.nonzero()[:, 0].split(_CHUNK):
-                values.append(compare(its_logits[some], its_references[some]).cpu().double())
+            references, compare = self._dense_logits(index), _divergence
+        values = []
+        for row in zip(logits, references.to(logits.device), strict=True):
+            for some, their_references in zip(*(each.split(_CHUNK) for each in row), strict=True):
+                values.append(compare(some, their_references).cpu().double())
         require_numbers(self.model, torch.cat(values))
         return torch.cat(values).sum().item()
 
@@ -192,10 +172,7 @@ class Trials:
 
         All layers would cost many passes: the first, the last, and four in the middle (patterns repeat after so many).
         """
-        rows = next(batch for batch in self.batches if batch["attention_mask"].any())
-        row = int(rows["attention_mask"].any(1).nonzero()[0])
-        ids = rows["input_ids"][row][rows["attention_mask"][row].bool()][None, :4]
-        sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        sample = {name: rows[:1, :4] for name, rows in self.batches[0].items()}
         middle = self.depth // 2
         starts = {1, *range(middle - 2, middle + 2), self.depth - 1} & set(range(1, self.depth))
         with torch.inference_mode():

@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from shortgpt.arguments import check_batch, check_batches, check_choice, check_count
+from shortgpt.arguments import check_batches, check_choice, check_count
 from shortgpt.branches import sublayers
-from shortgpt.capture import run_backbone
+from shortgpt.capture import run_backbone, unpadded
 from shortgpt.influence import NO_TOKENS
 from shortgpt.layers import decoder_layers, text_config
 
@@ -129,22 +129,19 @@ def _mean_squares(
     model: PreTrainedModel, widths: Sequence[Width], batches: Iterable, progress: bool
 ) -> list[np.ndarray]:
     """Mean square of each input of the output projections over real tokens, float64 ``[inner width]`` a layer."""
-    sums, tokens, now = [0.0] * len(widths), 0, {}
+    sums, tokens = [0.0] * len(widths), 0
 
     def watch(i: int) -> Callable:
         def hook(module: nn.Module, args: tuple) -> None:
-            z = args[0].reshape(*now["real"].shape, -1)[now["real"].to(args[0].device)]
-            sums[i] = sums[i] + z.cpu().double().square().sum(0).numpy()
+            sums[i] = sums[i] + args[0].flatten(0, -2).cpu().double().square().sum(0).numpy()
 
         return hook
 
     handles = [width.out.register_forward_pre_hook(watch(i)) for i, width in enumerate(widths)]
     try:
-        for batch in tqdm(batches, desc="watching activations", unit="batch", disable=not progress):
-            check_batch(model, batch)
-            now["real"] = batch["attention_mask"].bool()
+        for batch in unpadded(model, tqdm(batches, desc="watching activations", unit="batch", disable=not progress)):
             run_backbone(model, batch)
-            tokens += int(now["real"].sum())
+            tokens += batch["input_ids"].numel()
     finally:
         for handle in handles:
             handle.remove()

@@ -196,7 +196,9 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
 def tiny_model(model_type: str, seed: int = 0) -> PreTrainedModel:
     """A random model in eval mode whose layers all matter: weights of unit gain, norms and biases off their defaults."""
     factory = AutoModelForImageTextToText if model_type in COMPOSITES else AutoModelForCausalLM
-    model = factory.from_config(tiny_config(model_type), dtype=torch.float32).eval()
+    with torch.random.fork_rng():  # some parameters keep what they start with
+        torch.manual_seed(seed)
+        model = factory.from_config(tiny_config(model_type), dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

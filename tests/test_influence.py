@@ -7,8 +7,22 @@ import pytest
 import torch
 from small import LAYERS, random_batch
 
-from shortgpt import block_influence, calibration_batches, choose_layers, hidden_states, score_layers, span_distances
+from shortgpt import (
+    block_influence,
+    calibration_batches,
+    choose_layers,
+    heal,
+    hidden_states,
+    score_layers,
+    score_sublayers,
+    span_distances,
+    width_scores,
+)
+from shortgpt.calibration import sample_digests
+from shortgpt.capture import unpadded
 from shortgpt.influence import METRICS, LayerScores, angular_distance, relative_magnitude
+from shortgpt.repaired import repaired_loss
+from shortgpt.trials import Trials
 
 
 def reference_scores(model, batches) -> np.ndarray:
@@ -148,16 +162,51 @@ def test_a_layer_that_does_not_run_has_no_score(tiny, monkeypatch):
         score_layers(tiny, [random_batch(rows=1, tokens=1)], progress=False)
 
 
-def test_non_finite_values_at_pads_are_ignored(tiny, batch):
-    batch["attention_mask"][0, :4] = 0
+# whatever runs a model over batches, as a number or numbers
+READERS = {
+    "score_layers": lambda model, some: score_layers(model, some, progress=False).values,
+    "score_sublayers": lambda model, some: score_sublayers(model, some, progress=False)["ffn"].values,
+    "hidden_states": lambda model, some: hidden_states(model, some[0]),
+    "span_distances": lambda model, some: span_distances(model, some, tokens="last")["score"],
+    "Trials, loss": lambda model, some: Trials(model, some)([1]),
+    "Trials, divergence": lambda model, some: Trials(model, some, objective="divergence")([1]),
+    "heal": lambda model, some: heal(model, [2], some, progress=False)(**random_batch()).logits.detach(),
+    "repaired_loss": lambda model, some: repaired_loss(model, some, some, kind="linear")([2, 3]),
+    "width_scores": lambda model, some: width_scores(model, "heads", scores="activation", batches=some, progress=False),
+}
 
-    def poison(module, args, output):
-        output = output.clone()
-        output[0, :4] = float("nan")
-        return output
 
-    tiny.model.layers[-1].register_forward_hook(poison)
-    assert np.isfinite(score_layers(tiny, [batch], progress=False).values).all()
+@pytest.mark.parametrize("reader", READERS)
+def test_no_pad_enters_the_model(tiny, reader):
+    """The embedding of the pad is NaN, and a hidden state that attention multiplies by zero would be NaN still."""
+    lengths, mask = (3, 16, 0, 9, 9), torch.zeros(5, 16, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, 16 - length :] = 1
+    mask[1, 5] = 0  # inside a sample
+    ids = random_batch(rows=5)["input_ids"] * mask
+    with torch.no_grad():
+        tiny.model.embed_tokens.weight[0] = float("nan")
+    alone = [row[real.bool()][None] for row, real in zip(ids, mask, strict=True) if real.any()]
+    alone = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in alone]
+    got = torch.as_tensor(READERS[reader](tiny, [{"input_ids": ids, "attention_mask": mask}]))
+    if reader == "hidden_states":
+        assert not got[:, mask == 0].any()
+        got, expected = got[:, mask == 1], torch.cat([hidden_states(tiny, sample)[:, 0] for sample in alone], 1)
+    else:
+        expected = torch.as_tensor(READERS[reader](tiny, alone))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_unpadded_batches_hold_the_same_samples_in_the_same_order(tiny, dtype):
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
+    batch = {"input_ids": random_batch(6, 4)["input_ids"].to(dtype), "attention_mask": mask.bool()}
+    parts = list(unpadded(tiny, [batch, random_batch(2, 5)]))
+    assert [tuple(part["input_ids"].shape) for part in parts] == [(2, 3), (1, 1), (1, 3), (1, 4), (2, 5)]
+    assert all(part["attention_mask"].all() and part["input_ids"].dtype in (dtype, torch.int64) for part in parts)
+    digests = [digest for some in (batch, random_batch(2, 5)) for digest in sample_digests(some)]
+    assert [digest for part in parts for digest in sample_digests(part)] == digests and len(digests) == 7
+    assert list(unpadded(tiny, [{"input_ids": mask, "attention_mask": torch.zeros_like(mask)}])) == []
 
 
 def test_the_model_is_left_as_it_was_also_after_an_exception(tiny, batch):

@@ -148,6 +148,12 @@ def test_plans_say_whether_texts_began_with_it(rule, bos):
     assert plan.calibration["bos"] is (bool(RULES[rule][0]) if bos is None else bos)
 
 
+def test_a_model_without_a_begin_token_reads_none(begun):
+    model = build_tiny()
+    model.config.bos_token_id = None
+    assert not score_layers(model, calibration_batches(begun, [TEXT], length=32), progress=False).bos
+
+
 def test_the_begin_token_changes_the_scores_and_their_fingerprint(begun):
     model = build_tiny()
     with_it, without = (

@@ -106,24 +106,32 @@ def _scores(model_type: str, model: PreTrainedModel) -> str:
         except ValueError:
             return "no: " + NOT_SCORED[model_type]
         raise AssertionError("it can be scored after all: update NOT_SCORED")
-    batch, states = batch_of(), []
-
-    def keep(module, args, kwargs, output):
-        x_in = args[0] if args else kwargs["hidden_states"]
-        states.append((x_in.double().numpy(), (output if torch.is_tensor(output) else output[0]).double().numpy()))
-
-    handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in decoder_layers(model)]
-    logits(model, batch)
-    for handle in handles:
-        handle.remove()
-    axes = AXES.get(model_type, (0, 1))
-    expected = [_block_influence(*(np.moveaxis(x, axes, (0, 1)).reshape(24, -1) for x in pair)) for pair in states]
+    batch = batch_of()
+    expected = [block_influence(*pair) for pair in layer_states(model_type, model, batch)]
     actual = score_layers(model, [batch], progress=False).values
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
     return "yes"
 
 
-def _block_influence(x_in: np.ndarray, x_out: np.ndarray) -> float:
+def layer_states(
+    model_type: str, model: PreTrainedModel, batch: dict[str, torch.Tensor]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What enters and what leaves each layer, float64 ``[tokens of all rows, features]``."""
+    states = []
+
+    def keep(module, args, kwargs, output):
+        x_in = args[0] if args else kwargs["hidden_states"]
+        states.append((x_in.double().numpy(), _first(output).double().numpy()))
+
+    handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in decoder_layers(model)]
+    logits(model, batch)
+    for handle in handles:
+        handle.remove()
+    axes, tokens = AXES.get(model_type, (0, 1)), batch["input_ids"].numel()
+    return [tuple(np.moveaxis(x, axes, (0, 1)).reshape(tokens, -1) for x in pair) for pair in states]
+
+
+def block_influence(x_in: np.ndarray, x_out: np.ndarray) -> float:
     cosines = (x_in * x_out).sum(1) / np.sqrt((x_in**2).sum(1) * (x_out**2).sum(1))
     return float((1 - cosines).mean())
 
@@ -196,7 +204,7 @@ def _cached_and_uncached(model: PreTrainedModel) -> float:
     return deviation(generated_logits(model, batch, True), generated_logits(model, batch, False))
 
 
-def _in_double(model: PreTrainedModel) -> PreTrainedModel:
+def in_double(model: PreTrainedModel) -> PreTrainedModel:
     """A copy in float64 if the model can run in it: in float32 one model's cache was off by 1e-5 to 3e-4, from run to run."""
     double = copy.deepcopy(model)
     double.set_experts_implementation("eager")  # the fused kernels know no float64
@@ -208,7 +216,7 @@ def _in_double(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _cache(model_type: str, model: PreTrainedModel, removals: dict[str, list[int]]) -> str:
-    model = _in_double(model)
+    model = in_double(model)
     dense = _cached_and_uncached(model)
     if dense > 0.01:
         assert model_type in NO_CACHE, f"cached generation of the dense model is off by {dense:.2g}"
@@ -348,7 +356,7 @@ def _check_sublayer_scores(model: PreTrainedModel, both: list[int]) -> None:
     between = states()["out"]
     states_without_ffn = False
     dense = states()
-    expected = {"attention": _block_influence(dense["in"], between), "ffn": _block_influence(between, dense["out"])}
+    expected = {"attention": block_influence(dense["in"], between), "ffn": block_influence(between, dense["out"])}
     for kind, value in expected.items():
         np.testing.assert_allclose(scores[kind].values[layer], value, rtol=0, atol=1e-5, err_msg=kind)
 
