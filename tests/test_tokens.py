@@ -373,6 +373,11 @@ def test_the_stored_table_says_what_the_docs_say_of_gemma():
     assert "France" in dense.loc[True, "text"] and dense.loc[False, "text"].count("The") > 10
     plans = table[table["plan_read"] != ""].drop_duplicates("plan_read").set_index("plan_read")["removed"]
     assert plans["with BOS"] != plans["without"]
+    page = (data_folder().parent / "docs" / "toolkit.md").read_text(encoding="utf-8")
+    for removed, rows in table.groupby("removed", sort=False):
+        each = rows.set_index("bos")
+        line = [each.loc[True, "perplexity"], each.loc[True, "bos_in_first_window_only"], each.loc[False, "perplexity"]]
+        assert " | ".join(f"{float(value):.1f}" for value in line) in page, removed
     pruned = table[table["bos"]].set_index("plan_read")["perplexity"].astype(float)
     assert pruned["without"] > 2 * pruned["with BOS"]  # the plan that was read without it is the worse one
 
