@@ -21,7 +21,7 @@ from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.own_format import is_own_format, restore, write_own_format
-from shortgpt.placement import accelerate_hooks, device_map_of, input_device
+from shortgpt.placement import accelerate_hooks, device_map_of, input_device, require_not_read_from
 from shortgpt.pruning import RECIPE
 from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.resaving import one_way_conversions_left_out, require_savable
@@ -58,6 +58,7 @@ def save(
     if plan is not None:
         _require_own_plan(model, plan)
     input_device(model)  # refuses a model without weights
+    require_not_read_from(model, path)
     with written_beside(path, overwrite=overwrite) as new:
         before = _logits_to_compare(model) if verify else None
         write_model(model, new)
