@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from shortgpt.blueprint import differences, fit_config, fit_shared_weights
@@ -133,19 +133,20 @@ def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: dict[str,
 
 
 def _save_in_own_format(
-    model: PreTrainedModel,
-    save_directory: str | os.PathLike,
-    is_main_process: bool = True,
-    state_dict: Mapping[str, Tensor] | None = None,
-    push_to_hub: bool = False,
-    **settings: object,
+    model: PreTrainedModel, save_directory: str | os.PathLike, is_main_process: bool = True, **settings: object
 ) -> None:
-    """``save_pretrained`` of a model that no configuration describes: as an ordinary checkpoint it would reload with random
-    weights. The other settings of transformers' method don't apply."""
+    """``save_pretrained`` of a model that no configuration describes: its ordinary checkpoint would get random weights.
+
+    Of the other settings of transformers' method, those that would change what is written are refused.
+    """
     from shortgpt.own_format import write_own_format
 
-    if push_to_hub:
-        raise ValueError("shortgpt.save() this model to a folder and upload that: transformers can't describe it")
+    for name in ("state_dict", "push_to_hub"):
+        if settings.get(name):
+            raise ValueError(
+                f"transformers' configuration can't describe this pruned {type(model).__name__}, so it is written in "
+                f"shortgpt's own format, from memory: leave {name} out, or call shortgpt.save()"
+            )
     if is_main_process:
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         write_own_format(model, getattr(model, RECIPE), Path(save_directory))

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 _MOST = 10_000  # objects to look at behind one function: it may hold somebody's data
 
+
 def rebind(model: PreTrainedModel, copies: Mapping[int, nn.Module]) -> None:
     """Make the functions on the modules of `model` (changed in place), a copy, use this copy's modules.
 
@@ -38,10 +39,11 @@ def rebind(model: PreTrainedModel, copies: Mapping[int, nn.Module]) -> None:
             plain = _uncompiled(value)
             new = _rebound(plain, copies, {})
             if hasattr(type(module), name) and _held_deep(new, copies):
+                where = f"model{path and '.' + path}.{name}"
                 raise ValueError(
-                    f"the {name} of this {type(model).__name__}{path and f' (in {path})'} was replaced by a function that uses "
-                    "this very model, so a pruned one would compute with the layers of this one: take it off (del "
-                    f"model{path and '.' + path}.{name}), and put it on the result"
+                    f"{where} of this {type(model).__name__} was replaced by a function that uses this very model, so a "
+                    f"changed copy would still compute with the layers of this one: take it off (del {where}), and put it "
+                    "on the result"
                 )
             own = isinstance(new, MethodType) and new.__func__ is getattr(type(module), new.__name__, None)
             if own and plain is not value:  # the class's, compiled
