@@ -25,6 +25,10 @@ def shown(value: object) -> str:
 
 
 def check_model(model: object) -> None:
+    if isinstance(getattr(model, "_orig_mod", None), PreTrainedModel):
+        raise TypeError(
+            "expected a transformers model, got what torch.compile() made of one: pass the model that it was given"
+        )
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"expected a transformers model, got {type(model).__name__}: pass what load() returned first")
 

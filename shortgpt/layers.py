@@ -18,6 +18,7 @@ from shortgpt.arguments import check_model
 
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
 REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `healing`)
+BASE = "_shortgpt_base"  # on a model that is no checkpoint any more: the name of the one it was made of
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
 _NOT_LISTS = ("per_layer_config", "use_return_dict", "torch_dtype")  # reading the last one logs a warning
@@ -161,9 +162,26 @@ def removed_so_far(model: PreTrainedModel) -> tuple[int, ...]:
 
 
 def model_name(model: PreTrainedModel) -> str:
-    """The name under which `model` was loaded, with ``@commit`` if it came from the Hub."""
+    """The name under which `model` was loaded, with ``@commit`` if it came from the Hub.
+
+    For a model that was changed since (`forget_checkpoint`), the name of the one that it was made of.
+    """
     commit = getattr(model.config, "_commit_hash", None)
-    return model.config.name_or_path + (f"@{commit}" if commit else "")
+    name = model.config.name_or_path + (f"@{commit}" if commit else "")
+    return name or getattr(model, BASE, "")
+
+
+def forget_checkpoint(model: PreTrainedModel, base: str) -> None:
+    """`model` (changed in place) was made of the checkpoint `base` and is another model: take the name off it.
+
+    peft, Trainer and the Hub's cards take ``name_or_path`` for where these very weights are: an adapter trained on a
+    pruned model would be loaded onto the dense one.
+    """
+    setattr(model, BASE, base)
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.name_or_path = module.config.name_or_path = ""
+            module.config._commit_hash = None
 
 
 def _are_numbers(values: dict) -> bool:

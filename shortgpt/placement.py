@@ -8,6 +8,7 @@ the device ``meta``. A model without hooks passes through all of this unchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -62,3 +63,25 @@ def forget_replaced_movers(model: PreTrainedModel) -> None:
     """Give a copied model its own ``to`` and ``cuda``: those that accelerate put there would move the original."""
     for name in _MOVERS:
         vars(model).pop(name, None)
+
+
+def require_not_read_from(model: PreTrainedModel, folder: Path) -> None:
+    """Raise ValueError if `model` still reads weights from files in `folder`, which are about to be replaced.
+
+    They are read by their path whenever a layer runs, so the model (and the one it was cut from) would read the new ones.
+    """
+    for reader in {id(it): it for it in map(_reader, accelerate_hooks(model)) if it is not None}.values():
+        files = [info["safetensors_file"] for info in reader.index.values() if info.get("safetensors_file")]
+        places = {Path(file).parent.resolve() for file in files}  # of the file: the Hub's cache has links to elsewhere
+        places |= {Path(reader.save_folder).resolve()} if reader.save_folder else set()
+        if any(folder.resolve() in (place, *place.parents) for place in places):
+            raise ValueError(
+                f"this {type(model).__name__} still reads its weights from {folder}, because device_map or max_memory left "
+                "them on disk: save it to another folder"
+            )
+
+
+def _reader(hook: object) -> object | None:
+    """accelerate's reader of weights on disk, which the hooks of several modules share."""
+    reader = getattr(getattr(hook, "weights_map", None), "dataset", None)
+    return reader if hasattr(reader, "index") and hasattr(reader, "save_folder") else None

@@ -7,8 +7,11 @@ tried and thrown away, and the original model is never touched. Writing the resu
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from types import MethodType
 
 import torch
 from torch import nn
@@ -20,7 +23,9 @@ from shortgpt.layers import (
     REMOVED_FIELD,
     decoder_layers,
     decoder_layers_path,
+    forget_checkpoint,
     keep_in_config,
+    model_name,
     per_layer_properties,
     removed_so_far,
     renumber,
@@ -28,6 +33,7 @@ from shortgpt.layers import (
     text_config,
 )
 from shortgpt.placement import accelerate_hooks, forget_replaced_movers, keep_in_device_map
+from shortgpt.rebinding import rebind
 from shortgpt.rename import LayerNames
 
 RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
@@ -41,12 +47,18 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
             a plan fits a model that part of the plan has been applied to already.
 
     The input is unchanged. The result computes what `model` would compute if those layers passed their input on
-    unchanged. Its configuration records the original indices of all removed layers (`removed_so_far`). Because weights
-    are shared, training one model trains the other: `copy.deepcopy` the result first if you don't want that.
+    unchanged. Its configuration records the original indices of all removed layers (`removed_so_far`).
+
+    Because weights are shared, whatever writes to them in one model writes to the other: an optimizer, or peft's
+    ``merge_and_unload()``. Before training, `save` the result and `load` it again: then the weights are its own, and an
+    adapter trained on it names that folder as its base. (`copy.deepcopy` gives it its own weights in memory, and no name:
+    an adapter trained on that can't tell where its base is.) The result has no ``name_or_path``, for it isn't the
+    checkpoint that `model` came from.
 
     Raises:
-        ValueError: an unknown or repeated index, no layer left, a plan made for another model, or layers that the rest
-            can't do without (their keys and values are used elsewhere; a hybrid model's last attention layer).
+        ValueError: an unknown or repeated index, no layer left, a plan made for another model, layers that the rest
+            can't do without (their keys and values are used elsewhere; a hybrid model's last attention layer); or a
+            replaced ``forward`` that can't be given to a copy (see `rebinding`).
     """
     depth, already = len(decoder_layers(model)), removed_so_far(model)
     original = [i for i in range(depth + len(already)) if i not in already]
@@ -95,14 +107,21 @@ def require_removable(model: PreTrainedModel, layers: Sequence[int]) -> None:
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors."""
+    """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors.
+
+    Nothing `torch.compile` made is in it. It no longer has the name of the checkpoint that `model` is (`model_name` still
+    tells it): all that change a model work on such a copy.
+    """
     # accelerate's hooks hold weights too, or know by their old names where these are on disk
     shared = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
-    view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already
+    originals = list(model.modules())
+    view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already, and learns the rest
+    rebind(view, {id(module): shared[id(module)] for module in originals})
     forget_replaced_movers(view)
     for inner in view.modules():
         if hasattr(inner, "layers_are_rescaled"):
             _undo_rescaling(inner)
+    forget_checkpoint(view, model_name(model))
     return view
 
 
@@ -110,6 +129,27 @@ def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: dict[str,
     """Note on `pruned` how it came from `model`, for a model that no configuration describes (see `saving`)."""
     before = getattr(model, RECIPE, None) or {"config": model.config.to_dict(), "steps": []}
     setattr(pruned, RECIPE, {"config": before["config"], "steps": [*before["steps"], step]})
+    pruned.save_pretrained = MethodType(_save_in_own_format, pruned)  # what Trainer and push_to_hub call
+
+
+def _save_in_own_format(
+    model: PreTrainedModel, save_directory: str | os.PathLike, is_main_process: bool = True, **settings: object
+) -> None:
+    """``save_pretrained`` of a model that no configuration describes: its ordinary checkpoint would get random weights.
+
+    Of the other settings of transformers' method, those that would change what is written are refused.
+    """
+    from shortgpt.own_format import write_own_format
+
+    for name in ("state_dict", "push_to_hub"):
+        if settings.get(name):
+            raise ValueError(
+                f"transformers' configuration can't describe this pruned {type(model).__name__}, so it is written in "
+                f"shortgpt's own format, from memory: leave {name} out, or call shortgpt.save()"
+            )
+    if is_main_process:
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        write_own_format(model, getattr(model, RECIPE), Path(save_directory))
 
 
 def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[int]) -> None:
@@ -126,7 +166,8 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
         before = set(_kinds(differences(model, model.config)))
         left = [difference for difference in left if not {*_kinds([difference])} & before]
     if not left:
-        pruned.__dict__.pop(RECIPE, None)
+        for name in (RECIPE, "save_pretrained"):
+            vars(pruned).pop(name, None)
         return
     removed = [i for i in range(depth) if i not in kept]
     record_step(pruned, model, {"layers": removed})

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, check_model, shown
-from shortgpt.layers import decoder_layers
+from shortgpt.layers import decoder_layers, forget_checkpoint, model_name
 from shortgpt.placement import input_device
 from shortgpt.pruning import RECIPE, share_weights
 
@@ -95,6 +95,7 @@ def quantize(
         quantized = (
             _to_int8(model) if method == "int8" else _in_groups(model, bits, method, group_size, calibration, progress)
         )
+    forget_checkpoint(quantized, model_name(model))  # two methods load it from a temporary folder
     _tell_what_is_left(model, quantized, method)
     return quantized.eval()
 

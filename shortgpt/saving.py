@@ -21,8 +21,8 @@ from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.own_format import is_own_format, restore, write_own_format
-from shortgpt.placement import accelerate_hooks, device_map_of, input_device
-from shortgpt.pruning import RECIPE
+from shortgpt.placement import accelerate_hooks, device_map_of, input_device, require_not_read_from
+from shortgpt.pruning import RECIPE, share_weights
 from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.resaving import one_way_conversions_left_out, require_savable
 
@@ -58,6 +58,7 @@ def save(
     if plan is not None:
         _require_own_plan(model, plan)
     input_device(model)  # refuses a model without weights
+    require_not_read_from(model, path)
     with written_beside(path, overwrite=overwrite) as new:
         before = _logits_to_compare(model) if verify else None
         write_model(model, new)
@@ -69,13 +70,15 @@ def save(
             card = model_card(plan, repair=repair, own_format=is_own_format(new))
             (new / CARD_FILE).write_text(card, encoding="utf-8")
         if verify:
-            _require_equal_reload(model, before, new)
+            _require_equal_reload(model, *before, new)
     return path
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:
     """Weights and configuration into `folder`: as transformers does it, or in our format if the model has a recipe."""
     require_savable(model.config)
+    if any(name.endswith("_orig_mod") for name, _ in model.named_modules()):
+        model = share_weights(model)  # layers that went through torch.compile have other names
     recipe = getattr(model, RECIPE, None)
     if recipe is not None:
         return write_own_format(model, recipe, folder)
@@ -111,17 +114,28 @@ def saved_class(folder: str | os.PathLike) -> str:
 def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
-    with torch.inference_mode(), eval_mode(model):
+    with torch.inference_mode(), eval_mode(model), torch.compiler.set_stance("force_eager"):
         return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()
 
 
-def _logits_to_compare(model: PreTrainedModel) -> torch.Tensor:
-    logits = logits_on_probe(model)
+def _logits_to_compare(model: PreTrainedModel) -> tuple[torch.Tensor, torch.autocast]:
+    """The logits of `model`, and the autocast that they were computed with: Trainer leaves one around ``forward``."""
+    device = input_device(model).type
+    seen = [torch.get_autocast_dtype(device), False]
+
+    def note(*_: object) -> None:
+        seen[:] = [torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)]
+
+    handle = model.get_input_embeddings().register_forward_hook(note)
+    try:
+        logits = logits_on_probe(model)
+    finally:
+        handle.remove()
     try:
         require_numbers(model, logits)
     except ValueError as error:
         raise ValueError(f"{error}; verify=False saves it as it is") from None
-    return logits
+    return logits, torch.autocast(device, *seen)
 
 
 def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
@@ -135,10 +149,11 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
         )
 
 
-def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, folder: Path) -> None:
+def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path) -> None:
     try:
         reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
-        after = logits_on_probe(reloaded.eval())
+        with autocast:
+            after = logits_on_probe(reloaded.eval())
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # quantization libraries stumble over missing weights, each in its own way
