@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,10 @@ import torch
 from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+import shortgpt.__main__ as entry
 from shortgpt import (
     PruningPlan,
+    __version__,
     calibration_batches,
     choose_layers,
     evaluate,
@@ -468,6 +471,14 @@ def start(*arguments, **options):
     return subprocess.Popen(command, **pipes | options)
 
 
+def test_the_installed_script_and_python_m_start_the_same(tmp_path):
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"shortgpt": f"{entry.__name__}:{entry.main.__name__}"}
+    command = [sys.executable, "-m", "shortgpt", "--version"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == f"{__version__}\n" and not run.stderr
+
+
 def test_help_answers_at_once_without_torch():
     code = "import sys, shortgpt.cli; print(sorted({'torch', 'pandas', 'transformers', 'tqdm'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -497,6 +508,74 @@ def test_an_interruption_while_writing_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(PruningPlan, "to_json", interrupted)
     assert run("prune", "--plan", "plan.json", "--plan-only", "new.json").exit_code == 130
     assert sorted(os.listdir()) == before
+
+
+# where Ctrl-C comes: when a module is looked for, when Python ends, where Python turns it into another error or drops it
+PRESS = """
+import atexit, os, signal, sys, time
+from shortgpt.__main__ import main
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Importing:
+    def find_spec(self, name, *_):
+        if name == moment:
+            press()
+
+class InClass:
+    def __set_name__(self, *_):
+        press()
+
+class InDestructor:
+    def __del__(self):
+        press()
+
+def info(*_, **__):
+    if moment == "class":
+        type("A", (), {"x": InClass()})
+    if moment == "destructor":
+        InDestructor()
+        time.sleep(20)
+    if moment == "log":
+        try:
+            press()
+        finally:
+            logging.getLogger("transformers").error("weights are missing")
+
+moment = sys.argv.pop(1)
+sys.meta_path.insert(0, Importing())
+if moment == "end":
+    atexit.register(press)
+if moment in ("class", "destructor", "log"):
+    import logging, shortgpt.facts
+    shortgpt.facts.model_facts = info
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "moment", ["typer", "shortgpt.cli.prune", "torch", "transformers", "class", "destructor", "log", "end"]
+)
+def test_ctrl_c_at_any_moment_is_130_and_at_most_one_line(folder, moment):
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    command = [sys.executable, "-c", PRESS, moment, "info", "model"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, **heed)
+    line = (
+        ""
+        if moment in ("typer", "shortgpt.cli.prune", "end")
+        else "shortgpt: interrupted; nothing half-written is left\n"
+    )
+    assert (run.returncode, run.stderr) == (130, line) and bool(run.stdout) == (moment == "end")
+
+
+def test_a_shell_that_ignores_ctrl_c_for_its_background_jobs_is_obeyed(folder):
+    heedless = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PRESS, "typer", "info", "model"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, **heedless)
+    assert (run.returncode, run.stderr) == (0, "") and "layers" in run.stdout
 
 
 def test_ctrl_c_exits_130_and_leaves_nothing(folder):

@@ -5,13 +5,16 @@ A command is a plain function that returns a `Result`. `command` makes of it wha
 
 from __future__ import annotations
 
+import _thread
 import functools
 import inspect
 import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -108,18 +111,49 @@ def command(function: Callable[..., Result]) -> Callable[..., None]:
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Turn every failure into one sentence on standard error and an exit code."""
+    pressed: list[int] = []
     try:
-        yield
-    except KeyboardInterrupt:
-        print("shortgpt: interrupted; nothing half-written is left", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
+        with _heeding_ctrl_c(pressed):
+            yield
+    except (KeyboardInterrupt, Exception) as error:
+        if pressed or isinstance(error, KeyboardInterrupt):
+            print("shortgpt: interrupted; nothing half-written is left", file=sys.stderr)
+            raise typer.Exit(130) from None
         if isinstance(error, typer.Exit | typer.BadParameter):  # typer's own: they know their exit code
             raise
         if os.environ.get("SHORTGPT_DEBUG"):
             traceback.print_exc()
         print(f"shortgpt: {sentence(error)}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _heeding_ctrl_c(pressed: list[int]) -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt and note it in `pressed`: while a class is made, it becomes a RuntimeError."""
+    before, report = signal.getsignal(signal.SIGINT), sys.unraisablehook
+
+    def interrupt(number: int, _: object) -> None:
+        pressed.append(number)
+        logging.disable()  # transformers would list the weights that it has not read yet
+        raise KeyboardInterrupt
+
+    def not_lost(unraisable: sys.UnraisableHookArgs) -> None:  # raised in a destructor: nobody could catch it there
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            report(unraisable)
+
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        sys.unraisablehook = not_lost
+        signal.signal(signal.SIGINT, interrupt)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = report
+        logging.disable(logging.NOTSET)
 
 
 def sentence(error: Exception) -> str:
