@@ -122,7 +122,7 @@ def documents_of(text: str | Path | Iterable[str] | None) -> list[str]:
             return [content]
         try:
             rows = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f'{path}: every line must be a JSON object with a "text" field') from error
         return check_strings(f"the texts in {path.name}", rows)
     return check_strings("text", text)

@@ -16,12 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
-from transformers.utils import cached_file
-
-from shortgpt.layers import COUNT_NAMES, REMOVED_FIELD, REPAIR_FIELD
-
 MOST_LAYERS = 1000  # of a model: an empty one of so many is built in a second
 FILE_LIMIT = 1 << 22  # bytes of a configuration or a plan
 _DEPTH = 40  # lists in lists in a JSON file
@@ -133,6 +127,11 @@ def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
         ValueError: a damaged file, more than `MOST_LAYERS` layers, or fields that nobody can make sense of.
         OSError: from the Hub.
     """
+    from transformers import PreTrainedConfig
+    from transformers.utils import cached_file
+
+    from shortgpt.layers import COUNT_NAMES, REMOVED_FIELD, REPAIR_FIELD
+
     known = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "force_download")
     path = cached_file(str(name), "config.json", **{key: options[key] for key in known if key in options})
     fields = read_json(path, f"config.json of {name} is damaged: download it again")
@@ -194,6 +193,8 @@ def clear_about_config(name: str | os.PathLike) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError | ImportError | MemoryError) or raised_here(error):
             raise
+        from huggingface_hub.errors import StrictDataclassError
+
         reason = one_line((str(error).strip().splitlines() or [""])[-1], 300)
         reason = reason if isinstance(error, StrictDataclassError) else f"{type(error).__name__}: {reason}"
         raise ValueError(f"the configuration of {name} contradicts itself: {reason}") from error
