@@ -28,8 +28,9 @@ from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import decoder_layers, decoder_layers_path, removed_so_far
 from shortgpt.pruning import RECIPE, remove_layers
 from shortgpt.rename import LayerNames, find_stack
+from shortgpt.saving import TOO_FEW_LAYERS
 from shortgpt.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
-from shortgpt.untrusted import clear_about_config, inside, one_line, require_sound_config
+from shortgpt.untrusted import clear_about_config, in_one_sentence, inside, one_line, require_sound_config
 
 SINGLE_FILE = "model.safetensors"
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")
@@ -233,13 +234,16 @@ def _missing(folder: Path) -> list[str]:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        _, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            device_map="meta",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to be told about them
-            trust_remote_code=False,
-        )
+        with in_one_sentence(f"the weights in {folder} can't be loaded"):
+            _, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to be told about them
+                trust_remote_code=False,
+            )
+    except ZeroDivisionError as error:
+        raise OSError(TOO_FEW_LAYERS) from error
     finally:
         if shows_bars:
             logging.enable_progress_bar()

@@ -13,7 +13,7 @@ import re
 import stat
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 MOST_LAYERS = 1000  # of a model: an empty one of so many is built in a second
@@ -137,13 +137,7 @@ def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
     fields = read_json(path, f"config.json of {name} is damaged: download it again")
     if "configuration_files" in fields:  # transformers would go on with another file
         raise ValueError(f"config.json of {name} points to other configurations: name the right one config.json")
-    for key, value in _every_field(fields):
-        most = 10 * MOST_LAYERS if key.endswith("experts") else MOST_LAYERS
-        if _COUNTS.fullmatch(key) and isinstance(value, int | float) and value > most:
-            raise ValueError(
-                f"config.json of {name} asks for {value:,} {key}, and {most:,} is the most that is read: it is damaged, or "
-                "no real model"
-            )
+    require_few_layers(fields, name)
     for section in (fields, *(v for k, v in fields.items() if k.endswith("_config") and isinstance(v, dict))):
         shadowed = [k for k in section if k.startswith("__") or callable(getattr(PreTrainedConfig, k, None))]
         if shadowed:
@@ -159,13 +153,24 @@ def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
     return fields
 
 
+def require_few_layers(fields: Mapping[str, object], name: str | os.PathLike) -> None:
+    """Raise ValueError if the configuration `fields` of `name` asks for more than `MOST_LAYERS` layers, or parts of them."""
+    for key, value in _every_field(fields):
+        most = 10 * MOST_LAYERS if key.endswith("experts") else MOST_LAYERS
+        if _COUNTS.fullmatch(key) and isinstance(value, int | float) and value > most:
+            raise ValueError(
+                f"the configuration of {name} asks for {value:,} {key}, and {most:,} is the most that is read: it "
+                "is damaged, or no real model"
+            )
+
+
 def _every_field(fields: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Names and values, also of the fields of fields, and of each entry of a list."""
-    level = list(fields.items())
+    level = [(str(name), value) for name, value in fields.items()]
     while level:
         yield from level
         level = [
-            *(pair for _, value in level if isinstance(value, dict) for pair in value.items()),
+            *((str(name), inner) for _, value in level if isinstance(value, dict) for name, inner in value.items()),
             *((key, entry) for key, value in level if isinstance(value, list) for entry in value),
         ]
 
@@ -185,24 +190,33 @@ def _is_repair(value: object) -> bool:
     )
 
 
+def clear_about_config(name: str | os.PathLike) -> AbstractContextManager[None]:
+    """While an empty model is built: `in_one_sentence` that the configuration of `name` makes none."""
+    return in_one_sentence(f"the configuration of {name} contradicts itself")
+
+
 @contextmanager
-def clear_about_config(name: str | os.PathLike) -> Iterator[None]:
-    """While an empty model is built: say in one sentence that the configuration of `name` makes none."""
+def in_one_sentence(wrong: str) -> Iterator[None]:
+    """Turn whatever other libraries raise while they read a file into a ValueError: ``wrong: their reason``.
+
+    What the operating system says, a missing library and our own errors stay as they are.
+    """
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError | ImportError | MemoryError) or raised_here(error):
+        if isinstance(error, OSError | ImportError | MemoryError | ZeroDivisionError) or raised_here(error):
             raise
         from huggingface_hub.errors import StrictDataclassError
 
         reason = one_line((str(error).strip().splitlines() or [""])[-1], 300)
         reason = reason if isinstance(error, StrictDataclassError) else f"{type(error).__name__}: {reason}"
-        raise ValueError(f"the configuration of {name} contradicts itself: {reason}") from error
+        raise ValueError(f"{wrong}: {reason}") from error
 
 
 def raised_here(error: BaseException) -> bool:
     """Whether this package raised `error` on purpose: another library's ValueError is rarely about what the user did."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    on_purpose = (where.line or "raise").startswith("raise")  # int("x") in a line of ours is not
-    ours = Path(where.filename).is_relative_to(Path(__file__).parent)
-    return isinstance(error, ValueError | TypeError) and ours and on_purpose
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not isinstance(error, ValueError | TypeError):
+        return False
+    on_purpose = (frames[-1].line or "raise").startswith("raise")  # int("x") in a line of ours is not
+    return on_purpose and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
