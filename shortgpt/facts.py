@@ -67,7 +67,10 @@ def model_facts(
     except ValueError as error:
         if own:
             raise
-        reason, stack, config = str(error), [], AutoConfig.from_pretrained(folder, **options)
+        require_sound_config(folder, **options)
+        reason, stack = str(error), []
+        with clear_about_config(name):
+            config = AutoConfig.from_pretrained(folder, **options)
     text = config.get_text_config()
     removed = [] if model is None else list(removed_so_far(model))
     return {

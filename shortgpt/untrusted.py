@@ -201,10 +201,12 @@ def in_one_sentence(wrong: str) -> Iterator[None]:
 
     What the operating system says, a missing library and our own errors stay as they are.
     """
+    kept = OSError | ImportError | MemoryError | ZeroDivisionError
     try:
         yield
-    except Exception as error:
-        if isinstance(error, OSError | ImportError | MemoryError | ZeroDivisionError) or raised_here(error):
+    except BaseException as error:  # a panic in Rust (tokenizers, safetensors) is no Exception
+        is_error = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        if not is_error or isinstance(error, kept) or raised_here(error):
             raise
         from huggingface_hub.errors import StrictDataclassError
 
