@@ -17,6 +17,7 @@ from shortgpt.untrusted import is_whole, parse_json, read_json, require_inner_na
 INDEX_FILE = "model.safetensors.index.json"
 BUFFER_BYTES = 1 << 24
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
+NAME_LIMIT = 500  # characters of a tensor's or a file's name
 INDEX_LIMIT = 1 << 26  # bytes; the largest models' have 10 MB
 
 
@@ -47,7 +48,7 @@ def read_shard(path: Path) -> Shard:
             raise ValueError(f"{path} is not a safetensors file, or is cut short: download it again")
         header = parse_json(file.read(length), damaged)
     metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
-    if not _are_texts(metadata) or not all(map(_is_tensor, header.values())):
+    if not _are_texts(metadata) or not all(map(_is_name, header)) or not all(map(_is_tensor, header.values())):
         raise ValueError(damaged)
     tensors = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
     position = 0
@@ -71,6 +72,10 @@ def _is_tensor(entry: object) -> bool:
     return all(isinstance(each, list) and all(map(is_whole, each)) for each in lists) and len(lists[1]) == 2
 
 
+def _is_name(text: str) -> bool:
+    return text.isprintable() and len(text) <= NAME_LIMIT
+
+
 def _are_texts(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
@@ -79,7 +84,7 @@ def read_index(path: Path) -> dict[str, str]:
     """In which file each tensor is, by an index. Raises ValueError if it is damaged, or names files outside its folder."""
     damaged = f"{path} is damaged: download it again"
     home = read_json(path, damaged, limit=INDEX_LIMIT).get("weight_map")
-    if not _are_texts(home):
+    if not _are_texts(home) or not all(map(_is_name, (*home, *home.values()))):
         raise ValueError(damaged)
     for file in set(home.values()):
         require_inner_name(path.parent, file)

@@ -144,7 +144,7 @@ def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
             raise ValueError(f"config.json of {name} has a field {one_line(shadowed[0])}, which none can have")
         removed, repair = section.get(REMOVED_FIELD, []), section.get(REPAIR_FIELD)
         depths = [v for k, v in _every_field(section) if COUNT_NAMES.fullmatch(k) and is_whole(v)]
-        if not are_layers(removed, max(depths, default=MOST_LAYERS) + len(removed)):
+        if not are_layers(removed) or max(removed, default=0) >= max(depths, default=MOST_LAYERS) + len(removed or [0]):
             raise ValueError(
                 f"config.json of {name} says that layers were removed which it can't have had ({REMOVED_FIELD})"
             )
@@ -175,9 +175,9 @@ def _every_field(fields: Mapping[str, object]) -> Iterator[tuple[str, object]]:
         ]
 
 
-def are_layers(value: object, depth: int = MOST_LAYERS) -> bool:
-    """Whether `value` is a list of distinct layers of a model with `depth` layers."""
-    return isinstance(value, list) and all(is_whole(i, most=depth - 1) for i in value) and len(value) == len({*value})
+def are_layers(value: object) -> bool:
+    """Whether `value` is a list of distinct layers."""
+    return isinstance(value, list) and all(is_whole(i, most=MOST_LAYERS) for i in value) and len(value) == len({*value})
 
 
 def _is_repair(value: object) -> bool:
