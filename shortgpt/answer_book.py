@@ -16,6 +16,7 @@ import ipywidgets as widgets
 
 from shortgpt.arguments import shown
 from shortgpt.beside import file_written_beside
+from shortgpt.untrusted import read_json
 
 
 def read_answers(file: str | os.PathLike) -> dict[str, str]:
@@ -23,12 +24,10 @@ def read_answers(file: str | os.PathLike) -> dict[str, str]:
     file = Path(file)
     if not file.exists():
         return {}
-    try:
-        answers = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        answers = None
-    if not isinstance(answers, dict) or not all(isinstance(answer, str) for answer in answers.values()):
-        raise ValueError(f"{file} does not hold answers: move it away, or give another file")
+    wrong = f"{file} does not hold answers: move it away, or give another file"
+    answers = read_json(file, wrong)
+    if not all(isinstance(answer, str) for answer in answers.values()):
+        raise ValueError(wrong)
     return answers
 
 

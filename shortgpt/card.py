@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from shortgpt.choose import PruningPlan
+from shortgpt.untrusted import one_line
 
 CARD_FILE = "README.md"
 MARK = "<!-- written by shortgpt -->"
@@ -91,19 +93,21 @@ def model_card(
     return _TEXT.format(
         front="\n".join(front),
         mark=MARK,
-        name=name.partition("@")[0],
+        name=plain(name.partition("@")[0]),
         count=count,
-        what=f"Depth pruning took {count} out of {name.partition('@')[0]}{f' (commit {commit})' if commit else ''}; "
+        what=f"Depth pruning took {count} out of {plain(name.partition('@')[0])}"
+        f"{f' (commit {plain(commit)})' if commit else ''}; "
         f"{_others(repair)}.",
         load=_LOAD_OWN_FORMAT if own_format else _LOAD,
         removed=", ".join(map(str, removed)) or "none",
         kept=len(plan.kept),
         layers=plan.layers,
-        criterion=plan.criterion.replace("_", " "),
-        calibration=f"{calibration['tokens']:,} tokens, {calibration['samples']} samples, SHA-256 `{calibration['sha256']}`"
+        criterion=plain(plan.criterion.replace("_", " ")),
+        calibration=f"{calibration['tokens']:,} tokens, {calibration['samples']} samples, SHA-256 "
+        f"`{re.sub('[^0-9a-f]', '', str(calibration['sha256']))}`"
         if {"tokens", "samples", "sha256"} <= calibration.keys()
         else "none",
-        versions=", ".join(f"{package} {version}" for package, version in plan.versions.items()),
+        versions=plain(", ".join(f"{package} {version}" for package, version in plan.versions.items())),
         scores=_score_table(plan),
     )
 
@@ -126,8 +130,14 @@ def _others(repair: Mapping[str, object] | None) -> str:
 def licence_lines(card: str) -> list[str]:
     """The lines of a card's front matter that state its licence: the result of pruning stays under it."""
     front = re.match(r"---\n(.*?)\n---", card, flags=re.DOTALL)
-    found = re.findall(r"^(license(?:_name|_link)?): *(\S.*?) *$", front[1], flags=re.MULTILINE) if front else []
-    return [f"{key}: {json.dumps(value.strip(chr(34) + chr(39)))}" for key, value in found]
+    found = re.findall(r"^(license(?:_name|_link)?): *(\S.*)$", front[1], flags=re.MULTILINE) if front else []
+    values = [(key, one_line(value).strip(chr(34) + chr(39))) for key, value in found]
+    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values]
+
+
+def plain(text: str) -> str:
+    """`text` in one line of Markdown, also in a table, as it is: nothing in it is a tag, a link, an image or a formula."""
+    return re.sub(r"([\\`*\[\]|~$!])", r"\\\1", escape(one_line(text), quote=False))
 
 
 def _score_table(plan: PruningPlan) -> str:
@@ -137,4 +147,4 @@ def _score_table(plan: PruningPlan) -> str:
     ranked = sorted(plan.scores, key=plan.scores.get)
     shown = [i for i in ranked if i in plan.removed] + [i for i in ranked if i not in plan.removed][:NEIGHBOURS]
     rows = [f"| {i} | {plan.scores[i]:.5f} | {'removed' if i in plan.removed else 'kept'} |" for i in shown]
-    return "\n".join(["", f"| layer | {plan.criterion.replace('_', ' ')} | |", "|---|---|---|", *rows, ""])
+    return "\n".join(["", f"| layer | {plain(plan.criterion.replace('_', ' '))} | |", "|---|---|---|", *rows, ""])

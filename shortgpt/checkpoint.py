@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from shortgpt.arguments import check_path
@@ -28,9 +28,10 @@ from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import decoder_layers, decoder_layers_path, removed_so_far
 from shortgpt.pruning import RECIPE, remove_layers
 from shortgpt.rename import LayerNames, find_stack
-from shortgpt.shards import Shard, read_shard, tensor_bytes, write_tensors
+from shortgpt.saving import TOO_FEW_LAYERS
+from shortgpt.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
+from shortgpt.untrusted import clear_about_config, in_one_sentence, inside, one_line, require_sound_config
 
-INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")
 _REWRITTEN = ("config.json", PLAN_FILE, CARD_FILE)
@@ -70,7 +71,8 @@ def prune_checkpoint(
     _check_folders(src, dst, overwrite)
     shards = _read_shards(src)
     plan = plan if isinstance(plan, PruningPlan) or not isinstance(plan, Iterable) else list(plan)
-    config, kept, stack, path, plan = _decide(src, shards, plan)
+    with clear_about_config(src.name):
+        config, kept, stack, path, plan = _decide(src, shards, plan)
     names = LayerNames(stack, path, kept)
     work: list[tuple[Shard, dict[str, str]]] = []  # files to write: where from, and old name to new name
     for shard in shards:
@@ -80,6 +82,11 @@ def prune_checkpoint(
     total = sum(tensor_bytes(shard, name) for shard, renamed in work for name in renamed)
     quantized = any(getattr(c, "quantization_config", None) for c in (config, config.get_text_config()))
     files = _other_files(src, config)
+    if not quantized and (missing := _missing(src)):  # quantization libraries can't load without the data
+        raise ValueError(
+            f"the weights in {src} are not those of the model that its config.json describes (no fitting "
+            f"{one_line(', '.join(missing[:3]))}): download it again"
+        )
     needed = total + sum(source.stat().st_size for source in files.values()) + (1 << 20)  # headers, index, card
     with written_beside(dst, overwrite=overwrite, needed_bytes=needed) as new:
         with tqdm(total=total, unit="B", unit_scale=True, desc="writing", disable=not progress) as bar:
@@ -90,8 +97,8 @@ def prune_checkpoint(
             shutil.copyfile(source, new / name)
         plan.to_json(new / PLAN_FILE)
         _write_card(src, new, plan)
-        if not quantized:  # quantization libraries can't load without the data
-            _require_complete(src, new)
+        if not quantized:
+            _require_complete(new)
     return dst
 
 
@@ -100,14 +107,8 @@ def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
         raise FileNotFoundError(
             f"no such folder: {src} (download a Hub model first: hf download owner/name --local-dir …)"
         )
-    if not (src / "config.json").is_file():
+    if not inside(src, "config.json").is_file():
         raise FileNotFoundError(f"{src} holds no model: it has no config.json")
-    try:
-        damaged = not isinstance(json.loads((src / "config.json").read_text(encoding="utf-8")), dict)
-    except ValueError:
-        damaged = True
-    if damaged:
-        raise ValueError(f"{src / 'config.json'} is damaged: download it again")
     if src == dst or src in dst.parents or dst in src.parents:
         raise FileExistsError(
             f"{dst} is, contains or lies inside the checkpoint that is read: choose a folder elsewhere"
@@ -118,22 +119,19 @@ def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
 def _read_shards(src: Path) -> list[Shard]:
     """The headers of all weight files, each with the tensors that the index says are there."""
     if (src / SINGLE_FILE).is_file():  # transformers prefers it to an index, too
-        return [read_shard(src / SINGLE_FILE)]
+        return [read_shard(inside(src, SINGLE_FILE))]
     if not (src / INDEX_FILE).is_file():
         if any(src.glob("*.bin")) or any(src.glob("*.pt*")):
             raise ValueError(f"{src} has pickled weights, which can run code: convert them to safetensors first")
         raise FileNotFoundError(f"{src} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}")
-    try:
-        home = dict(json.loads((src / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{src / INDEX_FILE} is damaged: download it again") from error
+    home = read_index(inside(src, INDEX_FILE))
     shards = []
     for file in dict.fromkeys(home.values()):
         if not (src / file).is_file():
             raise FileNotFoundError(
                 f"{src} is incomplete: {file}, which its index names, is missing; download it again"
             )
-        shard = read_shard(src / file)
+        shard = read_shard(inside(src, file))
         missing = sorted({name for name, place in home.items() if place == file} - shard.tensors.keys())
         if missing:
             raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
@@ -147,19 +145,18 @@ def _decide(
     src: Path, shards: list[Shard], plan: PruningPlan | Sequence[int]
 ) -> tuple[PreTrainedConfig, list[int], str, str, PruningPlan]:
     """The new configuration, the layers kept (current indices), the stack's name in the files and in the model, the plan."""
+    kind = require_sound_config(src).get("model_type")
     try:
         config = AutoConfig.from_pretrained(src, trust_remote_code=False)
         with torch.device("meta"):
             dense = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError) as error:
-        kind = json.loads((src / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if isinstance(kind, str) and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise
         raise ValueError(
             f"transformers has no causal language model for {src.name} (model_type {kind!r}): update transformers; if the "
             "checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
         ) from error
-    except StrictDataclassError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"the configuration of {src.name} contradicts itself: {reason}") from error
     already = removed_so_far(dense)
     depth, path = len(decoder_layers(dense)), decoder_layers_path(dense)
     pruned = remove_layers(dense, plan)
@@ -181,7 +178,7 @@ def _decide(
 
 def _base_model(src: Path) -> str:
     """Name of the dense model: of the plan that made `src`, if one did."""
-    return (PruningPlan.from_json(src / PLAN_FILE).model if (src / PLAN_FILE).is_file() else "") or str(src)
+    return (PruningPlan.from_json(inside(src, PLAN_FILE)).model if (src / PLAN_FILE).is_file() else "") or str(src)
 
 
 def _write_weights(
@@ -198,30 +195,34 @@ def _write_weights(
 
 
 def _other_files(src: Path, config: PreTrainedConfig) -> dict[str, Path]:
-    """What comes along unchanged: name in the new folder, file to copy (links of the Hub cache are followed)."""
+    """What comes along unchanged: name in the new folder, file to copy."""
     has_code = getattr(config, "auto_map", None) is not None
     found = {}
     for file in sorted([*src.iterdir(), *(src / _TEMPLATES).glob("*")]):
         if not file.is_file() or file.name.startswith(".") or _WEIGHTS.match(file.name) or file.name in _REWRITTEN:
             continue
         if file.suffix != ".py" or has_code:
-            found[str(file.relative_to(src))] = file
+            found[str(file.relative_to(src))] = inside(src, str(file.relative_to(src)))
     return found
 
 
 def _write_card(src: Path, new: Path, plan: PruningPlan) -> None:
     """Ours is README.md, because the Hub reads its front matter; theirs speaks of another model, and stays beside it."""
-    old = (src / CARD_FILE).read_text(encoding="utf-8", errors="replace") if (src / CARD_FILE).is_file() else ""
+    card = inside(src, CARD_FILE)
+    old = ""
+    if card.is_file():
+        with card.open(encoding="utf-8", errors="replace") as file:
+            old = file.read(1 << 20)
     (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old)), encoding="utf-8")
     if old and MARK not in old:
         free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
-        shutil.copyfile(src / CARD_FILE, new / next(name for name in free if not (new / name).exists()))
+        shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
 
 
-def _require_complete(src: Path, new: Path) -> None:
+def _require_complete(new: Path) -> None:
     """Let transformers match the files with an empty model: a missing tensor would be filled with random numbers."""
     missing = _missing(new)
-    if missing and not _missing(src):
+    if missing:
         raise OSError(
             f"without these layers the checkpoint would not load as the same model (no fitting {', '.join(missing[:3])}): in "
             "this architecture layers share weights, or their kind follows from their number; choose other layers. Nothing "
@@ -233,13 +234,16 @@ def _missing(folder: Path) -> list[str]:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        _, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            device_map="meta",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to be told about them
-            trust_remote_code=False,
-        )
+        with in_one_sentence(f"the weights in {folder} can't be loaded"):
+            _, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to be told about them
+                trust_remote_code=False,
+            )
+    except ZeroDivisionError as error:
+        raise OSError(TOO_FEW_LAYERS) from error
     finally:
         if shows_bars:
             logging.enable_progress_bar()

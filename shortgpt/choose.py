@@ -7,6 +7,7 @@ the choice (scores, calibration, versions), so that it can be read, shared and a
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -14,13 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from shortgpt.arguments import check_choice, check_count, check_path, shown
+from shortgpt.arguments import check_choice, check_count, check_number, check_path, check_string, shown
 from shortgpt.beside import file_written_beside
 from shortgpt.influence import LayerScores
+from shortgpt.untrusted import MOST_LAYERS, read_json
 
 SCHEMA = 1
 PLAN_FILE = "pruning_plan.json"  # a plan's name inside a checkpoint
 ORDERS = ("score", "reverse", "sequential", "random")
+_DICTS = {  # fields of a plan: what they hold, and the kind of their values
+    "scores": ("from layer to score", int | float | np.number),
+    "calibration": ("of what was read", str | int | float),
+    "search": ("of what the search cost", str | int | float | None),
+    "versions": ("from package to version", str),
+}
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,27 @@ class PruningPlan:
     def __post_init__(self) -> None:
         # plain numbers, whatever they came as: a plan is written as JSON
         object.__setattr__(self, "layers", check_count("layers", self.layers))
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"layers must be at most {MOST_LAYERS:,}, got {self.layers}: no model has so many")
         object.__setattr__(self, "removed", tuple(check_indices(self.removed, self.layers)))
-        if not isinstance(self.scores, dict):
-            raise TypeError(f"scores must be a dict from layer to score, got {shown(self.scores)}")
-        if not isinstance(self.search, dict):
-            raise TypeError(f"search must be a dict of what the search cost, got {shown(self.search)}")
+        for name, (what, kind) in _DICTS.items():
+            if not isinstance(value := getattr(self, name), dict):
+                raise TypeError(f"{name} must be a dict {what}, got {shown(value)}")
+            for key, entry in value.items():
+                if not isinstance(key, str | int) or not isinstance(entry, kind):
+                    raise TypeError(f"{name} must be a dict {what}, got {shown(key)}: {shown(entry)}")
+        check_string("criterion", self.criterion)
+        check_string("model", self.model)
+        for name in {"tokens", "samples"} & self.calibration.keys():
+            check_count(f"calibration's {name}", self.calibration[name], least=0)
         layers = check_indices(self.scores, self.layers, keep_one=False)
-        object.__setattr__(self, "scores", dict(zip(layers, map(float, self.scores.values()), strict=True)))
+        scores = [check_number("a score", score) for score in self.scores.values()]
+        object.__setattr__(self, "scores", dict(zip(layers, scores, strict=True)))
 
     @property
     def kept(self) -> tuple[int, ...]:
         """Indices of the layers that stay, ascending."""
-        return tuple(layer for layer in range(self.layers) if layer not in self.removed)
+        return tuple(sorted({*range(self.layers)} - {*self.removed}))
 
     def to_json(self, path: str | Path) -> Path:
         """Write the plan to `path` and return it."""
@@ -94,13 +111,13 @@ class PruningPlan:
         if not check_path(path, "a plan").exists():
             raise FileNotFoundError(f"no such plan: {path} (PruningPlan.to_json() writes one)")
         no_plan = f"{path} is not a pruning plan"
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            schema = fields.pop("schema")
-        except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError) as error:
-            raise ValueError(f"{no_plan}: write one with PruningPlan.to_json()") from error
+        fields = read_json(path, wrong := f"{no_plan}: write one with PruningPlan.to_json()")
+        if (schema := fields.pop("schema", None)) is None:
+            raise ValueError(wrong)
         if schema != SCHEMA:
-            raise ValueError(f"{path} has plan schema {schema}, this version reads {SCHEMA}: update shortgpt-pruning")
+            raise ValueError(
+                f"{path} has plan schema {shown(schema)}, this version reads {SCHEMA}: update shortgpt-pruning"
+            )
         try:
             if isinstance(scores := fields.get("scores", {}), dict):  # in JSON every key is a string
                 fields["scores"] = {int(layer): score for layer, score in scores.items()}
@@ -124,13 +141,17 @@ def check_indices(indices: Iterable[int], layers: int, *, keep_one: bool = True)
             raise ValueError(f"a layer is named by its number, 0 to {layers - 1}, got {shown(index)}{hint}")
     unknown = [int(i) for i in indices if not 0 <= i < layers]
     if unknown:
-        raise ValueError(f"unknown layer {', '.join(map(str, unknown))}: this model has layers 0 to {layers - 1}")
-    twice = sorted({int(i) for i in indices if indices.count(i) > 1})
+        raise ValueError(f"unknown layer {_some(unknown)}: this model has layers 0 to {layers - 1}")
+    twice = sorted(int(i) for i, times in Counter(indices).items() if times > 1)
     if twice:
-        raise ValueError(f"layer {', '.join(map(str, twice))} is named twice: name each layer to remove once")
+        raise ValueError(f"layer {_some(twice)} is named twice: name each layer to remove once")
     if keep_one and len(indices) >= layers:
         raise ValueError(f"removing {len(indices)} of {layers} layers leaves none: keep at least one")
     return [int(i) for i in indices]
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:10])) + ", …" * (len(numbers) > 10)
 
 
 def choose_layers(

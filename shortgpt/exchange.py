@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from itertools import groupby
+
+import yaml
 
 from shortgpt.choose import PruningPlan
 
@@ -24,10 +26,15 @@ def mergekit_config(plan: PruningPlan, *, model: str | None = None, dtype: str |
     model = model or plan.model
     if not model:
         raise ValueError("the plan names no model: pass model='owner/name', or the folder of the dense model")
-    lines = ["merge_method: passthrough", *([f"dtype: {dtype}"] if dtype else []), "slices:"]
+    lines = ["merge_method: passthrough", *([f"dtype: {_quoted(dtype)}"] if dtype else []), "slices:"]
     for start, end in _runs(plan.kept):
-        lines += ["- sources:", f"  - model: {json.dumps(model)}", f"    layer_range: [{start}, {end}]"]
+        lines += ["- sources:", f"  - model: {_quoted(model)}", f"    layer_range: [{start}, {end}]"]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A string of YAML in one line, whatever is in it."""
+    return yaml.safe_dump(text, default_style='"', width=sys.maxsize, allow_unicode=True).removesuffix("\n")
 
 
 def _runs(kept: tuple[int, ...]) -> list[tuple[int, int]]:

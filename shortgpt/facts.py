@@ -6,21 +6,21 @@ tells how many layers and parameters there are, what was removed, and whether la
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from shortgpt.branches import KINDS, sublayers
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.hub import clear_errors, folder_or_hub_id
 from shortgpt.layers import decoder_layers, removed_so_far
 from shortgpt.measurement import parameter_count
-from shortgpt.own_format import is_own_format, replay
+from shortgpt.own_format import is_own_format, read_recipe, rebuilt
 from shortgpt.packaged import DEFAULT_MODEL, default_model_folder
+from shortgpt.untrusted import clear_about_config, one_line, require_sound_config
 
 
 def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:
@@ -33,16 +33,13 @@ def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **o
     folder = model_folder(name)
     with clear_errors(str(name)), torch.device("meta"):
         if is_own_format(folder):
-            saved = _recipe(folder)
-            config = CONFIG_MAPPING[saved["base_config"]["model_type"]].from_dict(saved["base_config"])
-            model = getattr(transformers, saved["architectures"][0])._from_config(config)
-            model.tie_weights()
-            for step in saved["steps"]:
-                model = replay(model, step)
+            model = rebuilt(folder)
         else:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
-            _require_causal(config, trust_remote_code)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            require_sound_config(folder, **options)
+            with clear_about_config(name):
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+                _require_causal(config, trust_remote_code)
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     model.config._name_or_path = str(name)
     return model.eval()
 
@@ -70,7 +67,10 @@ def model_facts(
     except ValueError as error:
         if own:
             raise
-        reason, stack, config = str(error), [], AutoConfig.from_pretrained(folder, **options)
+        require_sound_config(folder, **options)
+        reason, stack = str(error), []
+        with clear_about_config(name):
+            config = AutoConfig.from_pretrained(folder, **options)
     text = config.get_text_config()
     removed = [] if model is None else list(removed_so_far(model))
     return {
@@ -81,11 +81,11 @@ def model_facts(
         "hidden_size": getattr(text, "hidden_size", None),
         "parameters": parameter_count(model) if model is not None else None,
         "parameters_per_layer": parameter_count(stack[0]) if stack else None,
-        "dtype": _recipe(folder)["dtype"] if own else _dtype(config),
+        "dtype": read_recipe(folder)["dtype"] if own else _dtype(config),
         "disk_bytes": _disk_bytes(folder, options.get("revision")),
         "dense_layers": len(stack) + len(removed) if stack else None,
         "removed_layers": removed,
-        "steps": _recipe(folder)["steps"] if own else [],
+        "steps": read_recipe(folder)["steps"] if own else [],
         "format": "shortgpt" if own else "transformers",
         "prunable": not reason,
         "reason": reason,
@@ -95,13 +95,11 @@ def model_facts(
 def plan_in_words(plan: PruningPlan) -> str:
     """The plan as a few sentences: what goes, what chose it, and how close the choice was."""
     removed = ", ".join(map(str, sorted(plan.removed))) or "none"
-    lines = [
-        f"Removes {len(plan.removed)} of {plan.layers} layers{f' of {plan.model}' if plan.model else ''}: {removed}. "
-        f"{len(plan.kept)} stay."
-    ]
+    of = f" of {one_line(plan.model)}" if plan.model else ""
+    lines = [f"Removes {len(plan.removed)} of {plan.layers} layers{of}: {removed}. {len(plan.kept)} stay."]
     read = plan.calibration
     text = f", over {read['tokens']:,} tokens in {read['samples']} samples" if {"tokens", "samples"} <= {*read} else ""
-    criterion = plan.criterion.removeprefix("by ").replace("_", " ")
+    criterion = one_line(plan.criterion.removeprefix("by ").replace("_", " "))
     lines.append(f"Chosen by {criterion}{text if plan.scores else ''}.")
     gone = [i for i in plan.removed if i in plan.scores]
     left = [i for i in plan.scores if i not in plan.removed]
@@ -112,7 +110,8 @@ def plan_in_words(plan: PruningPlan) -> str:
             f"{following} with {plan.scores[following]:.5f}."
         )
     if plan.versions:
-        lines.append(f"Written with {', '.join(f'{package} {version}' for package, version in plan.versions.items())}.")
+        versions = ", ".join(f"{package} {version}" for package, version in plan.versions.items())
+        lines.append(f"Written with {one_line(versions)}.")
     return "\n".join(lines)
 
 
@@ -134,10 +133,6 @@ def _require_causal(config: PreTrainedConfig, trust_remote_code: bool) -> None:
         return
     kind = "is an encoder-decoder" if config.is_encoder_decoder else "has no causal language model in transformers"
     raise ValueError(f"model type {config.model_type!r} {kind}: only decoder-only models can be pruned here")
-
-
-def _recipe(folder: str | Path) -> dict:
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
 
 
 def _dtype(config: PreTrainedConfig) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 from shortgpt.arguments import check_path
 from shortgpt.beside import file_written_beside
+from shortgpt.untrusted import is_number, is_whole, parse_json, read_text
 
 KEY = ("removed", "method", "order")  # what names a model of the grid
+LIMIT = 1 << 28  # bytes
 _LISTS = ("losses", "tokens", "gone")
+_TEXTS = ("method", "order", "settings")
 
 
 def read_rows(path: str | os.PathLike | None) -> list[dict]:
@@ -25,16 +28,33 @@ def read_rows(path: str | os.PathLike | None) -> list[dict]:
         raise ValueError(f"{path} is a folder: name a CSV file in it")
     if not path.exists():
         return []
+    wrong = f"{path} is no table of size_quality_grid(): name another file"
+    text = StringIO(read_text(path, wrong, limit=LIMIT))
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
-        if missing := {*KEY, *_LISTS, "settings"} - set(table):
-            raise KeyError(missing)
-        rows = table.to_dict("records")
-        for row in rows:
-            row |= {name: json.loads(row[name]) for name in _LISTS} | {"settings": str(row["settings"])}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of size_quality_grid(): name another file") from error
+        rows = pd.read_csv(text, float_precision="round_trip", dtype=dict.fromkeys(_TEXTS, str)).to_dict("records")
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    for row in rows:
+        if not {*KEY, *_LISTS, "settings", "memory_bytes"} <= row.keys():
+            raise ValueError(wrong)
+        row |= {name: parse_json(str(row[name]), wrong) for name in _LISTS}
+        if not _is_sound(row):
+            raise ValueError(wrong)
     return rows
+
+
+def _is_sound(row: dict) -> bool:
+    """Whether `row` has values of the kinds that were written; what was not measured is NaN."""
+    others = (value for name, value in row.items() if name not in (*_TEXTS, *_LISTS))
+    return (
+        all(isinstance(row[name], str) for name in _TEXTS)
+        and all(isinstance(row[name], list) for name in _LISTS)
+        and all(isinstance(value, int | float) for value in others)
+        and all(map(is_number, row["losses"]))
+        and all(is_whole(count, 1) for count in row["tokens"])
+        and all(map(is_whole, (row["removed"], *row["gone"])))
+        and len(row["losses"]) == len(row["tokens"]) > 0
+    )
 
 
 def check_same(rows: Iterable[dict], path: str | os.PathLike | None, settings: str, removal: list[int]) -> None:

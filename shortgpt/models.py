@@ -21,6 +21,8 @@ from shortgpt.own_format import is_own_format, restore, saved_dtype
 from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
 from shortgpt.placement import accelerate_hooks
 from shortgpt.quantization_nf4 import without_repacking
+from shortgpt.shards import read_index
+from shortgpt.untrusted import require_sound_config
 
 
 def load(
@@ -95,6 +97,9 @@ def load(
     options = {"trust_remote_code": trust_remote_code, **from_pretrained}
     tokenizer_options = {k: v for k, v in options.items() if k in ("trust_remote_code", "revision", "cache_dir")}
     with clear_errors(str(name)):
+        require_sound_config(folder, **tokenizer_options)
+        for index in Path(folder).glob("*.safetensors.index*.json"):
+            read_index(index)  # transformers would follow ../ in it
         if dtype == "auto":
             on_gpu = not (device == "cpu" or is_default)
             dtype = _dtype_on_gpu(folder, tokenizer_options) if on_gpu else torch.float32

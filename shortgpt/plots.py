@@ -109,7 +109,7 @@ def plot_sweep(
             marker=MARKERS[i % 8],
             linestyle=("-", "--", "-.", ":")[i % 4],
             color=PALETTE[i % 10],
-            label=label,
+            label=literal(label),
         )
     ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
     if log:
@@ -146,7 +146,7 @@ def plot_size_quality(
             marker=MARKERS[i % 8],
             linestyle=("-", "--", "-.", ":")[i % 4],
             color=PALETTE[i % 10],
-            label=f"{label} bits" if group == "bits" else label,
+            label=f"{label} bits" if group == "bits" else literal(label),
         )
         for _, row in rows.iterrows():
             ax.annotate(
@@ -183,14 +183,14 @@ def plot_retention(
             places,
             retention[model],
             height=height,
-            label=model,
+            label=literal(model),
             color=PALETTE[i % 10],
             hatch=("", "///", "...", "xx")[i % 4],
             edgecolor="black",
             linewidth=0.6,
         )
     ax.axvline(100, color="black", linewidth=1)
-    ax.set_yticks(range(len(retention)), retention.index)
+    ax.set_yticks(range(len(retention)), map(literal, retention.index))
     ax.set(xlabel=xlabel, ylim=(len(retention) - 0.5, -0.5))  # the first row on top
     ax.legend(loc="lower right")
     last = retention.iloc[:, -1]
@@ -219,7 +219,7 @@ def plot_layers(depth: int, removed: Sequence[int] | Mapping[str, Sequence[int]]
                 )
             )
     ax.set(xlim=(-1, depth), ylim=(len(rows) - 0.4, -0.6), xlabel="layer", xticks=range(0, depth, 5))
-    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_yticks(range(len(rows)), map(literal, rows))
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(left=False)
@@ -244,6 +244,11 @@ def plain_log_ticks(ax: Axes, axis: str = "y") -> None:
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def literal(name: object) -> str:
+    """`name` as a label that matplotlib writes as it is: between two $ it would read a formula, or stop."""
+    return str(name).replace("$", r"\$")
 
 
 def _number(value: float) -> str:

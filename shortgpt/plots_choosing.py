@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from shortgpt.arguments import shown
-from shortgpt.plots import MARKERS, PALETTE, _new_axes, _number, _say, plain_log_ticks
+from shortgpt.plots import MARKERS, PALETTE, _new_axes, _number, _say, literal, plain_log_ticks
 
 STYLES = ("-", "--", "-.")  # three, with eight markers: 24 lines differ; dotted is the dense model
 
@@ -28,11 +28,11 @@ def plot_agreement(table: pd.DataFrame, ax: Axes | None = None, *, y: str = "ove
     quantity = y.replace("_", " ")
     ax = ax or _new_axes(2.4 + 0.75 * len(names), 1.6 + 0.6 * len(names))
     sns.heatmap(
-        matrix, ax=ax, annot=True, fmt=".2f", cmap="Blues", vmin=min(0, table[y].min()), vmax=1, linewidths=0.5,
-        cbar_kws={"label": quantity},
+        matrix.rename(index=literal), ax=ax, annot=True, fmt=".2f", cmap="Blues", vmin=min(0, table[y].min()), vmax=1,
+        linewidths=0.5, cbar_kws={"label": quantity},
     )  # fmt: skip
     ax.tick_params(length=0)
-    ax.set_xticks(ax.get_xticks(), names, rotation=40, ha="right")
+    ax.set_xticks(ax.get_xticks(), map(literal, names), rotation=40, ha="right")
     worst, best = (table.loc[at] for at in (table[y].idxmin(), table[y].idxmax()))
     chance = f" (two random choices: {table['chance'].iloc[0]:.2f})" if y == "overlap" else ""
     _say(
@@ -108,7 +108,7 @@ def plot_criteria(
         special = name in highlight
         colour = PALETTE[highlight.index(name) % 10] if special else "0.6"
         ax.plot(
-            line.index, line["mid"], marker=MARKERS[i % 8], linestyle=STYLES[i % 3], color=colour, label=name,
+            line.index, line["mid"], marker=MARKERS[i % 8], linestyle=STYLES[i % 3], color=colour, label=literal(name),
             linewidth=2.4 if special else 1, markersize=7 if special else 5, zorder=3 if special else 2,
         )  # fmt: skip
         if (line["high"] > line["low"]).any():
@@ -154,7 +154,7 @@ def _name_line_ends(ax: Axes, lines: dict[str, pd.DataFrame], highlight: Collect
         places[i] = min(places[i], places[i + 1] - gap)
     for name, place in zip(order, places, strict=True):
         ax.annotate(
-            name, ends[name], xytext=(1.04, place), textcoords="axes fraction", va="center", fontsize=9,
+            literal(name), ends[name], xytext=(1.04, place), textcoords="axes fraction", va="center", fontsize=9,
             weight="bold" if name in highlight else "normal", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7},
         )  # fmt: skip

@@ -16,7 +16,7 @@ from shortgpt.arguments import check_strings, shown
 from shortgpt.benchmarks import BENCHMARKS
 from shortgpt.calibration import data_folder
 from shortgpt.pareto import frontier
-from shortgpt.plots import MARKERS, PALETTE, _new_axes, _number, _say, plain_log_ticks
+from shortgpt.plots import MARKERS, PALETTE, _new_axes, _number, _say, literal, plain_log_ticks
 from shortgpt.retention import AVERAGE
 
 TITLES = {"retention": "score, % of the dense model's", "above_chance": "score above chance, % of the dense model's"}
@@ -59,7 +59,7 @@ def plot_beside_paper(
     at = pd.Series(np.arange(len(rows)), rows)
     ax.errorbar(
         ours[y], at[ours.index], xerr=ours[f"{y}_error"], fmt=MARKERS[0], color=PALETTE[0], markersize=8, capsize=3,
-        label=f"{model} (ours, ± 1 standard error)", zorder=3,
+        label=f"{literal(model)} (ours, ± 1 standard error)", zorder=3,
     )  # fmt: skip
     for i, (name, values) in enumerate(printed.items(), 1):
         ax.plot(
@@ -70,7 +70,7 @@ def plot_beside_paper(
     if y == "above_chance":
         ax.axvline(0, color="black", linestyle="--", linewidth=1)
     ax.axhline(len(rows) - 1.5, color="0.6", linewidth=0.8)
-    ax.set_yticks(at, rows)
+    ax.set_yticks(at, map(literal, rows))
     ax.set(xlabel=TITLES[y], ylim=(len(rows) - 0.5, -0.5))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
@@ -112,7 +112,13 @@ def draw_frontier(
     for i, (label, rows) in enumerate(table.dropna(subset=[x, y]).groupby(group, sort=False)):
         style = {"color": PALETTE[i % 10], "marker": MARKERS[i % 8], "linestyle": "none", "markeredgecolor": "black"}
         ax.errorbar(
-            rows[x], rows[y], yerr=rows[error] if error else None, label=label, capsize=3, markersize=8, **style
+            rows[x],
+            rows[y],
+            yerr=rows[error] if error else None,
+            label=literal(label),
+            capsize=3,
+            markersize=8,
+            **style,
         )
         for place, number in zip(rows[[x, y]].to_numpy(), rows[note], strict=True):
             words = f"−{number:.0f}" if number else "0"
@@ -120,7 +126,7 @@ def draw_frontier(
             ax.annotate(words, place, textcoords="offset points", fontsize=9, **beside)
     ax.step(best[x], best[y], where="post", color="black", linewidth=1.2, linestyle="--", label="frontier", zorder=0)
     titles = {"memory_mb": "weights in memory (MB)", "perplexity": "perplexity (log scale)"}
-    ax.set(xlabel=titles.get(x, x), ylabel=titles.get(y, y))
+    ax.set(xlabel=literal(titles.get(x, x)), ylabel=literal(titles.get(y, y)))
     if y == "perplexity":
         ax.set_yscale("log")
         plain_log_ticks(ax)

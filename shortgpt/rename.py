@@ -11,6 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from shortgpt.untrusted import parse_json
+
 
 def find_stack(names: Iterable[str], path: str, depth: int, extra: int = 0) -> str:
     """Dotted name of the decoder layers in the files, for instance ``"model.layers"`` or ``"h"``.
@@ -25,7 +27,7 @@ def find_stack(names: Iterable[str], path: str, depth: int, extra: int = 0) -> s
         ValueError: no such stack, or several that are equally like `path`.
     """
     found: dict[str, set[int]] = defaultdict(set)
-    pattern = re.compile(rf"((?:.*?\.)?{re.escape(path.rpartition('.')[2])})\.(\d+)\.")
+    pattern = re.compile(rf"((?:.*?\.)?{re.escape(path.rpartition('.')[2])})\.([0-9]{{1,6}})\.")
     for name in names:
         if match := pattern.match(name):
             found[match[1]].add(int(match[2]))
@@ -56,9 +58,9 @@ class LayerNames:
     def __init__(self, stack: str, path: str, kept: Sequence[int]) -> None:
         self._new = {old: new for new, old in enumerate(kept)}
         self._list = path.rpartition(".")[2]
-        self._in_files = re.compile(rf"({re.escape(stack)})\.(\d+)(?=\.|$)")
+        self._in_files = re.compile(rf"({re.escape(stack)})\.([0-9]{{1,6}})(?=\.|$)")
         stacks = "|".join(re.escape(name) for name in sorted({stack, path, self._list}, key=len, reverse=True))
-        self._anywhere = re.compile(rf"({stacks})\.(\d+)(?=\.|$)")
+        self._anywhere = re.compile(rf"({stacks})\.([0-9]{{1,6}})(?=\.|$)")
 
     def tensor(self, name: str) -> str | None:
         """New name of a tensor; None if it goes with its layer."""
@@ -70,8 +72,8 @@ class LayerNames:
         for key, text in metadata.items():
             name = self.tensor(key)
             if name is not None:
-                listed = text.startswith('["')
-                new[name] = json.dumps([n for n in map(self.tensor, json.loads(text)) if n]) if listed else text
+                listed = _listed(text)
+                new[name] = text if listed is None else json.dumps([n for n in map(self.tensor, listed) if n])
         return new
 
     def inside(self, setting: object) -> object:
@@ -102,6 +104,17 @@ class LayerNames:
             return name
         new = self._new.get(int(match[2]))
         return None if new is None else f"{match[1]}.{new}{name[match.end() :]}"
+
+
+def _listed(text: str) -> list[str] | None:
+    """The strings that `text` lists as JSON, or None if it does nothing of the kind."""
+    if not text.startswith('["'):
+        return None
+    wrong = "a weight file has text in its header that is no list of names: download it again"
+    listed = parse_json(text, wrong)
+    if not all(isinstance(name, str) for name in listed):
+        raise ValueError(wrong)
+    return listed
 
 
 def _likeness(a: str, b: str) -> float:

@@ -7,14 +7,35 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
 from shortgpt.beside import file_written_beside
+from shortgpt.untrusted import is_whole, parse_json, read_text
 
 KEY = ("fingerprint", "asked", "limit", "shots", "seed", "definition")
 ROW = ("task", "metric", "value", "standard_error", "chance", "items", "subset")
+LIMIT = 1 << 28  # bytes; a row has about 300
+
+
+def _or_none(sound: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or sound(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_SOUND: dict[str, Callable[[object], bool]] = {  # what each field of a line must be
+    **dict.fromkeys(("fingerprint", "asked", "definition", "task", "metric"), _is_text),
+    **dict.fromkeys(("value", "standard_error", "chance"), _or_none(lambda value: type(value) in (int, float))),
+    **dict.fromkeys(("limit", "shots", "items"), _or_none(is_whole)),
+    "seed": is_whole,
+    "subset": lambda value: isinstance(value, bool),
+    "rows": lambda value: is_whole(value, 1),
+}
 
 
 def read(path: Path) -> list[dict]:
@@ -33,18 +54,17 @@ def read(path: Path) -> list[dict]:
     if not path.exists():
         return []
     lines = []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path, f"{path} is no file of results: name another", limit=LIMIT, errors="replace")
     for number, line in enumerate(text.split("\n")[:-1] if text.endswith("\n") else text.split("\n"), 1):
-        try:
-            fields = json.loads(line)
-            sound = isinstance(fields, dict) and {*KEY, *ROW, "rows"} == fields.keys()
-        except ValueError:
-            sound = False
-        if not sound:
-            raise ValueError(
-                f"{path}, line {number}, is no result of evaluate(): repair or move the file, or name another; it was left "
-                "as it is"
-            )
+        wrong = (
+            f"{path}, line {number}, is no result of evaluate(): repair or move the file, or name another; it was left as "
+            "it is"
+        )
+        fields = parse_json(line, wrong)
+        if not isinstance(fields, dict) or fields.keys() != _SOUND.keys():
+            raise ValueError(wrong)
+        if not all(sound(fields[name]) for name, sound in _SOUND.items()):
+            raise ValueError(wrong)
         lines.append(fields)
     return lines
 

@@ -26,6 +26,11 @@ from shortgpt.pruning import RECIPE, share_weights
 from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.resaving import one_way_conversions_left_out, require_savable
 
+TOO_FEW_LAYERS = (
+    "transformers divides by zero when it builds this architecture with so few layers (RWKV: by the number of layers less "
+    "one): keep more; nothing was written"
+)
+
 
 def save(
     model: PreTrainedModel,
@@ -156,6 +161,8 @@ def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast
             after = logits_on_probe(reloaded.eval())
     except (MemoryError, torch.OutOfMemoryError):
         raise
+    except ZeroDivisionError as error:
+        raise OSError(TOO_FEW_LAYERS) from error
     except Exception as error:  # quantization libraries stumble over missing weights, each in its own way
         raise OSError(
             f"the saved checkpoint can't be loaded again ({type(error).__name__}: {error}); nothing was written to the "

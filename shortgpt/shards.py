@@ -12,8 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shortgpt.untrusted import is_whole, parse_json, read_json, require_inner_name
+
+INDEX_FILE = "model.safetensors.index.json"
 BUFFER_BYTES = 1 << 24
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
+NAME_LIMIT = 500  # characters of a tensor's or a file's name
+INDEX_LIMIT = 1 << 26  # bytes; the largest models' have 10 MB
 
 
 @dataclass(frozen=True)
@@ -36,21 +41,20 @@ class Shard:
 def read_shard(path: Path) -> Shard:
     """Read the header of a safetensors file. Raises ValueError if it is damaged or cut short."""
     size = path.stat().st_size
+    damaged = f"{path} has a damaged safetensors header: download it again"
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, HEADER_LIMIT):
             raise ValueError(f"{path} is not a safetensors file, or is cut short: download it again")
-        try:
-            header = json.loads(file.read(length))
-            metadata = header.pop("__metadata__", {})
-            tensors = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
-            ranges = [(int(begin), int(end)) for begin, end in (t["data_offsets"] for t in tensors.values())]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} has a damaged safetensors header: download it again") from error
+        header = parse_json(file.read(length), damaged)
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+    if not _are_texts(metadata) or not all(map(_is_name, header)) or not all(map(_is_tensor, header.values())):
+        raise ValueError(damaged)
+    tensors = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
     position = 0
-    for begin, end in ranges:  # the format allows no holes and no overlap
-        if begin != position or end < begin:
-            raise ValueError(f"{path} has a damaged safetensors header: download it again")
+    for begin, end in (tensor["data_offsets"] for tensor in tensors.values()):
+        if begin != position or end < begin:  # the format allows no holes and no overlap
+            raise ValueError(damaged)
         position = end
     if 8 + length + position != size:
         raise ValueError(
@@ -58,6 +62,33 @@ def read_shard(path: Path) -> Shard:
             "download it again"
         )
     return Shard(path, tensors, metadata, 8 + length)
+
+
+def _is_tensor(entry: object) -> bool:
+    """Whether `entry` of a header says where a tensor is, and what it is."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    lists = [entry.get("shape"), entry.get("data_offsets")]
+    return all(isinstance(each, list) and all(map(is_whole, each)) for each in lists) and len(lists[1]) == 2
+
+
+def _is_name(text: str) -> bool:
+    return text.isprintable() and len(text) <= NAME_LIMIT
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """In which file each tensor is, by an index. Raises ValueError if it is damaged, or names files outside its folder."""
+    damaged = f"{path} is damaged: download it again"
+    home = read_json(path, damaged, limit=INDEX_LIMIT).get("weight_map")
+    if not _are_texts(home) or not all(map(_is_name, (*home, *home.values()))):
+        raise ValueError(damaged)
+    for file in set(home.values()):
+        require_inner_name(path.parent, file)
+    return home
 
 
 def tensor_bytes(shard: Shard, name: str) -> int:

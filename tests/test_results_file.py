@@ -20,6 +20,8 @@ from shortgpt.beside import file_written_beside
 from shortgpt.fingerprint import fingerprint
 
 TASKS = ["grammar", "physical"]
+KEY = {"fingerprint": "f", "asked": "t", "limit": 3, "shots": 0, "seed": 1, "definition": "d"}
+ROW = {"task": "t", "metric": "acc", "value": 1.0, "standard_error": 1.0, "chance": 25.0, "items": 3, "subset": False}
 
 
 @pytest.fixture
@@ -117,8 +119,8 @@ def test_a_damaged_file_is_one_sentence_and_stays_as_it_is(damage, run, runs, tm
 
 def test_a_half_written_task_is_run_again(run, runs, tmp_path):
     """A task with two metrics has two lines; one of them alone is not the task's result."""
-    key = dict.fromkeys(results_file.KEY, "x")
-    rows = [dict.fromkeys(results_file.ROW, 1.0) | {"metric": name} for name in ("acc", "acc_norm")]
+    rows = [ROW | {"metric": name} for name in ("acc", "acc_norm")]
+    key = KEY
     file = tmp_path / "two.jsonl"
     results_file.add(file, key, rows)
     assert [row["metric"] for row in results_file.known(file, key)] == ["acc", "acc_norm"]
@@ -179,8 +181,8 @@ def test_whatever_a_library_says_of_a_full_disk_is_one_sentence(tmp_path):
 
 
 def test_two_writers_lose_nothing(tmp_path):
-    rows = [dict.fromkeys(results_file.ROW, 1.0)]
-    keys = [dict.fromkeys(results_file.KEY, f"{i}") for i in range(24)]
+    rows = [ROW]
+    keys = [KEY | {"seed": i} for i in range(24)]
     threads = [threading.Thread(target=results_file.add, args=(tmp_path / "r.jsonl", key, rows)) for key in keys]
     for thread in threads:
         thread.start()
@@ -190,8 +192,8 @@ def test_two_writers_lose_nothing(tmp_path):
 
 
 def test_numbers_that_are_none_come_back(tmp_path):
-    row = dict.fromkeys(results_file.ROW, 0.1 + 0.2) | {"standard_error": float("nan"), "task": "t", "subset": True}
-    key = dict.fromkeys(results_file.KEY)
+    row = ROW | {"value": 0.1 + 0.2, "standard_error": float("nan"), "subset": True}
+    key = KEY | {"limit": None, "shots": None}
     results_file.add(tmp_path / "new" / "r.jsonl", key, [row])
     (back,) = results_file.known(tmp_path / "new" / "r.jsonl", key)
     assert np.isnan(back.pop("standard_error")) and back == {k: v for k, v in row.items() if k != "standard_error"}

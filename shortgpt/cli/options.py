@@ -164,7 +164,7 @@ def parse_max_memory(text: str | None) -> dict[int | str, int | str] | None:
     try:
         pairs = json.loads(text) if text.lstrip().startswith("{") else dict(p.split("=") for p in text.split(","))
         limits = {(int(k) if k.strip().isdigit() else k.strip()): v for k, v in pairs.items()}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         limits = {}
     sizes = [isinstance(v, int) or re.fullmatch(r" *\d+(\.\d+)? *[KMGT]i?B *", str(v), re.I) for v in limits.values()]
     if not limits or not all(sizes) or not all(isinstance(k, int) or k in ("cpu", "mps") for k in limits):
@@ -181,7 +181,7 @@ def parse_device_map(text: str | None) -> str | dict[str, int | str] | None:
             return text
         if isinstance(devices := json.loads(text), dict):
             return devices
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise typer.BadParameter(
         f"--device-map {text!r} is neither auto, balanced, sequential nor JSON of modules and devices"

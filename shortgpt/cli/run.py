@@ -20,16 +20,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Annotated, NamedTuple, get_type_hints
 
 import typer
+
+from shortgpt.untrusted import one_line, raised_here
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 something was wrong (one sentence on standard error says what), 2 wrong command line, "
     "130 interrupted. SHORTGPT_DEBUG=1 shows the traceback."
 )
-_PACKAGE = Path(__file__).parents[1]
 # the library's sentences speak Python; here they speak shell
 _WORDS = {
     r"pass overwrite=True": "pass --overwrite",
@@ -158,24 +158,18 @@ def _heeding_ctrl_c(pressed: list[int]) -> Iterator[None]:
 
 def sentence(error: Exception) -> str:
     """What was wrong, in one line and in the words of the command line."""
-    text = " ".join(str(error).split())
+    text = one_line(error, 2000)
     if isinstance(error, OSError) and error.strerror:  # "[Errno 13] Permission denied: 'x'" says it the wrong way round
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         text = "out of memory: lower --batch-size or --length, or let layers wait on disk with --max-memory"
     elif type(error).__name__ == "SafetensorError":
         text = f"the weights are damaged ({text}): download or copy them again"
-    elif not isinstance(error, OSError | ImportError) and not _ours(error):
+    elif not isinstance(error, OSError | ImportError) and not raised_here(error):
         text = f"unexpected {type(error).__name__} ({text[:300]}): SHORTGPT_DEBUG=1 shows where; please report it"
     for pattern, words in _WORDS.items():
         text = re.sub(pattern, words, text)
     return text[:600]
-
-
-def _ours(error: Exception) -> bool:
-    """Whether `shortgpt` raised it on purpose: another library's ValueError is rarely about what the user did."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return isinstance(error, ValueError | TypeError) and Path(frames[-1][0].f_code.co_filename).is_relative_to(_PACKAGE)
 
 
 @contextmanager
@@ -201,8 +195,9 @@ def calm_libraries(*, bars: bool) -> Iterator[None]:
 
 
 def as_json(data: object) -> str:
-    """JSON that any reader takes: NaN (a standard error of one sample) is null."""
-    return json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
+    """JSON that any reader takes: NaN (a standard error of one sample) is null, and no character commands a terminal."""
+    text = json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
+    return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _plain(value: object) -> object:
@@ -221,7 +216,9 @@ def _plain(value: object) -> object:
 
 def _print(text: str) -> None:
     try:
-        print(text, flush=True)
+        print(
+            re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", text), flush=True
+        )  # a name may hold commands to the terminal
     except OSError as error:
         # nobody reads on (`| head -1`), or the disk is full: Python would try once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

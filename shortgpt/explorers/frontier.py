@@ -14,7 +14,7 @@ from shortgpt.arguments import shown
 from shortgpt.explorers.parts import announced, button, image
 from shortgpt.grid import NOT_TASKS
 from shortgpt.pareto import best_within, frontier, frontier_steps
-from shortgpt.plots import plain_log_ticks
+from shortgpt.plots import literal, plain_log_ticks
 from shortgpt.plots_evaluation import draw_frontier
 
 BESIDE = {*NOT_TASKS, "perplexity", "memory_mb"}  # columns of a grid that are no accuracy
@@ -70,13 +70,16 @@ def budget_html(grid: pd.DataFrame, budget: float, y: str, tasks: list[str]) -> 
         best = best_within(grid, budget, y=y, higher_is_better=higher)
     except ValueError as error:
         return escape(str(error))
+    words = escape(_words(y))
     at = int((steps["memory_mb"] <= budget).sum()) - 1
     qualities = ", ".join(f"{_words(name)} {_value(name, best)}" for name in ("perplexity", *tasks))
-    lines = [f"Within {budget:,.0f} MB: <b>{_model(best)}</b>, {best['memory_mb']:,.0f} MB; {qualities}."]
+    lines = [
+        f"Within {budget:,.0f} MB: <b>{escape(_model(best))}</b>, {best['memory_mb']:,.0f} MB; {escape(qualities)}."
+    ]
     if at + 1 < len(steps):
         after = steps.loc[at + 1]
         lines.append(
-            f"The next larger, {_model(after)}, takes {best['more']:,.1f} MB more and brings {_words(y)} from "
+            f"The next larger, {escape(_model(after))}, takes {best['more']:,.1f} MB more and brings {words} from "
             f"{_value(y, best)} to {_value(y, after)}."
         )
     else:
@@ -84,7 +87,7 @@ def budget_html(grid: pd.DataFrame, budget: float, y: str, tasks: list[str]) -> 
     if at:
         before = steps.loc[at - 1]
         lines.append(
-            f"The next smaller, {_model(before)}, saves {before['more']:,.1f} MB and takes {_words(y)} to "
+            f"The next smaller, {escape(_model(before))}, saves {before['more']:,.1f} MB and takes {words} to "
             f"{_value(y, before)}."
         )
     else:
@@ -100,7 +103,7 @@ def draw_budget(grid: pd.DataFrame, budget: float, y: str = "perplexity") -> tup
     rows = frontier(grid, y=y, higher_is_better=higher)
     draw_frontier(ax, grid, rows, x="memory_mb", y=y, error=None, group="method", note="removed")
     if higher:
-        ax.set_ylabel(f"{_words(y)} (percent right)")
+        ax.set_ylabel(f"{literal(_words(y))} (percent right)")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set(
         xscale="log", xlabel="weights in memory (MB, log scale)"
