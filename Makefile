@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM = false
 .PHONY: help tutorial lab test notebooks book colab lint benchmarks architectures clean
 
 help:
-	@echo "make tutorial    run the core lessons on the real default model; results land in output/"
+	@echo "make tutorial    run the core lessons on the real default model; results land in output/ (FROM=03 goes on there)"
 	@echo "make lab         open the lessons in JupyterLab"
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 tutorial: $(READY)
-	$(BIN)/python notebooks/tutorial.py
+	$(BIN)/python notebooks/tutorial.py $(if $(FROM),--from $(FROM))
 
 # in a container everybody is root, and JupyterLab would refuse
 lab: $(READY)

