@@ -626,6 +626,12 @@ WRONG: dict[str, list[Row]] = {
     "hidden_states": [
         *no_model(lambda w, m: hidden_states(m, w.batch)),
         *bad_batches(lambda w, b: hidden_states(w.model, b), one=True),
+        (
+            "all pads",
+            lambda w: hidden_states(w.model, w.with_mask(torch.zeros(3, 16, dtype=torch.long))),
+            ValueError,
+            "the batch holds no token: its attention_mask is 0 everywhere",
+        ),
         ("on meta", lambda w: hidden_states(on_meta(), w.batch), ValueError, NO_WEIGHTS),
         (
             "too long",

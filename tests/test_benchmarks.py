@@ -184,6 +184,20 @@ def test_a_summary_is_scored_by_words_in_common(hub):
     assert table.set_index("metric")["value"].round(6).to_dict() == {"rouge1": 50, "rougeL": 50}
 
 
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_model_with_states_writes_to_prompts_without_pads(hub, monkeypatch, stateful):
+    rows = [CASES["xsum"][1], {"document": "Rain.", "summary": "Wet.", "id": "2"}]
+    data = datasets.DatasetDict({part: datasets.Dataset.from_list(rows) for part in ("validation", "test")})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: data)
+    model, tokenizer = rigged(RIGHT["xsum"])
+    model._is_stateful, seen = stateful, []
+    model.register_forward_pre_hook(lambda module, args, named: seen.append(named["input_ids"]), with_kwargs=True)
+    table = evaluate(model, tokenizer, ["xsum"], progress=False, batch_size=2)
+    assert table["value"].iloc[0] == 50
+    assert any((ids[:, 0] == tokenizer.pad_token_id).any() for ids in seen) is not stateful
+    assert max(map(len, seen)) == 2 - stateful
+
+
 def test_shots_can_be_named(hub):
     """A model that is right after two worked examples and nowhere else."""
     model = rigged(f"{RIGHT['piqa']}\n\n" * 2 + WRONG["piqa"])

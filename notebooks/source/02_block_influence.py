@@ -76,7 +76,7 @@ from matplotlib.figure import Figure
 from torch.nn.functional import cosine_similarity
 
 from shortgpt import block_influence, built_in_text, calibration_batches, choose_layers, decoder_layers
-from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers
+from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers, watch_layers
 from shortgpt.calibration import data_folder
 from shortgpt.influence import LayerScores, relative_magnitude
 from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_scores
@@ -374,13 +374,18 @@ for side, batch_size in (("right", 4), ("left", 4), ("left", 2)):
     assert difference < 1e-6
 
 # %% [markdown]
-# No difference beyond rounding. That is not luck: average over all positions, as if pads were text, and see.
+# No difference beyond rounding. That is not luck: the toolkit takes the pads off before the model reads. Let the model
+# read them, average over all positions as if pads were text, and see.
 
 # %%
 for side in ("right", "left"):
-    padded = pad(side, 4)[0]
-    padded_states = hidden_states(model, padded)
-    unmasked = block_influence(padded_states[:-1], padded_states[1:]).mean((1, 2)).numpy()
+    padded, unmasked = pad(side, 4)[0], np.zeros_like(alone)
+
+    def report(layer, x_in, x_out, unmasked=unmasked):
+        unmasked[layer] = block_influence(x_in, x_out).mean()
+
+    with torch.inference_mode(), watch_layers(model, report):
+        model(**padded)
     share = 1 - padded["attention_mask"].float().mean()
     worst = np.abs(unmasked / alone - 1).max()
     print(f"pads counted, {side:5} ({share:.0%} pads): a score is off by up to {worst:.0%}")
