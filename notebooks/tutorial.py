@@ -54,7 +54,9 @@ def run_lesson(path: Path) -> int:
     start_kernel = client.async_start_new_kernel
 
     async def start_and_heed_ctrl_c(**options: object) -> None:  # nbclient ends the kernel, and then reports a dead one
-        def stop(task: asyncio.Task | None = asyncio.current_task()) -> None:
+        task = asyncio.current_task()
+
+        def stop() -> None:
             pressed.append(True)
             task.cancel()
 
