@@ -21,14 +21,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from shortgpt.arguments import check_path
+from shortgpt.arguments import check_path, shown
 from shortgpt.beside import check_target, written_beside
 from shortgpt.card import CARD_FILE, MARK, licence_lines, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.layers import decoder_layers, decoder_layers_path, removed_so_far
 from shortgpt.pruning import RECIPE, remove_layers
 from shortgpt.rename import LayerNames, find_stack
-from shortgpt.saving import TOO_FEW_LAYERS
+from shortgpt.saving import enough_layers
 from shortgpt.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
 from shortgpt.untrusted import clear_about_config, in_one_sentence, inside, one_line, require_sound_config
 
@@ -154,8 +154,8 @@ def _decide(
         if isinstance(kind, str) and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise
         raise ValueError(
-            f"transformers has no causal language model for {src.name} (model_type {kind!r}): update transformers; if the "
-            "checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
+            f"transformers has no causal language model for {src.name} (model_type {shown(kind)}): update transformers; if "
+            "the checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
         ) from error
     already = removed_so_far(dense)
     depth, path = len(decoder_layers(dense)), decoder_layers_path(dense)
@@ -234,7 +234,7 @@ def _missing(folder: Path) -> list[str]:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with in_one_sentence(f"the weights in {folder} can't be loaded"):
+        with in_one_sentence(f"the weights in {folder} can't be loaded"), enough_layers():
             _, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 device_map="meta",
@@ -242,8 +242,6 @@ def _missing(folder: Path) -> list[str]:
                 ignore_mismatched_sizes=True,  # to be told about them
                 trust_remote_code=False,
             )
-    except ZeroDivisionError as error:
-        raise OSError(TOO_FEW_LAYERS) from error
     finally:
         if shows_bars:
             logging.enable_progress_bar()

@@ -15,6 +15,7 @@ from shortgpt.untrusted import is_number, is_whole, parse_json, read_text
 
 KEY = ("removed", "method", "order")  # what names a model of the grid
 LIMIT = 1 << 28  # bytes
+COLUMNS = 1000
 _LISTS = ("losses", "tokens", "gone")
 _TEXTS = ("method", "order", "settings")
 
@@ -29,14 +30,17 @@ def read_rows(path: str | os.PathLike | None) -> list[dict]:
     if not path.exists():
         return []
     wrong = f"{path} is no table of size_quality_grid(): name another file"
-    text = StringIO(read_text(path, wrong, limit=LIMIT))
+    text = read_text(path, wrong, limit=LIMIT)
+    if text.partition("\n")[0].count(",") > COLUMNS:  # pandas takes for ever over a million of the same name
+        raise ValueError(wrong)
     try:
-        rows = pd.read_csv(text, float_precision="round_trip", dtype=dict.fromkeys(_TEXTS, str)).to_dict("records")
+        table = pd.read_csv(StringIO(text), float_precision="round_trip", dtype=dict.fromkeys(_TEXTS, str))
     except ValueError as error:
         raise ValueError(wrong) from error
+    if not {*KEY, *_LISTS, "settings", "memory_bytes"} <= {*table}:
+        raise ValueError(wrong)
+    rows = table.to_dict("records")
     for row in rows:
-        if not {*KEY, *_LISTS, "settings", "memory_bytes"} <= row.keys():
-            raise ValueError(wrong)
         row |= {name: parse_json(str(row[name]), wrong) for name in _LISTS}
         if not _is_sound(row):
             raise ValueError(wrong)

@@ -28,8 +28,8 @@ def plot_agreement(table: pd.DataFrame, ax: Axes | None = None, *, y: str = "ove
     quantity = y.replace("_", " ")
     ax = ax or _new_axes(2.4 + 0.75 * len(names), 1.6 + 0.6 * len(names))
     sns.heatmap(
-        matrix.rename(index=literal), ax=ax, annot=True, fmt=".2f", cmap="Blues", vmin=min(0, table[y].min()), vmax=1,
-        linewidths=0.5, cbar_kws={"label": quantity},
+        matrix.rename(literal, axis=0).rename(literal, axis=1), ax=ax, annot=True, fmt=".2f", cmap="Blues",
+        vmin=min(0, table[y].min()), vmax=1, linewidths=0.5, cbar_kws={"label": quantity},
     )  # fmt: skip
     ax.tick_params(length=0)
     ax.set_xticks(ax.get_xticks(), map(literal, names), rotation=40, ha="right")

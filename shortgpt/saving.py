@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,11 +27,6 @@ from shortgpt.placement import accelerate_hooks, device_map_of, input_device, re
 from shortgpt.pruning import RECIPE, share_weights
 from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.resaving import one_way_conversions_left_out, require_savable
-
-TOO_FEW_LAYERS = (
-    "transformers divides by zero when it builds this architecture with so few layers (RWKV: by the number of layers less "
-    "one): keep more; nothing was written"
-)
 
 
 def save(
@@ -111,6 +108,18 @@ def read_model(
     }
 
 
+@contextmanager
+def enough_layers() -> Iterator[None]:
+    """While transformers builds a pruned model: say clearly that it can't with so few layers."""
+    try:
+        yield
+    except ZeroDivisionError as error:
+        raise OSError(
+            "transformers divides by zero when it builds this architecture with so few layers (RWKV: by the number of layers "
+            "less one): keep more"
+        ) from error
+
+
 def saved_class(folder: str | os.PathLike) -> str:
     """Name of the transformers class of the model saved in `folder`."""
     return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["architectures"][0]
@@ -156,13 +165,12 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path) -> None:
     try:
-        reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
+        with enough_layers():
+            reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
         with autocast:
             after = logits_on_probe(reloaded.eval())
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except ZeroDivisionError as error:
-        raise OSError(TOO_FEW_LAYERS) from error
     except Exception as error:  # quantization libraries stumble over missing weights, each in its own way
         raise OSError(
             f"the saved checkpoint can't be loaded again ({type(error).__name__}: {error}); nothing was written to the "

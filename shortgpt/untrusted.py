@@ -134,6 +134,8 @@ def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
 
     known = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "force_download")
     path = cached_file(str(name), "config.json", **{key: options[key] for key in known if key in options})
+    if path is None:
+        raise FileNotFoundError(f"{name} holds no model: it has no file config.json")
     fields = read_json(path, f"config.json of {name} is damaged: download it again")
     if "configuration_files" in fields:  # transformers would go on with another file
         raise ValueError(f"config.json of {name} points to other configurations: name the right one config.json")
@@ -201,7 +203,7 @@ def in_one_sentence(wrong: str) -> Iterator[None]:
 
     What the operating system says, a missing library and our own errors stay as they are.
     """
-    kept = OSError | ImportError | MemoryError | ZeroDivisionError
+    kept = OSError | ImportError | MemoryError
     try:
         yield
     except BaseException as error:  # a panic in Rust (tokenizers, safetensors) is no Exception

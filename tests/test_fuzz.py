@@ -181,7 +181,9 @@ GRID = {
 def test_grids(tmp_path, rows, torn_at):
     file = tmp_path / "grid.csv"
     whole = [{**GRID, **row} if isinstance(row, dict) else GRID for row in rows]
-    text = pd.DataFrame([{k: text_of(v) if isinstance(v, list | dict) else v for k, v in row.items()} for row in whole])
+    cells = [{k: text_of(v) if isinstance(v, list | dict) else v for k, v in row.items()} for row in whole]
+    cells = [{k: v.replace("\ud800", "") if isinstance(v, str) else v for k, v in row.items()} for row in cells]
+    text = pd.DataFrame(cells)  # which takes no half characters
     data = text.to_csv(index=False).replace(DEEP, "[" * 100_000).encode("utf-8", "surrogatepass")
     file.write_bytes(data[: len(torn_at)] if torn_at else data)
     with one_sentence():
@@ -301,18 +303,13 @@ def test_our_own_format(checkpoints, tmp_path, data):
         restore(folder)
 
 
-@pytest.fixture(scope="module")
-def gguf(tmp_path_factory) -> bytes:
-    """A tiny Llama as GGUF."""
-    file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+def tiny_gguf(folder: Path, **sizes: int) -> bytes:
+    """A tiny Llama as GGUF, whose header may lie about its sizes."""
+    file = folder / "tiny.gguf"
+    sizes = {"block_count": 2, "context_length": 64, "embedding_length": 32, "feed_forward_length": 64} | sizes
     writer = GGUFWriter(file, "llama")
     writer.add_name("tiny")
-    for name, value in (
-        ("block_count", 2),
-        ("context_length", 64),
-        ("embedding_length", 32),
-        ("feed_forward_length", 64),
-    ):
+    for name, value in sizes.items():
         getattr(writer, f"add_{name}")(value)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
@@ -341,6 +338,11 @@ def gguf(tmp_path_factory) -> bytes:
     writer.write_tensors_to_file()
     writer.close()
     return file.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory) -> bytes:
+    return tiny_gguf(tmp_path_factory.mktemp("gguf"))
 
 
 LENGTHS = st.sampled_from([0, 1, 2**16, 10**9, 2**31, 2**40, 2**63, 2**64 - 1])

@@ -192,7 +192,7 @@ def parse_layers(text: str) -> list[int]:
     """``"3,4,10-12"`` to layer numbers."""
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r" *(\d+)(?: *- *(\d+))? *", part)
+        match = re.fullmatch(r" *(\d{1,6})(?: *- *(\d{1,6}))? *", part)
         if not match:
             raise typer.BadParameter(f"--layers {text!r} is not a list of layers: write it like 3,4,10 or 3,8-10")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
