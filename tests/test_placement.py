@@ -188,3 +188,26 @@ def test_each_process_gets_its_own_gpu_and_old_gpus_get_float16(folder, tmp_path
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     assert models._dtype_on_gpu(tmp_path / "half", {}) == torch.float16
     assert models._dtype_on_gpu(folder, {}) == "auto"  # a float32 checkpoint stays what it is
+
+
+def test_a_model_is_not_saved_over_the_files_that_it_still_reads(spread, folder, batch, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    view = remove_layers(spread, [1, 2])
+    before, names = logits(view, batch), sorted(path.name for path in folder.iterdir())
+    for model in (spread, view):
+        for target in (folder, tmp_path / "link", tmp_path):
+            with pytest.raises(ValueError, match="still reads its weights from .*: save it to another folder"):
+                save(model, target, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    save(view, tmp_path / "elsewhere")
+    torch.testing.assert_close(logits(view, batch), before, atol=0, rtol=0)
+
+
+def test_a_model_in_memory_may_replace_the_files_that_it_came_from(folder, batch):
+    model = load(folder, device="cpu")[0]
+    view = remove_layers(model, [1, 2])
+    before = logits(model, batch), logits(view, batch)
+    save(view, folder, overwrite=True)
+    torch.testing.assert_close((logits(model, batch), logits(view, batch)), before, atol=0, rtol=0)
+    reloaded = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(logits(reloaded, batch), before[1], atol=0, rtol=0)
