@@ -12,14 +12,16 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from shortgpt.adapters import require_no_adapter_beside
+from shortgpt.arguments import check_flag
 from shortgpt.branches import KINDS, sublayers
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.hub import clear_errors, folder_or_hub_id
 from shortgpt.layers import decoder_layers, removed_so_far
 from shortgpt.measurement import parameter_count
-from shortgpt.own_format import is_own_format, replay
+from shortgpt.own_format import base_config, is_own_format, replay
 from shortgpt.packaged import DEFAULT_MODEL, default_model_folder
 
 
@@ -31,11 +33,12 @@ def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **o
         PermissionError: as `models.load`.
     """
     folder = model_folder(name)
+    check_flag("trust_remote_code", trust_remote_code)
     with clear_errors(str(name)), torch.device("meta"):
+        require_no_adapter_beside(name, folder, **options)
         if is_own_format(folder):
             saved = _recipe(folder)
-            config = CONFIG_MAPPING[saved["base_config"]["model_type"]].from_dict(saved["base_config"])
-            model = getattr(transformers, saved["architectures"][0])._from_config(config)
+            model = getattr(transformers, saved["architectures"][0])._from_config(base_config(folder))
             model.tie_weights()
             for step in saved["steps"]:
                 model = replay(model, step)
@@ -70,7 +73,9 @@ def model_facts(
     except ValueError as error:
         if own:
             raise
-        reason, stack, config = str(error), [], AutoConfig.from_pretrained(folder, **options)
+        reason, stack = str(error), []
+        with clear_errors(str(name)):
+            config = AutoConfig.from_pretrained(folder, **{"trust_remote_code": False} | options)
     text = config.get_text_config()
     removed = [] if model is None else list(removed_so_far(model))
     return {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from shortgpt.placement import accelerate_hooks
 from shortgpt.pruning import remove_layers
@@ -77,6 +77,12 @@ def is_own_format(folder: str | os.PathLike) -> bool:
 def saved_dtype(folder: str | os.PathLike) -> torch.dtype:
     """Dtype of the model in our own format in `folder`; transformers can't read its configuration."""
     return getattr(torch, json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["dtype"])
+
+
+def base_config(folder: str | os.PathLike) -> PreTrainedConfig:
+    """Configuration of the model that the model in our own format in `folder` came from."""
+    fields = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["base_config"]
+    return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
 
 
 def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> PreTrainedModel:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from shortgpt.adapters import require_no_adapter
 from shortgpt.arguments import check_batches, check_count
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.choose import PruningPlan, check_indices
@@ -107,6 +108,7 @@ def choose_repaired(
     """
     check_repair(kind, "gaps")
     depth, start = len(decoder_layers(model)), time.perf_counter()
+    require_no_adapter(model, "be repaired")
     n, budget = check_removed(n, depth), check_count("budget", budget)
     check_batches(batches)
     batches = list(batches)

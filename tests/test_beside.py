@@ -1,4 +1,4 @@
-"""What is written has the modes that the umask asks for, whichever library wrote it: others on a shared machine can read it."""
+"""What is written has the modes that the umask asks for, whichever library wrote it: others on the machine can read it."""
 
 import os
 
