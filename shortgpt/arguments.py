@@ -25,12 +25,16 @@ def shown(value: object) -> str:
 
 
 def check_model(model: object) -> None:
+    if isinstance(model, PreTrainedModel):
+        return
+    hint = "pass what load() returned first"
     if isinstance(getattr(model, "_orig_mod", None), PreTrainedModel):
         raise TypeError(
             "expected a transformers model, got what torch.compile() made of one: pass the model that it was given"
         )
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"expected a transformers model, got {type(model).__name__}: pass what load() returned first")
+    if type(model).__module__.partition(".")[0] == "peft":
+        hint = "pass its merge_and_unload(), or get_base_model() if its adapter is a prompt and changes no layer"
+    raise TypeError(f"expected a transformers model, got {type(model).__name__}: {hint}")
 
 
 def check_models(models: object) -> dict[str, PreTrainedModel]:
@@ -90,6 +94,11 @@ def check_path(path: object, what: str = "a folder") -> Path:
     if not str(path):
         raise ValueError(f"the path of {what.replace('a ', 'the ')} is empty: name one")
     return Path(path)
+
+
+def check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
 
 
 def check_string(name: str, value: object) -> None:

@@ -71,6 +71,7 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
             try:
                 (beside / _NEW).mkdir()
                 yield beside / _NEW
+                with_usual_modes(beside / _NEW)
                 check_target(path, overwrite=overwrite)  # another process may have been there meanwhile
                 if path.exists():
                     os.replace(path, beside / _OLD)
@@ -83,6 +84,16 @@ def written_beside(path: Path, *, overwrite: bool, needed_bytes: int = 0) -> Ite
             for parent in missing:
                 with suppress(OSError):  # somebody else put something there
                     parent.rmdir()
+
+
+def with_usual_modes(folder: Path) -> None:
+    """Give all files and folders in `folder` the modes that the umask asks for: those of `folder`, if mkdir made it.
+
+    safetensors and `tempfile` make files that only their owner can read, whatever the umask.
+    """
+    mode = folder.stat().st_mode & 0o777
+    for inside in folder.rglob("*"):
+        inside.chmod(mode if inside.is_dir() else mode & 0o666)
 
 
 @contextmanager

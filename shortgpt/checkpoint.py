@@ -19,18 +19,18 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
 
+from shortgpt.adapters import require_no_adapter_beside
 from shortgpt.arguments import check_path, shown
 from shortgpt.beside import check_target, written_beside
 from shortgpt.card import CARD_FILE, MARK, licence_lines, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
+from shortgpt.completeness import matched, require_whole
 from shortgpt.layers import decoder_layers, decoder_layers_path, removed_so_far
 from shortgpt.pruning import RECIPE, remove_layers
 from shortgpt.rename import LayerNames, find_stack
-from shortgpt.saving import enough_layers
 from shortgpt.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
-from shortgpt.untrusted import clear_about_config, in_one_sentence, inside, one_line, require_sound_config
+from shortgpt.untrusted import clear_about_config, inside, require_sound_config
 
 SINGLE_FILE = "model.safetensors"
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")
@@ -64,7 +64,8 @@ def prune_checkpoint(
     Raises:
         FileNotFoundError: no such folder, or files missing in it.
         FileExistsError: `dst` is not empty, or is inside `src` or around it.
-        ValueError: damaged or truncated files, pickled weights, unknown architecture, a plan made for another model.
+        ValueError: damaged or truncated files, pickled weights, weights that aren't all there or not those that
+            config.json describes, an adapter beside them, unknown architecture, a plan made for another model.
         OSError: the disk is full, or the result would not load.
     """
     src, dst = check_path(src).resolve(), check_path(dst).resolve()
@@ -81,12 +82,8 @@ def prune_checkpoint(
             work.append((shard, renamed))
     total = sum(tensor_bytes(shard, name) for shard, renamed in work for name in renamed)
     quantized = any(getattr(c, "quantization_config", None) for c in (config, config.get_text_config()))
+    require_whole(src, *matched(src, quantized=quantized))
     files = _other_files(src, config)
-    if not quantized and (missing := _missing(src)):  # quantization libraries can't load without the data
-        raise ValueError(
-            f"the weights in {src} are not those of the model that its config.json describes (no fitting "
-            f"{one_line(', '.join(missing[:3]))}): download it again"
-        )
     needed = total + sum(source.stat().st_size for source in files.values()) + (1 << 20)  # headers, index, card
     with written_beside(dst, overwrite=overwrite, needed_bytes=needed) as new:
         with tqdm(total=total, unit="B", unit_scale=True, desc="writing", disable=not progress) as bar:
@@ -97,7 +94,7 @@ def prune_checkpoint(
             shutil.copyfile(source, new / name)
         plan.to_json(new / PLAN_FILE)
         _write_card(src, new, plan)
-        if not quantized:
+        if not quantized:  # quantization libraries can't load without the data
             _require_complete(new)
     return dst
 
@@ -107,6 +104,7 @@ def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
         raise FileNotFoundError(
             f"no such folder: {src} (download a Hub model first: hf download owner/name --local-dir …)"
         )
+    require_no_adapter_beside(src, src)
     if not inside(src, "config.json").is_file():
         raise FileNotFoundError(f"{src} holds no model: it has no config.json")
     if src == dst or src in dst.parents or dst in src.parents:
@@ -220,29 +218,12 @@ def _write_card(src: Path, new: Path, plan: PruningPlan) -> None:
 
 
 def _require_complete(new: Path) -> None:
-    """Let transformers match the files with an empty model: a missing tensor would be filled with random numbers."""
-    missing = _missing(new)
+    """Of a result from whole files: a missing tensor would be filled with random numbers."""
+    _, report = matched(new)
+    missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if missing:
         raise OSError(
             f"without these layers the checkpoint would not load as the same model (no fitting {', '.join(missing[:3])}): in "
             "this architecture layers share weights, or their kind follows from their number; choose other layers. Nothing "
             "was written"
         )
-
-
-def _missing(folder: Path) -> list[str]:
-    shows_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with in_one_sentence(f"the weights in {folder} can't be loaded"), enough_layers():
-            _, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                device_map="meta",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # to be told about them
-                trust_remote_code=False,
-            )
-    finally:
-        if shows_bars:
-            logging.enable_progress_bar()
-    return sorted({*map(str, report["missing_keys"]), *map(str, report["mismatched_keys"])})

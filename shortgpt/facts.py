@@ -13,6 +13,8 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from shortgpt.adapters import require_no_adapter_beside
+from shortgpt.arguments import check_flag
 from shortgpt.branches import KINDS, sublayers
 from shortgpt.choose import PLAN_FILE, PruningPlan
 from shortgpt.hub import clear_errors, folder_or_hub_id
@@ -31,7 +33,9 @@ def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **o
         PermissionError: as `models.load`.
     """
     folder = model_folder(name)
+    check_flag("trust_remote_code", trust_remote_code)
     with clear_errors(str(name)), torch.device("meta"):
+        require_no_adapter_beside(name, folder, **options)
         if is_own_format(folder):
             model = rebuilt(folder)
         else:
@@ -69,8 +73,8 @@ def model_facts(
             raise
         require_sound_config(folder, **options)
         reason, stack = str(error), []
-        with clear_about_config(name):
-            config = AutoConfig.from_pretrained(folder, **options)
+        with clear_errors(str(name)), clear_about_config(name):
+            config = AutoConfig.from_pretrained(folder, **{"trust_remote_code": False} | options)
     text = config.get_text_config()
     removed = [] if model is None else list(removed_so_far(model))
     return {

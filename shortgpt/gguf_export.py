@@ -23,7 +23,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.arguments import check_model, check_path, check_string, check_tokenizer
+from shortgpt.adapters import require_no_adapter
+from shortgpt.arguments import check_path, check_string, check_tokenizer
 from shortgpt.beside import clear_about_a_full_disk
 from shortgpt.placement import accelerate_hooks, input_device
 from shortgpt.pruning import RECIPE
@@ -61,7 +62,7 @@ def save_gguf(
             weights beyond the range of float16. FileExistsError: `path` exists. OSError: what was read back differs, or the
             disk is full.
     """
-    check_model(model)
+    require_no_adapter(model, "be written as GGUF")
     check_tokenizer(tokenizer)
     path = check_path(path, "a GGUF file")
     if dtype not in TYPES:
@@ -205,7 +206,7 @@ def _add_vocabulary(
 
 
 def _require_equal(model: PreTrainedModel, file: Path, dtype: torch.dtype) -> None:
-    options: dict = {"gguf_file": file.name, "dtype": torch.float32}
+    options: dict = {"gguf_file": file.name, "dtype": torch.float32, "trust_remote_code": False}
     with contextlib.suppress(ImportError):  # transformers < 5.20 always reads plain weights and has no such class
         from transformers import GgufConfig
 

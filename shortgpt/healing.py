@@ -27,6 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from shortgpt.adapters import require_no_adapter
 from shortgpt.arguments import check_batches, check_choice
 from shortgpt.capture import eval_mode, unpadded
 from shortgpt.choose import PruningPlan
@@ -70,6 +71,7 @@ def heal(
             with NaN or infinity, or what `remove_layers` refuses.
     """
     check_repair(kind, sites)
+    require_no_adapter(model, "be repaired")
     pruned = remove_layers(model, layers)  # refuses what can't be removed, before anything is computed
     targets = _targets(model, pruned, sites)
     check_batches(batches)

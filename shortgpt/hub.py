@@ -10,11 +10,17 @@ from pathlib import Path
 
 
 def folder_or_hub_id(name: str | os.PathLike) -> str:
-    """`name` as transformers takes it, if it can be one. Raises FileNotFoundError for a folder that is none, or no model."""
+    """`name` as transformers takes it, if it can be one. Raises FileNotFoundError for a folder that is none, or no model.
+
+    ValueError: an adapter without a model.
+    """
     text = str(name)
     if Path(text).expanduser().is_dir():
         folder = Path(text).expanduser()
         if not (folder / "config.json").exists():
+            from shortgpt.adapters import require_no_adapter_beside
+
+            require_no_adapter_beside(name, folder)
             raise FileNotFoundError(f"{folder} holds no model: it has no config.json")
         return str(folder)
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
@@ -34,6 +40,13 @@ def clear_errors(name: str) -> Iterator[None]:
 
     try:
         yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name!r} brings its own model code, which would run on this machine: read it, and to allow it pass "
+            "trust_remote_code=True"
+        ) from error
     except (OSError, HfHubHTTPError) as error:
         chain = list(causes(error))
         text = " ".join(str(e) for e in chain)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from shortgpt.adapters import require_no_adapter
 from shortgpt.choose import PruningPlan
 from shortgpt.layers import REPAIR_FIELD, decoder_layers
 from shortgpt.pruning import kept_layers, remove_layers
@@ -36,6 +37,9 @@ def merge_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) ->
             weights are quantized, shared between layers or not in memory, or what `remove_layers` refuses.
     """
     pruned, stack = remove_layers(model, layers), decoder_layers(model)
+    require_no_adapter(
+        model, "be merged layer by layer"
+    )  # its matrices are factors: their sums are not the sums of products
     kept = kept_layers(model, pruned)
     if kept[0] != 0:
         raise ValueError("layer 0 is removed, and there is no layer before this gap to merge into: keep layer 0")

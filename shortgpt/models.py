@@ -13,16 +13,20 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.arguments import shown
+from shortgpt.adapters import require_no_adapter_beside
+from shortgpt.arguments import check_flag, shown
+from shortgpt.completeness import require_whole
 from shortgpt.hub import clear_errors, folder_or_hub_id
-from shortgpt.own_format import is_own_format, restore, saved_dtype
+from shortgpt.layers import COUNT_NAMES
+from shortgpt.own_format import base_config, is_own_format, restore, saved_dtype
 from shortgpt.packaged import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
 from shortgpt.placement import accelerate_hooks
 from shortgpt.quantization_nf4 import without_repacking
 from shortgpt.shards import read_index
 from shortgpt.untrusted import require_sound_config
+from shortgpt.vocabulary import read_tokenizer
 
 
 def load(
@@ -44,7 +48,8 @@ def load(
             CPU; or any torch device. Where `device_map` is given it only decides the dtype.
         dtype: ``"auto"`` is float32 on the CPU and for the default model (so that its numbers are the same
             everywhere), and the checkpoint's own dtype on a GPU, with float16 where the GPU lacks bfloat16.
-        trust_remote_code: run model code that comes with the checkpoint. Off unless you pass it.
+        trust_remote_code: run model code that comes with the checkpoint. Off unless you pass it. `save` runs a copy of
+            that code to check what it wrote, and of no other.
         sha256: required for a ``.gguf`` file: the checksum its publisher states.
         device_map: spread the layers over several GPUs, main memory and the disk: ``"auto"``, or a device for each
             module. accelerate moves states between devices and reads weights when a layer needs them; scoring, pruning
@@ -62,8 +67,9 @@ def load(
     Raises:
         FileNotFoundError: no such folder or file, or the Hub has no such model.
         ConnectionError: not in the cache, and the network can't be reached.
-        ValueError: a GGUF file without or with a wrong checksum, or with a `device_map`; an encoder-decoder model; a
-            GPU in `max_memory` that isn't there.
+        ValueError: a GGUF file without or with a wrong checksum, or with a `device_map`; an encoder-decoder model; no
+            tokenizer, or a damaged one; an adapter in the folder; weights that aren't all there, or not those that
+            config.json describes; code that comes with the checkpoint; a GPU in `max_memory` that isn't there.
         PermissionError: a gated model without access.
         OSError: the disk is full.
     """
@@ -71,6 +77,7 @@ def load(
         raise TypeError(f"expected a Hub id or the path of a folder, got {shown(name)}")
     if not str(name):
         raise ValueError("expected a Hub id or the path of a folder, got ''")
+    check_flag("trust_remote_code", trust_remote_code)
     device = _best_device() if str(device) == "auto" else _usable_device(device)
     if (
         dtype != "auto"
@@ -95,28 +102,35 @@ def load(
     else:
         folder = folder_or_hub_id(name)
     options = {"trust_remote_code": trust_remote_code, **from_pretrained}
-    tokenizer_options = {k: v for k, v in options.items() if k in ("trust_remote_code", "revision", "cache_dir")}
+    place = {key: value for key, value in from_pretrained.items() if key in ("revision", "cache_dir")}
+    choice = {"trust_remote_code": trust_remote_code, **place}
     with clear_errors(str(name)):
-        require_sound_config(folder, **tokenizer_options)
+        require_sound_config(folder, **place)
+        require_no_adapter_beside(name, folder, **place)
         for index in Path(folder).glob("*.safetensors.index*.json"):
             read_index(index)  # transformers would follow ../ in it
+        own = is_own_format(folder)
+        config = base_config(folder) if own else AutoConfig.from_pretrained(folder, **choice)
+        if config.is_encoder_decoder:
+            raise ValueError(
+                f"{folder} is an encoder-decoder ({config.model_type}); only decoder-only models can be pruned here"
+            )
+        tokenizer = read_tokenizer(name, folder, config, **choice)  # before the weights, which take longer
         if dtype == "auto":
             on_gpu = not (device == "cpu" or is_default)
-            dtype = _dtype_on_gpu(folder, tokenizer_options) if on_gpu else torch.float32
+            dtype = _dtype_on_gpu(folder, choice) if on_gpu else torch.float32
         options |= {"dtype": dtype, "use_safetensors": True}
-        if is_own_format(folder):
+        if own:
             if device_map is not None:
                 raise ValueError(
                     f"{name} is in shortgpt's own format, which is read into memory as a whole: load it without device_map "
                     "and max_memory"
                 )
             model = restore(folder, dtype=None if dtype == "auto" else dtype)
-            tokenizer_options |= {"config": model.config}  # transformers can't make sense of the one in the folder
         elif device_map is None:
             model = _read(folder, **options)
         else:
             model = _spread(folder, device_map, max_memory, options)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_options)
     model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if not getattr(model, "hf_device_map", None):
         model = model.to(device)
@@ -125,20 +139,11 @@ def load(
 
 def _read(folder: str | Path, **options: object) -> PreTrainedModel:
     """``from_pretrained`` that never fills a missing weight with random numbers."""
-    choice = {key: value for key, value in options.items() if key in ("trust_remote_code", "revision", "cache_dir")}
-    config = AutoConfig.from_pretrained(folder, **choice)
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{folder} is an encoder-decoder ({config.model_type}); only decoder-only models can be pruned here"
-        )
+    options["ignore_mismatched_sizes"] = True  # to be told about them
     model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    missing = sorted(map(str, report["missing_keys"]))
-    if missing:
-        some = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
-        raise ValueError(
-            f"{folder} lacks weights that {type(model).__name__} needs ({some}): the checkpoint is incomplete, or of another "
-            "architecture than its config.json says"
-        )
+    if "config" in options or any(COUNT_NAMES.fullmatch(name) for name in options):  # the first layers were asked for
+        report = report | {"unexpected_keys": ()}
+    require_whole(folder, model, report)
     return model
 
 

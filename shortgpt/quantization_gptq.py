@@ -68,6 +68,7 @@ def to_gptq(
         except ImportError as error:
             raise ImportError(INSTALL) from error
         from shortgpt.quantization import write_plain
+        from shortgpt.resaving import runs_own_code
 
         with tempfile.TemporaryDirectory(prefix="shortgpt-gptq-", ignore_cleanup_errors=True) as folder:
             dense, packed = os.path.join(folder, "dense"), os.path.join(folder, "packed")
@@ -76,7 +77,8 @@ def to_gptq(
             _any_tokenizer().save_pretrained(dense)
             # pack_impl: the other ways compile C++ on first use
             scheme = QuantizeConfig(bits=4, group_size=group_size, pack_impl="original", offload_to_disk=False)
-            work = GPTQModel.load(dense, scheme, device=str(model.device), dtype=model.dtype)
+            trust = {"trust_remote_code": runs_own_code(model)}
+            work = GPTQModel.load(dense, scheme, device=str(model.device), dtype=model.dtype, **trust)
             work.layer_callback = lambda layer_idx, submodule_finalized: bar.update(layer_idx + 1 - bar.n)
             work.quantize(samples, batch_size=1, calibration_data_min_length=1)
             work.save(packed)
@@ -86,6 +88,7 @@ def to_gptq(
                 dtype=model.dtype,
                 device_map={"": model.device},
                 quantization_config=GPTQConfig(bits=4, backend="torch"),
+                **trust,
             )
     quantized.config.quantization_config.format = "gptq_v2"  # what the zero points in memory are now
     quantized.generation_config = copy.deepcopy(model.generation_config)

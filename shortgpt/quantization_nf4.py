@@ -36,6 +36,7 @@ def to_nf4(model: PreTrainedModel) -> PreTrainedModel:
     except ImportError as error:
         raise ImportError("4-bit weights need bitsandbytes: pip install 'shortgpt-pruning[quant]'") from error
     from shortgpt.quantization import write_plain
+    from shortgpt.resaving import runs_own_code
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer call otherwise
     scheme = BitsAndBytesConfig(
@@ -48,7 +49,11 @@ def to_nf4(model: PreTrainedModel) -> PreTrainedModel:
     with tempfile.TemporaryDirectory(prefix="shortgpt-nf4-") as folder:
         write_plain(model, folder)
         quantized = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=model.dtype, quantization_config=scheme, device_map={"": model.device}
+            folder,
+            dtype=model.dtype,
+            quantization_config=scheme,
+            device_map={"": model.device},
+            trust_remote_code=runs_own_code(model),
         )
     return without_repacking(quantized)
 

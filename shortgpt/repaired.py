@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from shortgpt.adapters import require_no_adapter
 from shortgpt.arguments import check_batches, check_count
 from shortgpt.capture import logits_of, require_numbers, unpadded
 from shortgpt.choose import PruningPlan, check_indices
@@ -99,6 +100,7 @@ def choose_repaired(
     """
     check_repair(kind, "gaps")
     depth, start = len(decoder_layers(model)), time.perf_counter()
+    require_no_adapter(model, "be repaired")
     n, budget = check_removed(n, depth), check_count("budget", budget)
     check_batches(batches)
     batches = list(batches)

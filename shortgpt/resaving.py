@@ -1,4 +1,6 @@
-"""What must be seen to before a quantized model that transformers loaded is saved again (seen with transformers 5.23)."""
+"""What must be seen to when a model that transformers loaded is saved again, quantized or with code of its own (seen with
+transformers 5.23).
+"""
 
 from __future__ import annotations
 
@@ -38,6 +40,11 @@ def one_way_conversions_left_out(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         setattr(model, _CONVERSIONS, conversions)
+
+
+def runs_own_code(model: PreTrainedModel) -> bool:
+    """Whether `model` is of a class that came with its checkpoint, which only ``trust_remote_code=True`` lets load."""
+    return any(type(part).__module__.partition(".")[0] == "transformers_modules" for part in (model, model.config))
 
 
 def _can_be_undone(conversion: object) -> bool:

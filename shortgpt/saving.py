@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.arguments import check_model, check_path, check_tokenizer, shown
+from shortgpt.adapters import require_no_adapter
+from shortgpt.arguments import check_path, check_tokenizer, shown
 from shortgpt.beside import written_beside
 from shortgpt.capture import eval_mode, require_numbers
 from shortgpt.card import CARD_FILE, model_card
 from shortgpt.choose import PLAN_FILE, PruningPlan
+from shortgpt.completeness import enough_layers
 from shortgpt.layers import REPAIR_FIELD, decoder_layers, removed_so_far
 from shortgpt.own_format import is_own_format, restore, write_own_format
 from shortgpt.placement import accelerate_hooks, device_map_of, input_device, require_not_read_from
 from shortgpt.pruning import RECIPE, share_weights
 from shortgpt.quantization_nf4 import without_repacking
-from shortgpt.resaving import one_way_conversions_left_out, require_savable
+from shortgpt.resaving import one_way_conversions_left_out, require_savable, runs_own_code
 
 
 def save(
@@ -50,10 +50,11 @@ def save(
 
     Raises:
         FileExistsError: `path` exists and is not empty.
-        ValueError: a plan that says something else than what was removed, a model without weights or with NaN in them.
+        ValueError: a plan that says something else than what was removed; a model without weights, with NaN in them, or
+            with an adapter.
         OSError: the disk is full, or the reloaded checkpoint doesn't give the same logits (nothing is left at `path`).
     """
-    check_model(model)
+    require_no_adapter(model, "be saved")
     path = check_path(path)
     if tokenizer is not None:
         check_tokenizer(tokenizer)
@@ -90,34 +91,23 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def read_model(
-    folder: Path, *, dtype: torch.dtype, device_map: dict[str, object]
+    folder: Path, *, dtype: torch.dtype, device_map: dict[str, object], trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
     if is_own_format(folder):
         return restore(folder, dtype=dtype).to(device_map.get("", "cpu")), {}
-    config = transformers.AutoConfig.from_pretrained(folder)
-    known = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    known = trust_remote_code or type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     loader = (
         AutoModelForCausalLM if known else getattr(transformers, saved_class(folder))
     )  # Emu 3's text part has no automatic class
     options = {"device_map": device_map, "offload_folder": folder.parent / "offload"}  # goes with the temporary folder
-    model, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    options |= {"output_loading_info": True, "trust_remote_code": trust_remote_code}
+    model, report = loader.from_pretrained(folder, dtype=dtype, **options)
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     return without_repacking(model).eval(), {
         kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)
     }
-
-
-@contextmanager
-def enough_layers() -> Iterator[None]:
-    """While transformers builds a pruned model: say clearly that it can't with so few layers."""
-    try:
-        yield
-    except ZeroDivisionError as error:
-        raise OSError(
-            "transformers divides by zero when it builds this architecture with so few layers (RWKV: by the number of layers "
-            "less one): keep more"
-        ) from error
 
 
 def saved_class(folder: str | os.PathLike) -> str:
@@ -165,8 +155,9 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path) -> None:
     try:
+        options = {"device_map": device_map_of(model), "trust_remote_code": runs_own_code(model)}
         with enough_layers():
-            reloaded, broken = read_model(folder, dtype=model.dtype, device_map=device_map_of(model))
+            reloaded, broken = read_model(folder, dtype=model.dtype, **options)
         with autocast:
             after = logits_on_probe(reloaded.eval())
     except (MemoryError, torch.OutOfMemoryError):

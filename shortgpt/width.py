@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from shortgpt.adapters import require_no_adapter
 from shortgpt.arguments import check_count, shown
 from shortgpt.blueprint import build, differences, reread
 from shortgpt.capture import eval_mode
@@ -85,6 +86,7 @@ def _remove(
     batches: Iterable | None,
     progress: bool,
 ) -> PreTrainedModel:
+    require_no_adapter(model, f"lose {kind}")
     units = find_width(model, 0, kind).units
     if (n is None) == (ratio is None):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Loading: the cache recovers by itself, failures are one sentence, and the packaged model is an ordinary one."""
 
+import errno
 import json
 import logging
 import os
@@ -74,7 +75,8 @@ def fake_default(tmp_path, monkeypatch):
 
     class Tokenizer:
         def save_pretrained(self, folder):
-            (folder / "tokenizer.json").write_text("{}")
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                (folder / name).write_text('{"a": 1}')
 
     def convert(path, sha256, dtype=torch.float32):
         calls["convert"] += 1
@@ -99,6 +101,44 @@ def test_a_damaged_checkpoint_is_rebuilt_from_the_gguf_file(fake_default):
     weights.write_bytes(content)
     packaged.default_model_folder()
     assert fake_default == {"download": 1, "convert": 2} and weights.read_bytes() != bytes(content)
+
+
+@pytest.mark.parametrize("checksums", ["of each file", "of the weights only"])  # older caches have the latter
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_small_file_that_is_cut_short_or_missing_is_as_bad_as_damaged_weights(fake_default, name, checksums):
+    folder = packaged.default_model_folder()
+    for spoil in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-3])):
+        if checksums == "of the weights only":
+            crc = json.loads((folder / "crc32.json").read_text())["model.safetensors"]
+            (folder / "crc32.json").write_text(json.dumps({"model.safetensors": crc}))
+            calls = dict(fake_default)
+            assert packaged.default_model_folder() == folder and fake_default == calls  # nothing is wrong with it
+        intact = (folder / name).read_bytes()
+        spoil(folder / name)
+        packaged.default_model_folder()
+        assert (folder / name).read_bytes() == intact
+    assert fake_default == {"download": 1, "convert": 3}
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "half a f"])
+def test_damaged_checksums_prove_nothing(fake_default, content):
+    folder = packaged.default_model_folder()
+    (folder / "crc32.json").write_text(content)
+    packaged.default_model_folder()
+    assert fake_default["convert"] == 2
+
+
+def test_a_cache_of_another_user_is_read_where_it_cannot_be_locked(fake_default, monkeypatch):
+    folder = packaged.default_model_folder()
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(packaged, "FileLock", refuse)
+    assert packaged.default_model_folder() == folder
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(PermissionError):
+        packaged.default_model_folder()
 
 
 def test_a_damaged_gguf_file_is_fetched_again(fake_default):
