@@ -45,11 +45,16 @@ def rebind(model: PreTrainedModel, copies: Mapping[int, nn.Module]) -> None:
                     f"changed copy would still compute with the layers of this one: take it off (del {where}), and put it "
                     "on the result"
                 )
-            own = isinstance(new, MethodType) and new.__func__ is getattr(type(module), new.__name__, None)
-            if own and plain is not value:  # the class's, compiled
-                del vars(module)[name]
+            if plain is not value and _is_own(new, module):
+                del vars(module)[name]  # the class's is back
             elif new is not value:
                 vars(module)[name] = new
+
+
+def _is_own(value: object, module: nn.Module) -> bool:
+    return isinstance(value, MethodType) and value.__func__ is getattr(
+        type(module), getattr(value, "__name__", ""), None
+    )
 
 
 def _uncompiled(value: object) -> object:

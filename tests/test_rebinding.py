@@ -77,6 +77,10 @@ def by_default_argument(model):
     model.forward = lambda *args, old=model.forward, **kwargs: old(*args, **kwargs)
 
 
+def a_method_of_a_partial(model):  # as torchao puts on its layers
+    model.forward = MethodType(functools.partial(type(model).forward), model)
+
+
 def call_an_object(model):
     model.forward = Called(model.forward)
 
@@ -91,7 +95,7 @@ def compile_whole_call(model):  # what generate() keeps for a static cache
 
 
 WRAPPERS = [compile_forward, compile_inner_forward, compile_in_place, compile_layers, autocast, autocast_as_a_method]
-WRAPPERS += [double, by_default_argument, call_an_object, compile_a_patch, compile_whole_call]
+WRAPPERS += [double, by_default_argument, a_method_of_a_partial, call_an_object, compile_a_patch, compile_whole_call]
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
@@ -206,10 +210,10 @@ def test_a_changed_model_is_not_called_like_the_checkpoint_and_plans_still_are(d
     assert model_name(again) == again.name_or_path == str(tmp_path / "pruned")
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_quantized_model_is_not_called_like_the_checkpoint(dense, bits, tmp_path):
-    pytest.importorskip("torchao")
-    quantized = quantize(dense, bits, method="int8" if bits == 8 else "rtn")
+@pytest.mark.parametrize(("bits", "method", "library"), [(8, "int8", "torchao"), (4, "nf4", "bitsandbytes")])
+def test_a_quantized_model_is_not_called_like_the_checkpoint(dense, bits, method, library, tmp_path):
+    pytest.importorskip(library)
+    quantized = quantize(dense, bits, method=method)
     assert names_in(quantized) == {""} and model_name(quantized) == str(tmp_path / "dense")
 
 
