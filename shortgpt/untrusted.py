@@ -136,7 +136,7 @@ def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
     path = cached_file(str(name), "config.json", **{key: options[key] for key in known if key in options})
     if path is None:
         raise FileNotFoundError(f"{name} holds no model: it has no file config.json")
-    fields = read_json(path, f"config.json of {name} is damaged: download it again")
+    fields = read_json(path, f"{name}'s config.json is damaged: download it again")
     if "configuration_files" in fields:  # transformers would go on with another file
         raise ValueError(f"config.json of {name} points to other configurations: name the right one config.json")
     require_few_layers(fields, name)
@@ -208,7 +208,7 @@ def in_one_sentence(wrong: str) -> Iterator[None]:
         yield
     except BaseException as error:  # a panic in Rust (tokenizers, safetensors) is no Exception
         is_error = isinstance(error, Exception) or type(error).__name__ == "PanicException"
-        if not is_error or isinstance(error, kept) or raised_here(error):
+        if not is_error or isinstance(error, kept) or raised_here(error) or "trust_remote_code" in str(error):
             raise
         from huggingface_hub.errors import StrictDataclassError
 
