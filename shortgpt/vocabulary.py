@@ -29,7 +29,9 @@ def read_tokenizer(
             raise
         raise ValueError(_why(name, Path(folder), error)) from error
     words = tokenizer.get_vocab().keys() - tokenizer.added_tokens_encoder.keys() - {*tokenizer.all_special_tokens}
-    if len(words) < 2:  # T5's and MBart's know "▁"
+    if (
+        len(words) < 2 and not Path(folder, "tokenizer.json").is_file()
+    ):  # made without a file; T5's and MBart's know "▁"
         raise ValueError(_why(name, Path(folder), None))
     return tokenizer
 
@@ -45,8 +47,8 @@ def _why(name: str | os.PathLike, folder: Path, error: Exception | None) -> str:
             json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             return f"{file} is damaged: download it again, or {add}"
-    if (folder / "tokenizer.json").is_file():
-        reason = "it knows no words" if error is None else f"{type(error).__name__}: {_first_line(error)}"
+    if error is not None and (folder / "tokenizer.json").is_file():
+        reason = f"{type(error).__name__}: {_first_line(error)}"
         return f"{folder / 'tokenizer.json'} is damaged, or of a newer format ({reason}): download it again, or {add}"
     if folder.is_dir() and not any(any(folder.glob(form)) for form in _OTHER_FORMS):
         return f"{name} holds no tokenizer (no tokenizer.json): {add}"
