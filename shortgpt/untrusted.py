@@ -82,7 +82,7 @@ def is_number(value: object) -> bool:
 def inside(folder: str | os.PathLike, name: str) -> Path:
     """``folder / name``, if that is in `folder`: neither named with ``..``, nor a link that leads out of it.
 
-    The only links followed are those of the Hub's cache (``models--x/snapshots/<commit>/file`` to ``models--x/blobs``).
+    The only links followed are those of the Hub's cache (``<model>/snapshots/<commit>/file`` to ``<model>/blobs``).
     Whether there is such a file is not asked.
 
     Raises:
@@ -91,7 +91,7 @@ def inside(folder: str | os.PathLike, name: str) -> Path:
     path = Path(folder, require_inner_name(folder, name))
     home = Path(folder).resolve()
     homes = [home]
-    if home.parent.name == "snapshots" and home.parents[1].name.startswith("models--"):
+    if home.parent.name == "snapshots":
         homes.append(home.parents[1] / "blobs")
     try:
         if any(path.resolve().is_relative_to(each) for each in homes):

@@ -287,7 +287,7 @@ def encoder_decoder(folder):
         ("prune --plan-only nowhere/plan.json --model model -n 1", "no such folder: nowhere"),
         ("score model --text nothing.txt", "no such calibration file"),
         ("score model --text empty.txt", "empty.txt is empty"),
-        ("score model --text latin.txt", "latin.txt is not UTF-8"),
+        ("score model --text latin.txt", "latin.txt, line 1, is not UTF-8"),
         ("score model --text text.txt --device cuda:7", "no device 'cuda:7' on this machine"),
         ("score model --text text.txt --device abacus", "no device 'abacus' on this machine"),
         ("score model --text text.txt --device meta", "no device 'meta' on this machine"),
