@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from io import StringIO
@@ -49,11 +50,13 @@ def read_rows(path: str | os.PathLike | None) -> list[dict]:
 
 def _is_sound(row: dict) -> bool:
     """Whether `row` has values of the kinds that were written; what was not measured is NaN."""
+    disk = row.get("disk_bytes", math.nan)
     others = (value for name, value in row.items() if name not in (*_TEXTS, *_LISTS))
     return (
         all(isinstance(row[name], str) for name in _TEXTS)
         and all(isinstance(row[name], list) for name in _LISTS)
-        and all(isinstance(value, int | float) for value in others)
+        and all(value != value or is_number(value) for value in others)
+        and (disk != disk or is_whole(disk) or (float(disk).is_integer() and 0 <= disk < 1 << 62))
         and all(map(is_number, row["losses"]))
         and all(is_whole(count, 1) for count in row["tokens"])
         and all(map(is_whole, (row["removed"], *row["gone"])))

@@ -7,10 +7,10 @@ not what it should be; what a value must be is checked where the file is read (`
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import stat
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -76,7 +76,7 @@ def is_whole(value: object, least: int = 0, most: int = 1 << 62) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether `value` is a finite number; True is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def inside(folder: str | os.PathLike, name: str) -> Path:
