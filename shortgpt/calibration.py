@@ -178,10 +178,14 @@ def _document(line: str, place: str) -> str:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{place}, is no JSON: every line must be an object with a "text" field') from error
-    if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
-        has = f"it has {', '.join(map(shown, fields))[:80] or 'no field'}" if isinstance(fields, dict) else "it is none"
-        raise ValueError(f'{place}: every line must be a JSON object with a "text" field that is a string; {has}')
+        raise ValueError(
+            f'{place}: every line must be a JSON object with a "text" field, and this is no JSON'
+        ) from error
+    if not isinstance(fields, dict) or "text" not in fields:
+        has = f"has {', '.join(map(shown, fields))[:80] or 'none'}" if isinstance(fields, dict) else "is no object"
+        raise ValueError(f'{place}: every line must be a JSON object with a "text" field, and this {has}')
+    if not isinstance(fields["text"], str):
+        raise TypeError(f"{place}: texts must be strings, got {shown(fields['text'])}")
     return fields["text"]
 
 

@@ -110,6 +110,11 @@ def load(
         for index in Path(folder).glob("*.safetensors.index*.json"):
             read_index(index)  # transformers would follow ../ in it
         own = is_own_format(folder)
+        if own and device_map is not None:
+            raise ValueError(
+                f"{name} is in shortgpt's own format, which is read into memory as a whole: load it without device_map and "
+                "max_memory"
+            )
         config = base_config(folder) if own else AutoConfig.from_pretrained(folder, **choice)
         if config.is_encoder_decoder:
             raise ValueError(
@@ -121,11 +126,6 @@ def load(
             dtype = _dtype_on_gpu(folder, choice) if on_gpu else torch.float32
         options |= {"dtype": dtype, "use_safetensors": True}
         if own:
-            if device_map is not None:
-                raise ValueError(
-                    f"{name} is in shortgpt's own format, which is read into memory as a whole: load it without device_map "
-                    "and max_memory"
-                )
             model = restore(folder, dtype=None if dtype == "auto" else dtype)
         elif device_map is None:
             model = _read(folder, **options)
