@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from shortgpt import (
     built_in_text,
     calibration_batches,
+    choice_and_generation,
     choose_layers,
     continue_text,
     generate_with_draft,
@@ -243,6 +244,19 @@ def test_the_studies_of_lesson_10_and_the_lens_begin_texts_too(begun):
     handle.remove()
     prompts = [ids for ids in seen if ids.shape[1] == 8]
     assert prompts and all((ids[:, 0] == BOS).all() for ids in prompts)
+
+
+@pytest.mark.parametrize(
+    ("template", "begins"), [("{{ messages[0]['content'] }}", 0), ("<s>{{ messages[0]['content'] }}", 1)]
+)
+def test_a_chat_template_says_itself_how_a_text_begins(begun, template, begins):
+    model, seen = build_tiny(), []
+    model.config.max_position_embeddings = 4096
+    begun.chat_template = template
+    handle = model.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
+    choice_and_generation(model, begun, limit=1, new_tokens=1, progress=False)
+    handle.remove()
+    assert seen and all(int((ids == BOS).sum()) == begins == int(ids[0, 0] == BOS) for ids in seen if ids.shape[1] > 1)
 
 
 def test_sampling_starts_from_what_the_tokenizer_puts_in_front(begun):
