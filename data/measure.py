@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.influence import LayerScores
+from shortgpt.scoring.influence import LayerScores
 
 FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- measured: written by data/measure.py -->", "<!-- end of measured -->"
@@ -67,7 +67,7 @@ def measure() -> dict:
 def measure_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scores: LayerScores) -> list[dict]:
     """Accuracy on the first `LIMIT` items of every task, dense and pruned, and with the question hidden."""
     from shortgpt import choose_layers, evaluate, remove_layers
-    from shortgpt.evaluation import OFFLINE_TASKS
+    from shortgpt.evaluation.comparing import OFFLINE_TASKS
 
     accuracy = []
     for n in REMOVED:
@@ -82,7 +82,7 @@ def without_question(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     """Accuracy when only the choices are shown: what they give away by themselves."""
     import torch
 
-    from shortgpt.likelihood import token_losses
+    from shortgpt.evaluation.likelihood import token_losses
 
     rows = []
     for task in ("physical", "science", "chinese"):
@@ -115,12 +115,12 @@ def measure_results() -> dict:
         choose_layers,
         load,
         perplexity,
-        plots,
         quantize,
         remove_layers,
         score_layers,
         size,
     )
+    from shortgpt.course.plots import basic as plots
 
     model, tokenizer = load(device="cpu")
     texts = built_in_text("perplexity").groupby("genre").head(1)["text"].tolist()

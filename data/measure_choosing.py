@@ -32,7 +32,7 @@ from shortgpt import (
     perplexity_table,
     remove_layers,
 )
-from shortgpt.criteria import CRITERIA
+from shortgpt.choosing.criteria import CRITERIA
 
 FILE = Path(__file__).parent / "choosing.csv"
 CHOSEN = Path(__file__).parent / "chosen.csv"

@@ -38,7 +38,7 @@ from shortgpt import (
     save,
     score_layers,
 )
-from shortgpt.packaged import DEFAULT_MODEL, WHEEL_BYTES
+from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
 
 FILE = Path(__file__).parent / "models.csv"
 TOO_LARGE = 2e9  # parameters; two copies in float32 would fill this machine

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from shortgpt import calibration_batches, load, quantize, removal_order, remove_layers, score_layers, speed_table
-from shortgpt.grid import METHODS
+from shortgpt.evaluation.grid import METHODS
 
 FILE = Path(__file__).parent / "speeds.csv"
 

@@ -39,7 +39,7 @@ from shortgpt import (
     score_sublayers,
     size,
 )
-from shortgpt.likelihood import mean_and_error
+from shortgpt.evaluation.likelihood import mean_and_error
 
 FILE = Path(__file__).parent / "width.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers

@@ -23,9 +23,9 @@ from shortgpt import (
     remove_layers,
     score_layers,
 )
-from shortgpt.calibration import data_folder
-from shortgpt.likelihood import scored_tokens, token_losses
-from shortgpt.tokens import begin_tokens
+from shortgpt.evaluation.likelihood import scored_tokens, token_losses
+from shortgpt.model.text import data_folder
+from shortgpt.model.tokens import begin_tokens
 
 PROMPT, LAYERS, LENGTH, SAMPLES = "The capital of France is", 3, 128, 8
 

@@ -18,8 +18,8 @@ import zipfile
 from pathlib import Path
 
 from shortgpt import save
-from shortgpt.beside import file_written_beside
-from shortgpt.packaged import cache_folder, read_gguf
+from shortgpt.checkpoints.default_model import cache_folder, read_gguf
+from shortgpt.utils.atomic import file_written_beside
 
 TERMS = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms, with "

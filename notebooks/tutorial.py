@@ -43,7 +43,7 @@ def run_lesson(path: Path) -> int:
     from nbclient import NotebookClient
     from tqdm.auto import tqdm
 
-    from shortgpt.beside import file_written_beside
+    from shortgpt.utils.atomic import file_written_beside
 
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(NOTEBOOKS)}}

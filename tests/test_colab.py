@@ -30,8 +30,9 @@ from small import build_tiny
 from test_setup import PROJECT, ROOT
 from transformers import PreTrainedModel
 
-from shortgpt import built_in_text, calibration_batches, choose_layers, load, models, perplexity, save, score_layers
-from shortgpt.sublayers import remove_sublayers
+from shortgpt import built_in_text, calibration_batches, choose_layers, load, perplexity, save, score_layers
+from shortgpt.checkpoints import loading
+from shortgpt.pruning.sublayers import remove_sublayers
 
 IMAGES = json.loads((ROOT / "tests" / "colab.json").read_text(encoding="utf-8"))["images"]
 MAY_MOVE = {"torchao"}  # as tests/colab_lessons.py says
@@ -232,7 +233,7 @@ def t4(monkeypatch):
     """A machine that says it has a T4; models stay where they are."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 5))
-    monkeypatch.setattr(models, "_best_device", lambda: "cuda")
+    monkeypatch.setattr(loading, "_best_device", lambda: "cuda")
     monkeypatch.setattr(PreTrainedModel, "to", lambda self, *where, **how: self)
 
 

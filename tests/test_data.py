@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from shortgpt import added_losses, built_in_text, choice_summary, frontier, read_grid
-from shortgpt.benchmarks import BENCHMARKS
-from shortgpt.calibration import data_folder
-from shortgpt.criteria import CRITERIA
-from shortgpt.evaluation import OFFLINE_TASKS
-from shortgpt.likelihood import mean_and_error
+from shortgpt.choosing.criteria import CRITERIA
+from shortgpt.evaluation.benchmarks import BENCHMARKS
+from shortgpt.evaluation.comparing import OFFLINE_TASKS
+from shortgpt.evaluation.likelihood import mean_and_error
+from shortgpt.model.text import data_folder
 
 DATA = data_folder()
 CHOICE_TASKS = ("grammar", "physical", "science", "chinese")

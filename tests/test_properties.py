@@ -11,9 +11,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from references import identity_logits, logits, reference_scores
 from small import HIDDEN, LAYERS, VOCABULARY, build_tiny, random_batch
-from test_influence import reference_scores
-from test_pruning import identity_logits, logits
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from shortgpt import (
@@ -27,8 +26,8 @@ from shortgpt import (
     score_layers,
     span_distances,
 )
-from shortgpt.influence import METRICS, LayerScores
-from shortgpt.layers import removed_so_far
+from shortgpt.model.anatomy import removed_so_far
+from shortgpt.scoring.influence import METRICS, LayerScores
 
 settings.register_profile(
     "shortgpt",

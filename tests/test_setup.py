@@ -123,8 +123,8 @@ def test_the_wheel_carries_package_and_data(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
-        "import shortgpt, shortgpt.calibration as c; assert 'site' in str(c.data_folder()), c.data_folder();"
-        "from shortgpt.evaluation import OFFLINE_TASKS as t; print(len(c.built_in_text()), len(t))"
+        "import shortgpt.model.text as c; assert 'site' in str(c.data_folder()), c.data_folder();"
+        "from shortgpt.evaluation.harness import OFFLINE_TASKS as t; print(len(c.built_in_text()), len(t))"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True

@@ -21,11 +21,11 @@ from architectures import DEPTH, VOCABULARY, decoder_only_types, tiny_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-import shortgpt.saving
+import shortgpt.checkpoints.saving
 from shortgpt import decoder_layers, remove_layers, remove_sublayers, save, score_layers, score_sublayers
-from shortgpt.branches import KINDS, sublayers
-from shortgpt.layers import removed_so_far
-from shortgpt.own_format import is_own_format, restore
+from shortgpt.checkpoints.own_format import is_own_format, restore
+from shortgpt.model.anatomy import removed_so_far
+from shortgpt.model.branches import KINDS, sublayers
 
 TABLE = Path(__file__).parents[1] / "docs" / "architectures.md"
 REMOVALS = {"two in the middle": [2, 3], "the first": [0], "the last": [DEPTH - 1], "several": [0, 2, 5]}

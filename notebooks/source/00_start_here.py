@@ -73,7 +73,7 @@ import pandas as pd
 
 from shortgpt import choose_layers, compare, describe, load, remove_layers, save, score_layers
 from shortgpt import built_in_text, calibration_batches, continue_text, perplexity, removal_sweep, size
-from shortgpt.plots import PALETTE, plot_scores, plot_sweep
+from shortgpt.course.plots.basic import PALETTE, plot_scores, plot_sweep
 
 MODEL = "smollm2-135m-instruct"  # or a name from the table in section 7, or any Hub id
 model, tokenizer = load(MODEL)
@@ -344,7 +344,7 @@ numbers.join(menu[["gated", "laptop", "colab_cpu", "colab_t4"]].map({True: "yes"
 # notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("00")
 

@@ -71,7 +71,7 @@ from matplotlib.figure import Figure
 
 from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
 from shortgpt import block_influence, span_distances, watch_layers
-from shortgpt.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
+from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -501,8 +501,8 @@ draw_lens(prompts[2])
 
 # %%
 from shortgpt import token_paths
-from shortgpt.explorers import explore_token
-from shortgpt.plots_tokens import plot_token_path
+from shortgpt.course.explorers import explore_token
+from shortgpt.course.plots.tokens import plot_token_path
 
 explore_token(model, tokenizer)
 
@@ -553,7 +553,7 @@ def states_bytes(config, ids, bytes_per_number):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_states_bytes, require_passed
+from shortgpt.course.checks import check_states_bytes, require_passed
 
 check_states_bytes(states_bytes)
 
@@ -592,7 +592,7 @@ def cosine(a, b):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_cosine
+from shortgpt.course.checks import check_cosine
 
 check_cosine(cosine)
 
@@ -635,7 +635,7 @@ def record_outputs(module, run):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_record_outputs, require_passed
+from shortgpt.course.checks import check_record_outputs, require_passed
 
 check_record_outputs(record_outputs)
 
@@ -674,7 +674,7 @@ def busiest_layers(states, n):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_busiest_layers, require_passed
+from shortgpt.course.checks import check_busiest_layers, require_passed
 
 check_busiest_layers(busiest_layers)
 
@@ -714,7 +714,7 @@ def answer_ranks(states, norm, head, answer):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_answer_ranks, require_passed
+from shortgpt.course.checks import check_answer_ranks, require_passed
 
 check_answer_ranks(answer_ranks)
 
@@ -772,7 +772,7 @@ print("rank of Paris by depth:", *ranks)
 # notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("01")
 

@@ -77,9 +77,9 @@ from torch.nn.functional import cosine_similarity
 
 from shortgpt import block_influence, built_in_text, calibration_batches, choose_layers, decoder_layers
 from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers, watch_layers
-from shortgpt.calibration import data_folder
-from shortgpt.influence import LayerScores, relative_magnitude
-from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_scores
+from shortgpt.model.text import data_folder
+from shortgpt.scoring.influence import LayerScores, relative_magnitude
+from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_layers, plot_scores
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -656,7 +656,7 @@ def layer_influences(reported, last):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_layer_influences, require_passed
+from shortgpt.course.checks import check_layer_influences, require_passed
 
 check_layer_influences(layer_influences)
 
@@ -698,7 +698,7 @@ def masked_influence(x_in, x_out, mask):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_masked_influence
+from shortgpt.course.checks import check_masked_influence
 
 check_masked_influence(masked_influence)
 
@@ -733,7 +733,7 @@ def span_angle(states, start, n):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_span_angle, require_passed
+from shortgpt.course.checks import check_span_angle, require_passed
 
 check_span_angle(span_angle)
 
@@ -776,7 +776,7 @@ def difference_with_error(first, second):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_difference_with_error, require_passed
+from shortgpt.course.checks import check_difference_with_error, require_passed
 
 check_difference_with_error(difference_with_error)
 
@@ -839,7 +839,7 @@ for pair in ((14, 24), (14, 17), (3, 12)):
 # notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("02")
 

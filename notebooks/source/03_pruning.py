@@ -75,8 +75,8 @@ from tqdm.auto import tqdm
 
 from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load
 from shortgpt import perplexity, removal_order, remove_layers, save, score_layers, size
-from shortgpt.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
-from shortgpt.widgets import look_up, pruning_explorer
+from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_layers, plot_sweep
+from shortgpt.course.widgets import look_up, pruning_explorer
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -552,7 +552,7 @@ print(f"It writes: {PROMPT} {row['text']}")
 
 # %%
 from shortgpt import Ablation
-from shortgpt.explorers import explore_pruning
+from shortgpt.course.explorers import explore_pruning
 
 explore_pruning(model, tokenizer, orders["Block Influence"], prompt=PROMPT)
 
@@ -606,7 +606,7 @@ def without_layers(layers, removed):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_without_layers
+from shortgpt.course.checks import check_without_layers
 
 check_without_layers(without_layers)
 
@@ -641,7 +641,7 @@ def number_layers(layers):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_number_layers, require_passed
+from shortgpt.course.checks import check_number_layers, require_passed
 
 check_number_layers(number_layers)
 
@@ -689,7 +689,7 @@ def sliced_config(config, removed):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_sliced_config
+from shortgpt.course.checks import check_sliced_config
 
 check_sliced_config(sliced_config)
 
@@ -725,7 +725,7 @@ def greedy(cost, candidates, n):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_greedy, require_passed
+from shortgpt.course.checks import check_greedy, require_passed
 
 check_greedy(greedy)
 
@@ -793,7 +793,7 @@ print(f"greedy removes {found} after {len(tried)} trials; perplexity on its own 
 # notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("03")
 

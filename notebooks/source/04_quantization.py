@@ -72,10 +72,10 @@ from shortgpt import (
     added_losses, built_in_text, calibration_batches, continue_text, decoder_layers, load, perplexity, quantize,
     read_grid, removal_order, remove_layers, save, score_layers, size, size_quality_grid, speed_table,
 )  # fmt: skip
-from shortgpt.likelihood import mean_and_error
-from shortgpt.plots import PALETTE, plot_size_quality
-from shortgpt.plots_evaluation import plot_frontier
-from shortgpt.pruning import share_weights
+from shortgpt.evaluation.likelihood import mean_and_error
+from shortgpt.course.plots.basic import PALETTE, plot_size_quality
+from shortgpt.course.plots.evaluation import plot_frontier
+from shortgpt.pruning.depth import share_weights
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -436,7 +436,7 @@ prices.round(3)
 
 # %%
 from shortgpt import best_within, frontier_steps
-from shortgpt.explorers import explore_frontier
+from shortgpt.course.explorers import explore_frontier
 
 explore_frontier(pruned_first)
 
@@ -647,7 +647,7 @@ def bits_per_weight(shape, bits, group, scale_bits, zero_bits):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_bits_per_weight, require_passed
+from shortgpt.course.checks import check_bits_per_weight, require_passed
 
 check_bits_per_weight(bits_per_weight)
 
@@ -686,7 +686,7 @@ def round_in_groups(weight, bits, group):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_round_in_groups
+from shortgpt.course.checks import check_round_in_groups
 
 check_round_in_groups(round_in_groups)
 
@@ -728,7 +728,7 @@ def best_models(sizes, perplexities):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_best_models
+from shortgpt.course.checks import check_best_models
 
 check_best_models(best_models)
 
@@ -765,7 +765,7 @@ def interaction(dense, pruned, quantized, both):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_interaction
+from shortgpt.course.checks import check_interaction
 
 check_interaction(interaction)
 
@@ -812,7 +812,7 @@ for removed in (3, 6, 9):
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("04")
 

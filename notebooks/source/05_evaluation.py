@@ -74,8 +74,8 @@ from shortgpt import (
     evaluate, generation_report, generation_summary, load, perplexity, perplexity_table, remove_layers, retention_table,
     score_layers, side_by_side,
 )  # fmt: skip
-from shortgpt.plots import MARKERS, PALETTE, plot_retention
-from shortgpt.plots_evaluation import plot_beside_paper
+from shortgpt.course.plots.basic import MARKERS, PALETTE, plot_retention
+from shortgpt.course.plots.evaluation import plot_beside_paper
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -644,13 +644,13 @@ def corpus_perplexity(losses):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_corpus_perplexity, require_passed
+from shortgpt.course.checks import check_corpus_perplexity, require_passed
 
 check_corpus_perplexity(corpus_perplexity)
 
 # %% tags=["apply"]
 require_passed(corpus_perplexity)
-from shortgpt.likelihood import token_losses
+from shortgpt.evaluation.likelihood import token_losses
 
 some = built_in_text("perplexity").query("genre in ['dialogue', 'story']")["text"].tolist()
 losses = [token_losses(model, tokenizer(text, return_tensors="pt")["input_ids"][0]) for text in some]
@@ -682,7 +682,7 @@ def kept_above_chance(dense, pruned, choices):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_kept_above_chance
+from shortgpt.course.checks import check_kept_above_chance
 
 check_kept_above_chance(kept_above_chance)
 
@@ -725,7 +725,7 @@ def scored_windows(tokens, window, stride):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_scored_windows
+from shortgpt.course.checks import check_scored_windows
 
 check_scored_windows(scored_windows)
 
@@ -771,7 +771,7 @@ def answer_scores(logits, ids, question, lengths, per_token):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_answer_scores
+from shortgpt.course.checks import check_answer_scores
 
 check_answer_scores(answer_scores)
 
@@ -826,7 +826,7 @@ print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("05")
 

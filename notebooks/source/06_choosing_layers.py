@@ -70,10 +70,10 @@ import pandas as pd
 from shortgpt import Trials, built_in_text, calibration_batches, compare_criteria, decoder_layers, heal
 from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
 from shortgpt import score_layers, tokens_needed, watch_layers
-from shortgpt.influence import block_influence, relative_magnitude
-from shortgpt.plots import PALETTE, plain_log_ticks
-from shortgpt.plots_choosing import plot_agreement, plot_criteria, plot_tokens_needed
-from shortgpt.widgets import picking_explorer, try_layers
+from shortgpt.scoring.influence import block_influence, relative_magnitude
+from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
+from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_tokens_needed
+from shortgpt.course.widgets import picking_explorer, try_layers
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -216,7 +216,7 @@ table.round(1)
 # What does a better plan cost? Forward passes against the result. Down and to the left is better, and a point is worth its price only if nothing is both left of it and below: the dashed line joins these points. (A marker inside another: the same plan.) *Predict:* does the line go down steadily?
 
 # %%
-from shortgpt.plots import MARKERS
+from shortgpt.course.plots.basic import MARKERS
 
 _, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
 for ax, n in zip(axes, (3, 6, 9), strict=True):
@@ -591,7 +591,7 @@ def overlap_above_chance(first, second, depth):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_overlap_above_chance, require_passed
+from shortgpt.course.checks import check_overlap_above_chance, require_passed
 
 check_overlap_above_chance(overlap_above_chance)
 
@@ -639,7 +639,7 @@ def exchange_search(cost, chosen, candidates):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_exchange_search
+from shortgpt.course.checks import check_exchange_search
 
 check_exchange_search(exchange_search)
 
@@ -698,7 +698,7 @@ def repair_matrix(z, y, goal, ridge):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_repair_matrix
+from shortgpt.course.checks import check_repair_matrix
 
 check_repair_matrix(repair_matrix)
 
@@ -763,7 +763,7 @@ print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("06")
 

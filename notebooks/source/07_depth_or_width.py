@@ -68,7 +68,7 @@ from shortgpt import (
     built_in_text, calibration_batches, decoder_layers, equal_parameters, key_value_bytes, load, perplexity, removal_order, remove_channels,
     remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
 )  # fmt: skip
-from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
+from shortgpt.course.plots.basic import MARKERS, PALETTE, plain_log_ticks
 
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
@@ -526,7 +526,7 @@ def layer_parameters(hidden, heads, kv_heads, head_dim, intermediate):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_layer_parameters, require_passed
+from shortgpt.course.checks import check_layer_parameters, require_passed
 
 check_layer_parameters(layer_parameters)
 
@@ -570,7 +570,7 @@ def without_channels(gate, up, down, removed):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_without_channels
+from shortgpt.course.checks import check_without_channels
 
 check_without_channels(without_channels)
 
@@ -620,7 +620,7 @@ def channel_scores(inner, down, mask):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_channel_scores
+from shortgpt.course.checks import check_channel_scores
 
 check_channel_scores(channel_scores)
 
@@ -687,7 +687,7 @@ for name, order in orders.items():
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("07")
 

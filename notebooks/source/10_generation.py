@@ -70,9 +70,9 @@ from shortgpt import (
     built_in_text, calibration_batches, continue_text, decoder_layers, divergence_along, generate_with_draft, load,
     prefill_report, prune_prefill, removal_order, remove_layers, score_layers, speculative_report,
 )  # fmt: skip
-from shortgpt.plots import PALETTE, plain_log_ticks
-from shortgpt.plots_generation import plot_divergence_along
-from shortgpt.speedup import break_even_acceptance, draft_cost, speculative_speedup
+from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
+from shortgpt.course.plots.generation import plot_divergence_along
+from shortgpt.course.studies.speedup import break_even_acceptance, draft_cost, speculative_speedup
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -393,7 +393,7 @@ def repeated_share(tokens, n):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_repeated_share, require_passed
+from shortgpt.course.checks import check_repeated_share, require_passed
 
 check_repeated_share(repeated_share)
 
@@ -444,7 +444,7 @@ def best_draft_length(acceptance, cost, longest):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_best_draft_length
+from shortgpt.course.checks import check_best_draft_length
 
 check_best_draft_length(best_draft_length)
 
@@ -491,7 +491,7 @@ def write_with_draft(model, draft, ids, new_tokens, drafted):
     ### END SOLUTION
 
 # %% tags=["check"]
-from shortgpt.checks import check_write_with_draft
+from shortgpt.course.checks import check_write_with_draft
 
 check_write_with_draft(write_with_draft)
 
@@ -549,7 +549,7 @@ print(f"\nThe model's own text: {tokenizer.decode(written) == alone}. {len(writt
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
-from shortgpt.quiz import quiz
+from shortgpt.course.quiz import quiz
 
 quiz("10")
 

@@ -62,10 +62,10 @@ import numpy as np
 import pandas as pd
 
 from shortgpt import added_losses, choice_summary, read_grid
-from shortgpt.answer_book import AnswerBook
-from shortgpt.benchmarks import BENCHMARKS
-from shortgpt.plots import MARKERS, PALETTE, plain_log_ticks
-from shortgpt.plots_choosing import plot_criteria
+from shortgpt.course.answer_book import AnswerBook
+from shortgpt.evaluation.benchmarks import BENCHMARKS
+from shortgpt.course.plots.basic import MARKERS, PALETTE, plain_log_ticks
+from shortgpt.course.plots.choosing import plot_criteria
 
 DATA = shortgpt.calibration.data_folder()
 layers = pd.read_csv(DATA / "layers.csv")

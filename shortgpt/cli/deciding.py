@@ -13,7 +13,7 @@ import typer
 from shortgpt.cli.options import DEFAULT, Calibration, Loading, Metric, parse_layers
 
 if TYPE_CHECKING:
-    from shortgpt.choose import PruningPlan
+    from shortgpt.choosing.by_score import PruningPlan
 
 BASELINES = ("reverse", "sequential", "random")
 _CRITERIA = (  # the rest of criteria.CRITERIA, which is slow to import
@@ -61,7 +61,7 @@ class Wish:
 
 def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[PruningPlan, str, Loading, tuple | None]:
     """The plan, the model it is for, how to load that, and ``(model, tokenizer)`` if it is loaded already."""
-    from shortgpt.choose import PruningPlan, choose_layers
+    from shortgpt.choosing.by_score import PruningPlan, choose_layers
 
     if wish.plan is not None:
         plan = PruningPlan.from_json(wish.plan)
@@ -69,9 +69,9 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[Prun
         return plan, name, loading, None
     name = wish.model or DEFAULT
     if wish.layers is None and wish.order not in BASELINES:
-        from shortgpt.criteria import choose_by
-        from shortgpt.influence import score_layers
-        from shortgpt.layers import decoder_layers
+        from shortgpt.choosing.criteria import choose_by
+        from shortgpt.model.anatomy import decoder_layers
+        from shortgpt.scoring.influence import score_layers
 
         documents = calibration.documents()
         model, tokenizer = loading.load(name)
@@ -89,10 +89,10 @@ def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> Prun
     """By hand or by a baseline order: the number of layers is all one needs to know."""
     import numpy as np
 
-    from shortgpt.choose import PruningPlan, check_indices, choose_layers
-    from shortgpt.facts import empty_model
-    from shortgpt.influence import LayerScores
-    from shortgpt.layers import decoder_layers, removed_so_far
+    from shortgpt.checkpoints.facts import empty_model
+    from shortgpt.choosing.by_score import PruningPlan, check_indices, choose_layers
+    from shortgpt.model.anatomy import decoder_layers, removed_so_far
+    from shortgpt.scoring.influence import LayerScores
 
     model = loading.load(name)[0] if name.endswith(".gguf") else empty_model(name, **loading.source)
     depth, already = len(decoder_layers(model)), removed_so_far(model)
@@ -126,7 +126,7 @@ def lowest_sublayers(wish: Wish, loading: Loading, calibration: Calibration) -> 
     """Layers that lose their attention (or FFN), the model's name, and ``(model, tokenizer)``."""
     import numpy as np
 
-    from shortgpt.sublayers import score_sublayers
+    from shortgpt.pruning.sublayers import score_sublayers
 
     name = wish.model or DEFAULT
     documents = calibration.documents() if wish.layers is None else []

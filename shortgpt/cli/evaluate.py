@@ -86,9 +86,9 @@ def evaluate(
     import pandas as pd
     from tqdm.auto import tqdm
 
-    from shortgpt.evaluation import compare
-    from shortgpt.facts import empty_model
-    from shortgpt.harness import manager_of
+    from shortgpt.checkpoints.facts import empty_model
+    from shortgpt.evaluation.comparing import compare
+    from shortgpt.evaluation.harness import manager_of
 
     names = tasks_named(tasks)
     if names and importlib.util.find_spec("lm_eval") is None:
@@ -132,8 +132,8 @@ def evaluate(
 
 def tasks_named(text: str) -> tuple[str, ...]:
     """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
-    from shortgpt.benchmarks import PAPER_BENCHMARKS
-    from shortgpt.harness import OFFLINE_TASKS
+    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
+    from shortgpt.evaluation.harness import OFFLINE_TASKS
 
     groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
     names = [name.strip() for name in text.split(",")]

@@ -21,8 +21,8 @@ def info(loading: Loading, model: Model = DEFAULT) -> Result:
     Sublayers are the names of the attention and the FFN in a layer, where they were found; whether they can be removed
     one by one is tried when you score them.
     """
-    from shortgpt.choose import PruningPlan
-    from shortgpt.facts import model_facts, plan_beside, plan_in_words
+    from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
+    from shortgpt.choosing.by_score import PruningPlan
 
     if model.endswith(".json"):
         plan = PruningPlan.from_json(model)

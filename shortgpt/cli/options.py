@@ -86,8 +86,8 @@ class Loading:
         """``(model, tokenizer)`` as `shortgpt.load` gives them."""
         import torch
 
-        from shortgpt.facts import empty_model
-        from shortgpt.models import load
+        from shortgpt.checkpoints.facts import empty_model
+        from shortgpt.checkpoints.loading import load
 
         _require_device(self.device)
         if not name.endswith(".gguf"):
@@ -131,7 +131,7 @@ class Calibration:
         return read_documents(self.text, self.language, "calibration")
 
     def batches(self, tokenizer: object, documents: list[str]) -> list[dict]:
-        from shortgpt.calibration import calibration_batches
+        from shortgpt.model.text import calibration_batches
 
         return calibration_batches(
             tokenizer,
@@ -146,7 +146,7 @@ class Calibration:
 
 def read_documents(text: Path | None, language: str | None, part: str) -> list[str]:
     """Documents of the file `text`, or of a part of the built-in text."""
-    from shortgpt.calibration import built_in_text, documents_of
+    from shortgpt.model.text import built_in_text, documents_of
 
     if text is not None and language is not None:
         raise typer.BadParameter("--language chooses among the built-in texts: leave it out with --text")
@@ -212,7 +212,7 @@ def require_writable(file: Path, *suffixes: str) -> None:
 
 def require_room(folder: Path, *, overwrite: bool) -> None:
     """Say before the work begins that a model could not be saved to `folder`."""
-    from shortgpt.beside import check_target
+    from shortgpt.utils.atomic import check_target
 
     check_target(folder, overwrite=overwrite)
     _try_to_write(next(p for p in folder.absolute().parents if p.exists()))
@@ -228,7 +228,7 @@ def _try_to_write(folder: Path) -> None:
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
     """Yield the name of a file beside `file` that takes its place if the block ends well: never half a file."""
-    from shortgpt.beside import file_written_beside
+    from shortgpt.utils.atomic import file_written_beside
 
     with file_written_beside(file) as beside:
         yield beside

@@ -22,7 +22,7 @@ from shortgpt.cli.run import Result
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from shortgpt.choose import PruningPlan
+    from shortgpt.choosing.by_score import PruningPlan
 
 
 def _choice(help: str, *names: str, **options: object) -> typer.models.OptionInfo:
@@ -119,7 +119,7 @@ def prune(
     if output is not None and on_disk:
         _prune_files(name, output, decision, overwrite)
     elif output is not None:
-        from shortgpt.saving import save
+        from shortgpt.checkpoints.saving import save
 
         dense, tokenizer = ready or loading.load(name)
         pruned = _prune_in_memory(dense, tokenizer, decision, repair, calibration)
@@ -151,9 +151,9 @@ def _check(
 
 
 def _prune_files(name: str, output: Path, plan: PruningPlan, overwrite: bool) -> None:
-    from shortgpt.checkpoint import prune_checkpoint
-    from shortgpt.facts import model_folder
-    from shortgpt.own_format import is_own_format
+    from shortgpt.checkpoints.facts import model_folder
+    from shortgpt.checkpoints.on_disk import prune_checkpoint
+    from shortgpt.checkpoints.own_format import is_own_format
 
     folder = model_folder(name)
     if is_own_format(folder):
@@ -171,10 +171,10 @@ def _prune_in_memory(
     calibration: Calibration,
 ) -> PreTrainedModel:
     if repair is None:
-        from shortgpt.pruning import remove_layers
+        from shortgpt.pruning.depth import remove_layers
 
         return remove_layers(dense, plan)
-    from shortgpt.healing import heal
+    from shortgpt.repair.healing import heal
 
     kind, sites = ("fold", "all") if repair == "all" else (str(repair), "gaps")
     return heal(dense, plan, calibration.batches(tokenizer, calibration.documents()), kind=kind, sites=sites)
@@ -183,8 +183,8 @@ def _prune_in_memory(
 def _prune_sublayers(
     wish: Wish, loading: Loading, calibration: Calibration, output: Path, overwrite: bool, verify: bool
 ) -> Result:
-    from shortgpt.saving import save
-    from shortgpt.sublayers import remove_sublayers
+    from shortgpt.checkpoints.saving import save
+    from shortgpt.pruning.sublayers import remove_sublayers
 
     chosen, name, (model, tokenizer) = lowest_sublayers(wish, loading, calibration)
     pruned = remove_sublayers(model, **{str(wish.sublayers): chosen})

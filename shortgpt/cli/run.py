@@ -24,7 +24,7 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 import typer
 
-from shortgpt.untrusted import one_line, raised_here
+from shortgpt.utils.untrusted import one_line, raised_here
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 something was wrong (one sentence on standard error says what), 2 wrong command line, "

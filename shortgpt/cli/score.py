@@ -22,7 +22,7 @@ from shortgpt.cli.run import Result, as_json
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shortgpt.influence import LayerScores
+    from shortgpt.scoring.influence import LayerScores
 
 
 def score(
@@ -69,11 +69,11 @@ def score(
     loaded, tokenizer = loading.load(model)
     batches = calibration.batches(tokenizer, documents)
     if sublayers:
-        from shortgpt.sublayers import score_sublayers
+        from shortgpt.pruning.sublayers import score_sublayers
 
         table, read = _side_by_side(score_sublayers(loaded, batches, metric=metric), n)
     else:
-        from shortgpt.influence import score_layers
+        from shortgpt.scoring.influence import score_layers
 
         scores = score_layers(loaded, batches, metric=metric)
         table, read = _marked(scores, n), scores
@@ -89,7 +89,7 @@ def _marked(scores: LayerScores, n: int | None) -> pd.DataFrame:
     """The table of scores, with what choosing `n` would remove and how sure that is."""
     table = scores.table
     if n is not None:
-        from shortgpt.choose import choose_layers
+        from shortgpt.choosing.by_score import choose_layers
 
         removed = set(choose_layers(scores, n).removed) - set(scores.removed)
         table.insert(table.columns.get_loc("tokens"), "remove", [i in removed for i in scores.original_layers])

@@ -1,0 +1,178 @@
+"""Write a model to disk so that it comes back as the same model: it is read again, and the logits are compared.
+
+Nearly always that is an ordinary transformers checkpoint. A pruned model that no configuration describes is written in a
+format of ours, see `own_format`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.checkpoints.card import CARD_FILE, model_card
+from shortgpt.checkpoints.completeness import enough_layers
+from shortgpt.checkpoints.own_format import is_own_format, restore, write_own_format
+from shortgpt.checkpoints.resaving import one_way_conversions_left_out, require_savable, runs_own_code
+from shortgpt.choosing.by_score import PLAN_FILE, PruningPlan
+from shortgpt.model.adapters import require_no_adapter
+from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers, removed_so_far
+from shortgpt.model.hooks import eval_mode, require_numbers
+from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
+from shortgpt.pruning.depth import RECIPE, share_weights
+from shortgpt.quantization.nf4 import without_repacking
+from shortgpt.utils.arguments import check_path, check_tokenizer, shown
+from shortgpt.utils.atomic import written_beside
+
+
+def save(
+    model: PreTrainedModel,
+    path: str | os.PathLike,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    plan: PruningPlan | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> Path:
+    """Write `model` to the folder `path` as a checkpoint that plain ``from_pretrained`` reloads; return the folder.
+
+    Everything is written to a folder beside `path` and renamed at the end, so there is never half a checkpoint.
+
+    Args:
+        tokenizer, plan: saved along, the plan as ``pruning_plan.json`` and as a model card (``README.md``).
+        overwrite: replace an existing folder; otherwise an existing, non-empty one is refused.
+        verify: reload what was written and compare its logits with the model's; needs memory for a second model.
+            Several quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
+
+    Raises:
+        FileExistsError: `path` exists and is not empty.
+        ValueError: a plan that says something else than what was removed; a model without weights, with NaN in them, or
+            with an adapter.
+        OSError: the disk is full, or the reloaded checkpoint doesn't give the same logits (nothing is left at `path`).
+    """
+    require_no_adapter(model, "be saved")
+    path = check_path(path)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
+    if plan is not None:
+        _require_own_plan(model, plan)
+    input_device(model)  # refuses a model without weights
+    require_not_read_from(model, path)
+    with written_beside(path, overwrite=overwrite) as new:
+        before = _logits_to_compare(model) if verify else None
+        write_model(model, new)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
+        if plan is not None:
+            plan.to_json(new / PLAN_FILE)
+            repair = getattr(model.config, REPAIR_FIELD, None)
+            card = model_card(plan, repair=repair, own_format=is_own_format(new))
+            (new / CARD_FILE).write_text(card, encoding="utf-8")
+        if verify:
+            _require_equal_reload(model, *before, new)
+    return path
+
+
+def write_model(model: PreTrainedModel, folder: Path) -> None:
+    """Weights and configuration into `folder`: as transformers does it, or in our format if the model has a recipe."""
+    require_savable(model.config)
+    if any(name.endswith("_orig_mod") for name, _ in model.named_modules()):
+        model = share_weights(model)  # layers that went through torch.compile have other names
+    recipe = getattr(model, RECIPE, None)
+    if recipe is not None:
+        return write_own_format(model, recipe, folder)
+    # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
+    with one_way_conversions_left_out(model):
+        model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
+
+
+def read_model(
+    folder: Path, *, dtype: torch.dtype, device_map: dict[str, object], trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, dict[str, list[str]]]:
+    """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
+    if is_own_format(folder):
+        return restore(folder, dtype=dtype).to(device_map.get("", "cpu")), {}
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    known = trust_remote_code or type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    loader = (
+        AutoModelForCausalLM if known else getattr(transformers, saved_class(folder))
+    )  # Emu 3's text part has no automatic class
+    options = {"device_map": device_map, "offload_folder": folder.parent / "offload"}  # goes with the temporary folder
+    options |= {"output_loading_info": True, "trust_remote_code": trust_remote_code}
+    model, report = loader.from_pretrained(folder, dtype=dtype, **options)
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    return without_repacking(model).eval(), {
+        kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)
+    }
+
+
+def saved_class(folder: str | os.PathLike) -> str:
+    """Name of the transformers class of the model saved in `folder`."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+
+
+def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
+    with torch.inference_mode(), eval_mode(model), torch.compiler.set_stance("force_eager"):
+        return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()
+
+
+def _logits_to_compare(model: PreTrainedModel) -> tuple[torch.Tensor, torch.autocast]:
+    """The logits of `model`, and the autocast that they were computed with: Trainer leaves one around ``forward``."""
+    device = input_device(model).type
+    seen = [torch.get_autocast_dtype(device), False]
+
+    def note(*_: object) -> None:
+        seen[:] = [torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)]
+
+    handle = model.get_input_embeddings().register_forward_hook(note)
+    try:
+        logits = logits_on_probe(model)
+    finally:
+        handle.remove()
+    try:
+        require_numbers(model, logits)
+    except ValueError as error:
+        raise ValueError(f"{error}; verify=False saves it as it is") from None
+    return logits, torch.autocast(device, *seen)
+
+
+def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
+    if not isinstance(plan, PruningPlan):
+        raise TypeError(f"plan must be a PruningPlan, got {shown(plan)}")
+    removed, depth = removed_so_far(model), len(decoder_layers(model)) + len(removed_so_far(model))
+    if sorted(plan.removed) != list(removed) or plan.layers != depth:
+        raise ValueError(
+            f"the plan removes layers {sorted(plan.removed)} of {plan.layers}, and from this model {list(removed)} of "
+            f"{depth} are gone: save it with the plan that made it"
+        )
+
+
+def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path) -> None:
+    try:
+        options = {"device_map": device_map_of(model), "trust_remote_code": runs_own_code(model)}
+        with enough_layers():
+            reloaded, broken = read_model(folder, dtype=model.dtype, **options)
+        with autocast:
+            after = logits_on_probe(reloaded.eval())
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # quantization libraries stumble over missing weights, each in its own way
+        raise OSError(
+            f"the saved checkpoint can't be loaded again ({type(error).__name__}: {error}); nothing was written to the "
+            "folder you named"
+        ) from error
+    difference = (after - before).abs().max().item()
+    scale = before.abs().max().item()
+    # quantization kernels may pack their scales anew on reload (measured: 1e-3 of the scale); plain weights come back equal
+    tolerance = 1e-2 if getattr(model, "hf_quantizer", None) is not None else 1e-5
+    if broken or not difference <= tolerance * scale:
+        raise OSError(
+            f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
+            f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"
+        )

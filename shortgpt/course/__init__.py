@@ -1,0 +1,1 @@
+"""What only the notebooks import: figures, explorers, checks, quizzes, and the studies of single lessons."""

@@ -1,0 +1,135 @@
+"""Bits or layers: move a size budget along the size–quality frontier, and see the best model that fits."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from shortgpt.course.explorers.parts import announced, button, image
+from shortgpt.course.plots.basic import literal, plain_log_ticks
+from shortgpt.course.plots.evaluation import draw_frontier
+from shortgpt.evaluation.grid import NOT_TASKS
+from shortgpt.evaluation.pareto import best_within, frontier, frontier_steps
+from shortgpt.utils.arguments import shown
+
+BESIDE = {*NOT_TASKS, "perplexity", "memory_mb"}  # columns of a grid that are no accuracy
+
+
+def explore_frontier(grid: pd.DataFrame) -> widgets.Widget:
+    """Set a budget in MB: the best model within it, where it lies, and what the step to the next one costs.
+
+    Without a widget: ``best_within(grid, 200)``, ``frontier_steps(grid)``, and `plot_frontier` for the figure.
+
+    Args:
+        grid: of `size_quality_grid` or `read_grid`: ``method, removed, memory_mb, perplexity``, and accuracies.
+
+    Raises:
+        TypeError, ValueError: no such table, or a table with no row.
+    """
+    steps = frontier_steps(grid)
+    for column in ("method", "removed"):
+        if column not in grid:
+            raise ValueError(f"the table has no column {shown(column)}: give one of size_quality_grid()")
+    tasks = [name for name in grid if name not in BESIDE and pd.api.types.is_numeric_dtype(grid[name])]
+    low, high = math.ceil(grid["memory_mb"].min()), math.ceil(grid["memory_mb"].max())
+    budget = widgets.IntSlider(
+        value=math.ceil(steps["memory_mb"].median()), min=low, max=high, description="budget, MB",
+        continuous_update=False, layout=widgets.Layout(width="95%"),
+    )  # fmt: skip
+    quality = widgets.Dropdown(options=["perplexity", *tasks], description="judge by")
+    told, picture = widgets.HTML(), widgets.HTML()
+
+    def show(change: object = None) -> None:
+        told.value = announced(budget_html(grid, budget.value, quality.value, tasks))
+        picture.value = image(*draw_budget(grid, budget.value, quality.value))
+
+    def step(by: int) -> None:
+        sizes = frontier_steps(grid, y=quality.value, higher_is_better=quality.value != "perplexity")["memory_mb"]
+        fits = np.flatnonzero(sizes <= budget.value)
+        to = min(max((fits[-1] if len(fits) else 0) + by, 0), len(sizes) - 1)
+        budget.value = math.ceil(sizes.iloc[to])
+
+    budget.observe(show, "value")
+    quality.observe(show, "value")
+    show()
+    smaller = button("Next smaller model", "one step down the frontier", lambda: step(-1))
+    larger = button("Next larger model", "one step up the frontier", lambda: step(1))
+    return widgets.VBox([budget, widgets.HBox([smaller, larger, quality]), told, picture])
+
+
+def budget_html(grid: pd.DataFrame, budget: float, y: str, tasks: list[str]) -> str:
+    """The best model within `budget` (MB) by the quality `y`, and the steps to its neighbours on the frontier, in words."""
+    higher = y != "perplexity"
+    steps = frontier_steps(grid, y=y, higher_is_better=higher).reset_index(drop=True)
+    try:
+        best = best_within(grid, budget, y=y, higher_is_better=higher)
+    except ValueError as error:
+        return escape(str(error))
+    words = escape(_words(y))
+    at = int((steps["memory_mb"] <= budget).sum()) - 1
+    qualities = ", ".join(f"{_words(name)} {_value(name, best)}" for name in ("perplexity", *tasks))
+    lines = [
+        f"Within {budget:,.0f} MB: <b>{escape(_model(best))}</b>, {best['memory_mb']:,.0f} MB; {escape(qualities)}."
+    ]
+    if at + 1 < len(steps):
+        after = steps.loc[at + 1]
+        lines.append(
+            f"The next larger, {escape(_model(after))}, takes {best['more']:,.1f} MB more and brings {words} from "
+            f"{_value(y, best)} to {_value(y, after)}."
+        )
+    else:
+        lines.append("No larger model is better.")
+    if at:
+        before = steps.loc[at - 1]
+        lines.append(
+            f"The next smaller, {escape(_model(before))}, saves {before['more']:,.1f} MB and takes {words} to "
+            f"{_value(y, before)}."
+        )
+    else:
+        lines.append("It is the smallest model there is.")
+    return "<br>".join(lines)
+
+
+def draw_budget(grid: pd.DataFrame, budget: float, y: str = "perplexity") -> tuple[Figure, str]:
+    """The frontier with the budget as a line and the best model within it circled, and a sentence that says it."""
+    higher = y != "perplexity"
+    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    rows = frontier(grid, y=y, higher_is_better=higher)
+    draw_frontier(ax, grid, rows, x="memory_mb", y=y, error=None, group="method", note="removed")
+    if higher:
+        ax.set_ylabel(f"{literal(_words(y))} (percent right)")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set(
+        xscale="log", xlabel="weights in memory (MB, log scale)"
+    )  # most models with few bits are crowded at the left
+    plain_log_ticks(ax, "x")
+    ax.axvline(budget, color="black", linewidth=1, linestyle=":")
+    ax.annotate(f" {budget:,.0f} MB", (budget, 1), xycoords=("data", "axes fraction"), va="top", fontsize=9)
+    within = rows[rows["memory_mb"] <= budget]
+    if within.empty:
+        return figure, f"{len(grid)} models, none of at most {budget:,.0f} MB."
+    best = within.iloc[-1]
+    ax.plot(best["memory_mb"], best[y], "o", markersize=18, fillstyle="none", color="black", markeredgewidth=1.5)
+    return figure, (
+        f"{len(grid)} models, {len(rows)} of them on the frontier; the best of at most {budget:,.0f} MB is {_model(best)}: "
+        f"{best['memory_mb']:,.0f} MB, {_words(y)} {_value(y, best)}."
+    )
+
+
+def _model(row: pd.Series) -> str:
+    layers = f"{row['removed']:.0f} layers removed" if row["removed"] else "all layers"
+    return f"{'not quantized' if row['method'] == 'none' else row['method']}, {layers}"
+
+
+def _value(name: str, row: pd.Series) -> str:
+    return f"{row[name]:,.2f}" if name == "perplexity" else f"{row[name]:.1f} %"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

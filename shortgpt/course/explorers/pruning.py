@@ -1,0 +1,152 @@
+"""Prune it yourself: a button a layer, and what the model is without those that are pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.choosing.by_score import check_indices, removal_order
+from shortgpt.course.explorers.parts import announced, button, image, latest
+from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
+from shortgpt.course.studies.ablation import PROMPT, Ablation
+from shortgpt.model.text import calibration_batches
+from shortgpt.scoring.influence import score_layers
+
+COLUMN = 15  # buttons below each other: all of them and the answer fit on one screen
+# The line through a removed layer is to be seen without colour; the outline shows where the keyboard is.
+STYLE = """<style>
+.shortgpt-layers button { height: 25px; line-height: 23px; width: 118px; margin: 1px 2px; text-align: left;
+  background: #d9e6f2; color: black; border: 1px solid #33567a; }
+.shortgpt-layers button.mod-active { background: white; color: #333; border-style: dashed; box-shadow: none;
+  text-decoration: line-through; }
+.shortgpt-layers button:focus-visible { outline: 3px solid #de8f05; outline-offset: -1px; }
+</style>"""
+
+
+def explore_pruning(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    order: Sequence[int] | None = None,
+    *,
+    text: str | None = None,
+    prompt: str = PROMPT,
+    new_tokens: int = 12,
+) -> widgets.Widget:
+    """Press layers to remove them, and see perplexity, size, work and what the model writes; the algorithm is one click away.
+
+    Without a widget: ``Ablation(model, tokenizer)([8, 9])``.
+
+    Args:
+        order: layers in the order of their removal by the algorithm (see `removal_order`); None: by Block Influence.
+        text, prompt, new_tokens: what is read and continued, see `Ablation`.
+    """
+    ablation = Ablation(model, tokenizer, text, prompt=prompt, new_tokens=new_tokens)
+    depth = ablation.depth
+    if order is None:
+        order = removal_order(score_layers(model, calibration_batches(tokenizer, samples=4), progress=False))
+    order = check_indices(order, depth, keep_one=False)
+    layers = [
+        widgets.ToggleButton(tooltip=f"remove layer {i}, or put it back", layout=widgets.Layout(width="118px"))
+        for i in range(depth)
+    ]
+    numbers, written, picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
+    quiet: list[bool] = []  # while several buttons change at once
+
+    def picked() -> list[int]:
+        return [i for i, layer in enumerate(layers) if layer.value]
+
+    def mark() -> None:
+        for i, layer in enumerate(layers):
+            layer.description = f"layer {i} out" if layer.value else f"layer {i}"
+
+    def measure() -> None:
+        now = picked()
+        try:
+            found = ablation(now)
+        except ValueError as error:
+            numbers.value, written.value = announced(escape(str(error))), ""
+            return
+        numbers.value = announced(cost_html(found, ablation([]), depth))
+        write()
+        picture.value = image(*draw_tries(ablation.tried, now, order))
+
+    def write_now() -> None:
+        now = picked()
+        if tuple(now) in ablation.tried:  # else a newer choice is about to be measured
+            written.value = announced(f"{escape(prompt)} <b>{escape(ablation.writes(now).strip())}</b>")
+
+    def changed(change: object = None) -> None:
+        if not quiet:
+            mark()
+            written.value = "<i>…</i>"
+            ask()
+
+    def choose(wanted: Sequence[int]) -> None:
+        quiet.append(True)
+        for i, layer in enumerate(layers):
+            layer.value = i in wanted
+        quiet.clear()
+        changed()
+
+    ask, write = latest(measure), latest(write_now)
+    for layer in layers:
+        layer.observe(changed, "value")
+    mark()
+    measure()
+    write_now()
+    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, depth, COLUMN)]
+    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
+    stack.add_class("shortgpt-layers")
+    algorithm = button(
+        "The algorithm's choice", "as many layers as you removed", lambda: choose(order[: max(1, len(picked()))])
+    )
+    reset = button("Put all back", "remove no layer", lambda: choose([]))
+    side = [widgets.HBox([algorithm, reset]), numbers, written, picture, widgets.HTML(STYLE)]
+    return widgets.HBox([stack, widgets.VBox(side, layout=widgets.Layout(margin="0 0 0 16px"))])
+
+
+def cost_html(found: Mapping[str, object], dense: Mapping[str, object], depth: int) -> str:
+    """What a choice of layers costs (of `Ablation`), beside the dense model, in words."""
+    names = ", ".join(map(str, found["layers"])) or "none"
+    return (
+        f"{found['removed']} of {depth} layers removed: {names}.<br>"
+        f"Perplexity <b>{found['perplexity']:,.1f}</b>, {found['times_dense']:,.2f} times the dense model's "
+        f"{dense['perplexity']:,.1f}.<br>"
+        f"Size <b>{found['memory_mb']:,.0f} MB</b> of {dense['memory_mb']:,.0f} MB. "
+        f"Multiplications for a token: <b>{found['work']:.0f} %</b>."
+    )
+
+
+def draw_tries(
+    tried: Mapping[tuple[int, ...], Mapping[str, object]], last: Sequence[int], order: Sequence[int]
+) -> tuple[Figure, str]:
+    """A figure of all sets tried, perplexity against their number of layers, and a sentence that says what it shows."""
+    figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+    ax = figure.subplots()
+    of_algorithm = {key for key in tried if key and set(key) == set(order[: len(key)])}
+    for label, marker, colour, keys in (
+        ("your choices", "o", PALETTE[0], [key for key in tried if key not in of_algorithm]),
+        ("the algorithm's", "s", PALETTE[1], of_algorithm),
+    ):
+        if keys:
+            points = sorted((len(key), tried[key]["perplexity"]) for key in keys)
+            ax.plot(*zip(*points, strict=True), marker, color=colour, markeredgecolor="black", label=label)
+    now = tried[tuple(last)]
+    ax.plot(now["removed"], now["perplexity"], "o", markersize=15, fillstyle="none", color="black")
+    most = max(len(key) for key in tried)
+    ax.set(xlabel="layers removed", ylabel="perplexity (log scale)", yscale="log", xlim=(-0.5, max(most, 3) + 0.5))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain_log_ticks(ax)
+    ax.legend()
+    same = {key: found["perplexity"] for key, found in tried.items() if len(key) == now["removed"]}
+    best = min(same, key=same.get)
+    names = ", ".join(map(str, best)) or "none"
+    return figure, (
+        f"{len(tried)} sets of layers tried; the best of the {len(same)} with {now['removed']} removed is without {names}, "
+        f"perplexity {same[best]:,.1f}."
+    )

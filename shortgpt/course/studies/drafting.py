@@ -1,0 +1,236 @@
+"""Self-speculative decoding: the pruned model drafts, the full model checks. The text is exactly the full model's.
+
+A draft of γ tokens is written by the pruned view, one pass each; the full model reads all of them in *one* pass, keeps
+those it would have written itself, and adds one of its own (a *round*). The view shares its weights, so a second model
+costs no memory. The method is that of Leviathan et al. (arXiv 2211.17192); a model as its own draft is in arXiv
+2309.08168. transformers' assisted generation does the work, and this module counts. When it pays is in `speedup`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+from transformers.utils import logging
+
+from shortgpt.choosing.by_score import PruningPlan
+from shortgpt.model.hooks import eval_mode, require_numbers
+from shortgpt.model.offload import input_device
+from shortgpt.model.tokens import prompt_tokens
+from shortgpt.pruning.depth import remove_layers, share_weights
+from shortgpt.pruning.prefill import prefill_is_pruned
+from shortgpt.utils.arguments import check_count, check_ids, check_model, check_tokenizer, within_positions
+
+Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
+
+
+@dataclass(frozen=True)
+class DraftedText:
+    """What was written with a draft, and how.
+
+    Attributes:
+        text, ids: the new tokens, ids as ``[tokens]``; those that the model would have written alone.
+        drafted, written: tokens that each round drafted, and that it added to the text (its accepted ones and one more).
+        draft_passes: forward passes of the draft.
+    """
+
+    text: str
+    ids: Tensor
+    drafted: tuple[int, ...]
+    written: tuple[int, ...]
+    draft_passes: int
+    ended: bool  # by an end token: then we can't know whether the last round rejected anything
+
+    @property
+    def target_passes(self) -> int:
+        """Forward passes of the full model, one a round; the first reads the prompt too."""
+        return len(self.written)
+
+    @property
+    def accepted(self) -> int:
+        """Tokens of the text that the draft wrote. The full model wrote the others, one a round."""
+        return sum(self.written) - self.target_passes
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens of the text per forward pass of the full model; alone it would be 1."""
+        return sum(self.written) / self.target_passes
+
+    @property
+    def rejected(self) -> int:
+        """Rounds that ended in a drafted token that the full model would not have written."""
+        wrong = [w - 1 < d for d, w in zip(self.drafted, self.written, strict=True)]
+        return sum(wrong[:-1] if self.ended else wrong)
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the *tested* drafted tokens that were accepted: the α of the arithmetic.
+
+        What was drafted behind a rejected token is not tested. NaN if nothing was.
+        """
+        return share(self.accepted, self.rejected)
+
+
+@torch.inference_mode()
+def generate_with_draft(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    draft: Draft,
+    *,
+    new_tokens: int = 40,
+    draft_tokens: int = 4,
+    bos: bool | None = None,
+) -> DraftedText:
+    """What `model` writes after `prompt`, greedily (see `continue_text`), written with the help of a draft.
+
+    >>> generate_with_draft(model, tokenizer, "The river", [20, 21, 22]).tokens_per_pass
+
+    Args:
+        draft: layers that the draft does without (indices or a plan, as for `remove_layers`); or a model with the same
+            vocabulary, for instance a repaired one (`heal`).
+        draft_tokens: tokens a round drafts (γ). The number stays; transformers' own default is to let it vary.
+        bos: whether a begin token stands in front of the prompt; None: as the tokenizer itself does it.
+
+    In float32 the text is that of `continue_text`, token by token. In half precision a pass over several tokens may
+    round otherwise than passes over one, and two tokens that are almost equally likely may change places.
+
+    Raises:
+        ValueError: an empty prompt, a draft with another vocabulary, a model whose state can't be taken back (state-space
+            models), NaN in the logits, or what `remove_layers` refuses. TypeError: a wrong argument.
+    """
+    check_drafting(model, tokenizer, new_tokens, draft_tokens)
+    ids = prompt_ids(model, tokenizer, prompt, bos)
+    return write_drafted(model, tokenizer, ids, draft_view(model, draft), new_tokens, draft_tokens)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+class _Rounds(BaseStreamer):
+    """transformers hands the prompt to a streamer, and then what each round adds to the text."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def put(self, value: Tensor) -> None:
+        self.sizes.append(value.numel())
+
+    def end(self) -> None:
+        pass
+
+
+@contextmanager
+def _read_tokens(model: nn.Module) -> Iterator[list[int]]:
+    """While open, note for each forward pass of `model` how many tokens it reads."""
+    seen: list[int] = []
+    hook = lambda module, args, kwargs: seen.append((args[0] if args else kwargs["input_ids"]).shape[1])  # noqa: E731
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def write_drafted(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Tensor,
+    draft: PreTrainedModel,
+    new_tokens: int,
+    draft_tokens: int,
+) -> DraftedText:
+    """`generate_with_draft` with everything prepared: `ids` ``[1, tokens]`` and a view that may be changed."""
+    draft.generation_config.num_assistant_tokens = draft_tokens
+    draft.generation_config.num_assistant_tokens_schedule = "constant"
+    draft.generation_config.assistant_confidence_threshold = 0.0  # else a draft stops where it is unsure of itself
+    rounds = _Rounds()
+    with _read_tokens(model) as target, _read_tokens(draft) as helper, eval_mode(draft), _quiet():
+        new = write_alone(model, ids, new_tokens, assistant_model=draft, streamer=rounds)
+    drafted = (target[0] - ids.shape[1], *(read - 1 for read in target[1:]))
+    ended = int(new[-1]) in _end_tokens(model)
+    text = tokenizer.decode(new, skip_special_tokens=True)
+    return DraftedText(text, new, drafted, tuple(rounds.sizes[1:]), len(helper), ended)
+
+
+def write_alone(model: PreTrainedModel, ids: Tensor, new_tokens: int, **draft: object) -> Tensor:
+    """The new tokens ``[tokens]`` that `model` writes after `ids` ``[1, tokens]``, on the CPU."""
+
+    def watch(_: Tensor, logits: Tensor) -> Tensor:
+        require_numbers(model, logits)
+        return logits
+
+    # A draft guesses its attention mask: it takes tokens that look like padding for padding, also those that the model
+    # wrote itself, unless an end token serves as padding. There is none here: a text is alone in its batch.
+    pad = next(iter(_end_tokens(model)), -1)
+    with eval_mode(model), within_positions(model, ids.shape[1] + new_tokens):
+        written = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            logits_processor=[watch],
+            **draft,
+        )
+    return written[0, ids.shape[1] :].cpu()
+
+
+def _end_tokens(model: PreTrainedModel) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While open, transformers doesn't warn about how its assisted generation calls itself."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+def check_drafting(model: object, tokenizer: object, new_tokens: object, draft_tokens: object) -> None:
+    check_model(model)
+    check_tokenizer(tokenizer)
+    check_count("new_tokens", new_tokens)
+    check_count("draft_tokens", draft_tokens)
+    if prefill_is_pruned(model):
+        raise ValueError(
+            "this model skips layers where several tokens come at once, so it would judge a draft without them: pass the "
+            "model that prune_prefill() was given"
+        )
+    if model._is_stateful:
+        raise ValueError(
+            f"{type(model).__name__} can't be helped by a draft: its state can't be taken back to before a rejected token"
+        )
+
+
+def prompt_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, bos: bool | None = None
+) -> Tensor:
+    ids = prompt_tokens(tokenizer, prompt, bos)["input_ids"]
+    check_ids(model, ids)
+    return ids.to(input_device(model))
+
+
+def draft_view(model: PreTrainedModel, draft: Draft) -> PreTrainedModel:
+    """A view of our own, whose generation settings may be changed."""
+    if not isinstance(draft, PreTrainedModel):
+        return remove_layers(model, draft)
+    sizes = [each.get_input_embeddings().weight.shape[0] for each in (model, draft)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"the draft has a vocabulary of {sizes[1]} tokens and the model one of {sizes[0]}: a draft must use the same"
+        )
+    return share_weights(draft)
+
+
+def share(accepted: int, rejected: int) -> float:
+    return accepted / (accepted + rejected) if accepted + rejected else float("nan")

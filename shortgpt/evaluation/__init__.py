@@ -1,0 +1,1 @@
+"""Is it still any good, and what does it cost (lesson 05)?"""

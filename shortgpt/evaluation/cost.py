@@ -1,0 +1,240 @@
+"""What a model costs: bytes in memory and on disk, and tokens per second."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from shortgpt.evaluation.memory import memory_peak
+from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.hooks import eval_mode
+from shortgpt.model.offload import input_device
+from shortgpt.utils.arguments import (
+    check_count,
+    check_counts,
+    check_model,
+    check_models,
+    check_path,
+    check_some,
+    within_positions,
+)
+
+
+def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, int | None]:
+    """``layers``, ``parameters``, ``memory_bytes`` of the weights and buffers, and ``disk_bytes`` of a saved checkpoint.
+
+    Bytes count real storage, each piece once: packed integers, their scales, tied weights; not what accelerate keeps on
+    disk. (``numel * element_size`` reports a torchao int8 model as if nothing had been saved.) Parameters count what a
+    linear layer computes with, however it is packed. `folder` is where the model was saved; without it ``disk_bytes``
+    is None.
+    """
+    check_model(model)
+    storages = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        for piece in _pieces(tensor) if tensor.device.type != "meta" else ():
+            storage = piece.untyped_storage()
+            storages[storage.data_ptr(), piece.device] = storage.nbytes()
+    disk = None
+    if folder is not None:
+        if not check_path(folder).is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}; save the model there first")
+        disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    return {
+        "layers": len(decoder_layers(model)),
+        "parameters": parameter_count(model),
+        "memory_bytes": sum(storages.values()),
+        "disk_bytes": disk,
+    }
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, each counted once when shared, and also when 4-bit packing hides half of them."""
+    counts = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            packed = isinstance(module, nn.Linear) and name == "weight"
+            counts[id(parameter)] = module.in_features * module.out_features if packed else parameter.numel()
+        if "qweight" in dict(module.named_buffers(recurse=False)):  # GPTQ keeps weight and bias as buffers
+            bias = getattr(module, "bias", None)
+            counts[id(module)] = module.in_features * module.out_features + (0 if bias is None else bias.numel())
+    return sum(counts.values())
+
+
+def speed(
+    model: PreTrainedModel,
+    *,
+    prompt_tokens: int = 256,
+    new_tokens: int = 32,
+    batch_size: int = 1,
+    repeats: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Tokens per second in prefill (reading the prompt) and decode (writing, one token at a time, with the cache).
+
+    Greedy generation from a random prompt: a run that writes one token is the prefill, what each further token takes
+    is the decode. One warm-up, then `repeats` pairs of runs. Returns two rows, ``phase, tokens_per_second`` (median),
+    ``slowest, fastest, batch_size, repeats``, and as times ``seconds`` (median), ``seconds_low, seconds_high``
+    (quartiles): until the first token is there (prefill), and for each further token of all texts (decode). The numbers
+    belong to this machine and its load: compare models with `speed_table`, which runs them in turn.
+    """
+    check_model(model)
+    shape = _check_shape(prompt_tokens, new_tokens, repeats, seed)
+    run = _Runs(model, check_count("batch_size", batch_size), *shape)
+    run.once(2)
+    for _ in range(repeats):
+        run.timed()
+    columns = ["phase", "tokens_per_second", "slowest", "fastest", "batch_size", "repeats"]
+    return pd.DataFrame(run.rows())[[*columns, "seconds", "seconds_low", "seconds_high"]]
+
+
+def speed_table(
+    models: Mapping[str, PreTrainedModel],
+    *,
+    prompt_tokens: int = 256,
+    new_tokens: int = 32,
+    batch_sizes: Sequence[int] = (1, 8),
+    repeats: int = 5,
+    warm_up: int = 1,
+    seed: int = 0,
+    memory: bool = True,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Speed and peak memory of several models at several batch sizes, measured in turn.
+
+    Each of the `repeats` rounds runs every model once at every batch size, every other round in opposite order, so that
+    a machine that grows slower, or is busy for a while, slows all of them alike. ``relative`` goes further: it compares
+    within rounds only.
+
+    Args:
+        models: name → model, what to compare with first. They may share weights.
+        new_tokens: how many tokens are written after the first.
+        warm_up: whole runs of each model and batch size that nobody times.
+        memory: whether to run each once more to see its peak memory. That run isn't timed.
+
+    Returns:
+        a row per model, batch size and phase. ``model``; ``batch_size``; ``phase``, ``"prefill"`` or ``"decode"``;
+        ``seconds`` (median) and ``seconds_low, seconds_high`` (quartiles): until the first token is there, and for each
+        further token of all texts; ``tokens_per_second`` (median, over all texts), ``slowest, fastest``; ``relative``:
+        the median, over rounds, of the speed by that of the first model in the same round; ``peak_bytes``: the most memory
+        that was in use at once above what was before, weights aside (see `memory_peak` for what that counts; NaN where
+        it can't be seen), in a run that stops at the first token, and in one that writes all; ``repeats``.
+    """
+    models = check_models(models)
+    shape = _check_shape(prompt_tokens, new_tokens, repeats, seed)
+    sizes = check_some("batch_sizes", check_counts("batch_sizes", batch_sizes, least=1))
+    check_count("warm_up", warm_up, least=0)
+    runs = {(size, name): _Runs(model, size, *shape) for size in sizes for name, model in models.items()}
+    with tqdm(total=(warm_up + memory + repeats) * len(runs), desc="timing", unit="run", disable=not progress) as bar:
+        for run in runs.values():
+            for _ in range(warm_up):
+                run.once(1 + new_tokens)
+                bar.update()
+            if memory:
+                run.watched()
+                bar.update()
+        for turn in range(repeats):
+            for run in list(runs.values())[:: -1 if turn % 2 else 1]:
+                run.timed()
+                bar.update()
+    first = next(iter(models))
+    rows = [
+        {"model": name, "relative": statistics.median(a / b for a, b in zip(rates, against, strict=True))} | row
+        for (size, name), run in runs.items()
+        for row, rates, against in zip(run.rows(), run.rates(), runs[size, first].rates(), strict=True)
+    ]
+    columns = ["model", "batch_size", "phase", "seconds", "seconds_low", "seconds_high", "tokens_per_second"]
+    return pd.DataFrame(rows)[[*columns, "slowest", "fastest", "relative", "peak_bytes", "repeats"]]
+
+
+class _Runs:
+    """Runs of one model at one batch size: `timed` adds a pair, one that stops at the first token and one that goes on."""
+
+    def __init__(self, model: PreTrainedModel, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> None:
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        self.model, self.new_tokens, self.device = model, new_tokens, input_device(model)
+        generator = torch.Generator().manual_seed(seed)
+        self.prompt = torch.randint(vocabulary, (batch_size, prompt_tokens), generator=generator).to(self.device)
+        self.seconds: dict[str, list[float]] = {"prefill": [], "decode": []}
+        self.peaks = {"prefill": float("nan"), "decode": float("nan")}
+
+    def once(self, tokens: int) -> float:
+        """Seconds until `tokens` tokens are written after the prompt."""
+        with eval_mode(self.model), within_positions(self.model, self.prompt.shape[1] + tokens):
+            _synchronize(self.device)
+            start = time.perf_counter()
+            self.model.generate(
+                self.prompt,
+                attention_mask=torch.ones_like(self.prompt),
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=0,
+            )
+            _synchronize(self.device)
+            return time.perf_counter() - start
+
+    def timed(self) -> None:
+        one, all_tokens = self.once(1), self.once(1 + self.new_tokens)
+        self.seconds["prefill"].append(one)
+        self.seconds["decode"].append(max(all_tokens - one, 1e-9) / self.new_tokens)
+
+    def watched(self) -> None:
+        for phase, tokens in {"prefill": 1, "decode": 1 + self.new_tokens}.items():
+            with memory_peak(self.device) as peak:
+                self.once(tokens)
+            self.peaks[phase] = peak[0]
+
+    def rates(self) -> list[list[float]]:
+        """Tokens per second of each round, in prefill and in decode."""
+        tokens = {"prefill": self.prompt.numel(), "decode": len(self.prompt)}
+        return [[tokens[phase] / each for each in seconds] for phase, seconds in self.seconds.items()]
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        for (phase, seconds), rates in zip(self.seconds.items(), self.rates(), strict=True):
+            low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+            yield {
+                "phase": phase,
+                "seconds": middle,
+                "seconds_low": low,
+                "seconds_high": high,
+                "tokens_per_second": statistics.median(rates),
+                "slowest": min(rates),
+                "fastest": max(rates),
+                "peak_bytes": self.peaks[phase],
+                "batch_size": len(self.prompt),
+                "repeats": len(seconds),
+            }
+
+
+def _check_shape(prompt_tokens: object, new_tokens: object, repeats: object, seed: object) -> tuple[int, int, int]:
+    check_count("repeats", repeats)
+    shape = check_count("prompt_tokens", prompt_tokens), check_count("new_tokens", new_tokens)
+    return *shape, check_count("seed", seed, least=0)
+
+
+def _pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """The plain tensors that `tensor` is stored in: itself, or the packed data and scales of a quantized one."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _pieces(getattr(tensor, name))
+        return
+    yield tensor
+    state = getattr(tensor, "quant_state", None)  # bitsandbytes keeps its scales beside the packed weight
+    while state is not None:
+        yield from (t for t in (state.absmax, state.code, state.offset) if isinstance(t, Tensor))
+        state = getattr(state, "state2", None)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,215 @@
+"""Fewer layers and fewer bits together: how small is each combination, and how good?
+
+`size_quality_grid` measures every combination of a number of removed layers, a quantization method and an order of the
+two. Whether the two losses add up is a question to its table: `interaction.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt.checkpoints.saving import save
+from shortgpt.choosing.by_score import check_indices
+from shortgpt.evaluation.comparing import check_request, evaluate
+from shortgpt.evaluation.cost import size, speed
+from shortgpt.evaluation.fingerprint import digest, fingerprint
+from shortgpt.evaluation.grid_file import KEY, check_same, read_rows, write_rows
+from shortgpt.evaluation.likelihood import check_windows, scored_tokens, token_losses
+from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.text import built_in_text
+from shortgpt.model.tokens import begin_tokens
+from shortgpt.pruning.depth import remove_layers
+from shortgpt.quantization.methods import is_quantized, quantize
+from shortgpt.utils.arguments import (
+    check_choice,
+    check_count,
+    check_counts,
+    check_path,
+    check_some,
+    check_strings,
+    check_tokenizer,
+)
+
+METHODS = {  # name in the grid -> bits and method of `quantize`
+    "none": None,
+    "int8": (8, "int8"),
+    "rtn8": (8, "rtn"),
+    "nf4": (4, "nf4"),
+    "rtn4": (4, "rtn"),
+    "gptq": (4, "gptq"),
+}
+ORDERS = ("prune first", "quantize first")
+EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
+MEASURED = ("memory_bytes", "disk_bytes", "tokens_per_second", "losses", "tokens")
+NOT_TASKS = {*KEY, *MEASURED, "gone", "layers", "bits", "settings"}  # the other columns of a file are accuracies
+
+
+def size_quality_grid(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    order: Sequence[int],
+    counts: Iterable[int],
+    methods: Iterable[str] = ("none", "int8", "nf4"),
+    *,
+    orders: Iterable[str] = ("prune first",),
+    texts: Iterable[str] | None = None,
+    window: int = 1024,
+    stride: int = 512,
+    bos: bool | None = None,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    calibration: Iterable[Mapping[str, Tensor]] | None = None,
+    disk: bool = False,
+    speeds: bool = False,
+    path: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measure `model` with the first 0, 1, 2, … layers of `order` removed, quantized in several ways, in several orders.
+
+    Args:
+        order, counts: as for `removal_sweep`: which layers go first (see `removal_order`), and the numbers to try.
+        methods: of `METHODS`: ``"none"``, ``"int8"``, ``"rtn8"``, ``"nf4"``, ``"rtn4"``, ``"gptq"`` (see `quantize`).
+        orders: ``"prune first"``, ``"quantize first"``, or both: only `gptq` gives another model in the other order.
+        texts, window, stride, bos: what perplexity is measured on, see `perplexity_table`.
+        tasks, limit: benchmarks, see `evaluate`: a column with the accuracy in percent for each.
+        calibration: batches for ``"gptq"``; not of `texts`.
+        disk, speeds: also save each model, into a temporary folder, for ``disk_bytes``; and time it (see `speed`).
+        path: a CSV file that gets each row as soon as it is measured. A further call with the same model, text and
+            settings measures only what is not there yet; it may have other `counts`, `methods` and `orders`.
+
+    Returns:
+        One row a model: ``removed, layers, method, bits, order, perplexity``, the tasks, ``memory_mb`` (10^6 bytes),
+        ``memory_bytes, disk_bytes, tokens_per_second`` (decode), and for `added_losses` the sum of the ``losses`` (nats)
+        and the number of ``tokens`` of each text, as lists. Without a second step ``order`` is ``"either"``.
+        `plots.plot_size_quality` draws the rows of one order (with ``group="method"`` if methods share their bits).
+
+    Raises:
+        ValueError: an unknown method or order, wrong counts, a quantized model, GPTQ without calibration, or a `path` that
+            holds something else; before anything is measured.
+    """
+    depth = len(decoder_layers(model))
+    check_tokenizer(tokenizer)
+    removal = check_indices(order, depth, keep_one=False)
+    counts, most = (
+        check_some("counts", sorted(set(check_counts("counts", counts, least=0)))),
+        min(len(removal), depth - 1),
+    )
+    if counts[-1] > most:
+        raise ValueError(
+            f"counts must be 0 to {most} ({len(removal)} of {depth} layers are in the order), got {counts[-1]}"
+        )
+    methods = check_some("methods", list(dict.fromkeys(check_strings("methods", methods))))
+    orders = check_some("orders", list(dict.fromkeys(check_strings("orders", orders))))
+    for kind, names, known in (("method", methods, METHODS), ("order", orders, ORDERS)):
+        for name in names:
+            check_choice(kind, name, known)
+    if is_quantized(model):
+        raise ValueError("this model is quantized already: the grid starts from the original")
+    calibration = None if calibration is None else list(calibration)
+    if "gptq" in methods and not calibration:
+        raise ValueError("method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)")
+    texts = check_strings("texts", built_in_text("perplexity")["text"] if texts is None else texts)
+    begin = begin_tokens(tokenizer, bos)
+    documents = [scored_tokens(tokenizer, text, begin) for text in texts]
+    documents = [ids for ids in documents if len(ids) + len(begin) > 1]
+    if not documents:
+        raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
+    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
+    window, stride = check_count("window", window, least=2), check_count("stride", stride)
+    check_windows(window, stride, begin)
+    limit = None if limit is None else check_count("limit", limit)
+    if tasks:
+        check_request(tokenizer, tasks, limit=limit)  # an unknown one is told before anything is measured
+    read = [[*begin, *ids.tolist()] for ids in documents]
+    options = [window, stride, tasks, limit, bool(disk), bool(speeds), read]
+    settings = "s" + digest(
+        fingerprint(model, tokenizer, bos), options
+    )  # the letter: a CSV reader would take some for numbers
+    read = [(batch["input_ids"] * batch["attention_mask"]).tolist() for batch in calibration or ()]
+    marks = {method: settings + (digest(read) if method == "gptq" else "") for method in methods}
+
+    wanted = [
+        (n, m, EITHER if n == 0 or m == "none" else o)
+        for m in methods
+        for o in orders
+        for n in counts
+        if o == orders[0] or not (n == 0 or m == "none")
+    ]
+    rows = read_rows(path)
+    check_same(rows, path, settings, removal)
+    have = {tuple(row[name] for name in KEY): row for row in rows}
+    todo = [key for key in wanted if key not in have or have[key]["settings"] != marks[key[1]]]
+    bar = tqdm(total=len(todo), desc="measuring the grid", unit="model", disable=not progress)
+    with bar:
+        for key, candidate in _candidates(model, removal, todo, calibration):
+            cost = size(candidate)  # before it runs: some kernels repack their weights
+            row = dict(zip(KEY, key, strict=True)) | {"gone": removal[: key[0]], "layers": cost["layers"]}
+            row["bits"] = METHODS[key[1]][0] if METHODS[key[1]] else 8 * model.dtype.itemsize
+            if disk:
+                with tempfile.TemporaryDirectory(prefix="shortgpt-grid-") as folder:
+                    cost = size(candidate, save(candidate, Path(folder, "model")))
+            row |= {name: cost[name] for name in ("memory_bytes", "disk_bytes")}
+            losses = [token_losses(candidate, ids, window=window, stride=stride, begin=begin) for ids in documents]
+            row |= {"losses": [float(each.sum()) for each in losses], "tokens": [len(each) for each in losses]}
+            if tasks:
+                results = evaluate(candidate, tokenizer, tasks, limit=limit, bos=bos).drop_duplicates("task")
+                row |= results.set_index("task")["value"].to_dict()
+            if speeds:
+                row["tokens_per_second"] = float(speed(candidate).set_index("phase")["tokens_per_second"]["decode"])
+            have[key] = row | {"settings": marks[key[1]]}
+            write_rows(path, have.values())
+            del candidate
+            bar.update()
+    return _table([have[key] for key in wanted], tasks)
+
+
+def read_grid(path: str | os.PathLike) -> pd.DataFrame:
+    """The table that `size_quality_grid(..., path=path)` measured, whatever the model was: all rows of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is no table of `size_quality_grid`.
+    """
+    rows = read_rows(check_path(path, "a CSV file"))
+    if not rows:
+        raise FileNotFoundError(f"there is no grid at {path}: size_quality_grid(..., path=...) writes one")
+    return _table(rows, [name for name in rows[0] if name not in NOT_TASKS])
+
+
+def _candidates(
+    model: PreTrainedModel, removal: list[int], todo: list[tuple[int, str, str]], calibration: list | None
+) -> Iterator[tuple[tuple[int, str, str], PreTrainedModel]]:
+    """The models of the grid; of a method that comes first there is one quantized model, shared by all that need it."""
+    whole: tuple[str, PreTrainedModel] | None = None
+    for n, method, order in todo:
+        if method == "none":
+            yield (n, method, order), remove_layers(model, removal[:n])
+            continue
+        bits, name = METHODS[method]
+        options = {"method": name, "calibration": calibration if name == "gptq" else None, "progress": False}
+        if n and order == "prune first":
+            yield (n, method, order), quantize(remove_layers(model, removal[:n]), bits, **options)
+            continue
+        if whole is None or whole[0] != method:
+            whole = None  # let go of the last one first
+            whole = method, quantize(model, bits, **options)
+        yield (n, method, order), remove_layers(whole[1], removal[:n])
+
+
+def _table(rows: list[dict], tasks: Sequence[str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    sums = ([np.sum(row[name]) for row in rows] for name in ("losses", "tokens"))
+    table["perplexity"] = np.exp(np.divide(*sums))
+    table["memory_mb"] = table["memory_bytes"] / 1e6
+    columns = ["removed", "layers", "method", "bits", "order", "perplexity", *tasks]
+    columns += ["memory_mb", *MEASURED]
+    table = table.reindex(columns=columns)
+    return table.astype({"disk_bytes": "Int64", "tokens_per_second": float})

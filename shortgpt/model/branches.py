@@ -1,0 +1,139 @@
+"""The two branches of a decoder layer, attention and FFN: what they are, and what the layer does without one.
+
+Nothing here knows an architecture. A branch is found by the names of the modules; whether it is one, that is, whether the
+layer only adds it to the residual stream, is found by running the layer again with a stand-in that adds nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from shortgpt.model.anatomy import INDEX_NAMES, decoder_layers
+
+KINDS = ("attention", "ffn")
+_FFN_NAME = re.compile(r"mlp|ffn|feed_?forward|ff$|moe|expert|^fc\d$", re.I)
+_FFN_CLASS = re.compile(r"(mlp|ffn|feed_?forward|moe|moeblock|experts)$", re.I)
+
+
+Inputs = tuple[tuple, dict]  # positional and named arguments of a layer
+
+
+class Removed(nn.Module):
+    """Stands where a sublayer was, and adds nothing to the residual stream.
+
+    Args:
+        original: the module that was here; asked only for its signature and its number.
+        outputs: how many values it returned (0: a tensor, not a tuple).
+        counts: whether to go on counting the tokens in the key-value cache, as attention does.
+    """
+
+    def __init__(self, original: nn.Module, outputs: int, *, counts: bool = False) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.parameters_of_forward = tuple(inspect.signature(original.forward).parameters)
+        numbers = [getattr(part, name, None) for part in original.modules() for name in INDEX_NAMES]
+        self.layer_idx = next((n for n in numbers if isinstance(n, int)), None) if counts else None
+
+    def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
+        named = dict(zip(self.parameters_of_forward, args, strict=False)) | kwargs
+        x = next(value for value in named.values() if isinstance(value, Tensor))
+        for value in named.values():
+            if isinstance(value, Cache) and self.layer_idx is not None:
+                self._keep_count(value, x)
+        # BLOOM's sublayers add the residual themselves
+        result = named["residual"] if isinstance(named.get("residual"), Tensor) else torch.zeros_like(x)
+        return (result, *[named.get("state")] * (self.outputs - 1)) if self.outputs else result
+
+    def _keep_count(self, cache: Cache, x: Tensor) -> None:
+        """The cache counts the tokens it holds in some layer, perhaps this one: store them, with nothing in them."""
+        layer = cache.layers[self.layer_idx] if self.layer_idx < len(cache.layers) else None
+        if layer is None or hasattr(layer, "keys"):
+            nothing = x.new_zeros(x.shape[0], 1, x.shape[1], 1)  # [batch, heads, tokens, width]
+            cache.update(nothing, nothing, self.layer_idx)
+
+
+def sublayers(layer: nn.Module) -> dict[str, list[str]]:
+    """Names of the modules within one decoder layer that make up its ``"attention"`` and its ``"ffn"``.
+
+    The FFN is what is called one (``mlp``, ``feed_forward``, experts, or the pair ``fc1``, ``fc2``); any other part with
+    matrices of its own that is no single linear layer mixes tokens. Either list may be empty, or longer than one.
+    """
+    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for name, module in layer.named_children():
+        parts = (
+            [(f"{name}.{k}", part) for k, part in module.named_children()]
+            if isinstance(module, nn.ModuleList)
+            else [(name, module)]
+        )
+        for part_name, part in parts:
+            matrices = sum(p.ndim > 1 for p in part.parameters())
+            if matrices and (_FFN_NAME.search(name) or _FFN_CLASS.search(type(part).__name__)):
+                found["ffn"].append(part_name)
+            elif matrices > 1:
+                found["attention"].append(part_name)
+    return found
+
+
+@contextmanager
+def record(model: PreTrainedModel, indices: Iterable[int], tell: Callable) -> Iterator[None]:
+    """While open, after each run of a layer: ``tell(index, layer, inputs, {sublayer: its output}, output)``."""
+    handles = []
+
+    def watch(index: int, layer: nn.Module) -> None:
+        outputs: dict[str, object] = {}
+        for name in (name for names in sublayers(layer).values() for name in names):
+            handles.append(
+                layer.get_submodule(name).register_forward_hook(
+                    lambda module, args, output, name=name: outputs.__setitem__(name, output)
+                )
+            )
+
+        def after(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+            tell(index, module, (args, kwargs), dict(outputs), output)
+            outputs.clear()
+
+        handles.append(layer.register_forward_hook(after, with_kwargs=True))
+
+    stack = decoder_layers(model)
+    try:
+        for index in indices:
+            watch(index, stack[index])
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rerun(layer: nn.Module, inputs: Inputs, outputs: Mapping[str, object], without: Sequence[str]) -> object:
+    """What `layer` gives on the same input if the sublayers `without` add nothing; the others' outputs are replayed."""
+    changed: list[tuple[nn.Module, object]] = []
+    try:
+        for name, output in outputs.items():
+            module = layer.get_submodule(name)
+            stand_in = Removed(module, 0 if isinstance(output, Tensor) else len(output)).forward
+            changed.append((module, vars(module).get("forward")))
+            module.forward = stand_in if name in without else (lambda *args, output=output, **kwargs: output)
+        args, kwargs = inputs
+        return layer.forward(*args, **kwargs)
+    finally:
+        for module, before in changed:
+            if before is None:
+                del module.forward
+            else:
+                module.forward = before  # accelerate puts its own there
+
+
+def first(values: object) -> Tensor:
+    return values if isinstance(values, Tensor) else values[0]
+
+
+def layer_input(inputs: Inputs) -> Tensor:
+    """The hidden states among a layer's arguments."""
+    return inputs[0][0] if inputs[0] else inputs[1]["hidden_states"]

@@ -1,0 +1,144 @@
+"""Repair without training: a linear patch for what the removed layers did, in closed form.
+
+Removed layers s … e-1 turned the state x_s into x_e. What they did can't be had for nothing, but part of it is linear:
+least squares finds the matrix that brings the pruned model's state nearest to the dense model's x_e,
+
+    min_D  sum_t  |x_e,t - y_t - z_t D|^2 / |x_e,t|^2  +  ridge |D|^2
+
+over calibration tokens t; y is the state that leaves the last layer before the gap. Errors are relative: a few tokens
+(the first of a text above all) have states hundreds of times longer than the rest and would decide everything.
+Two choices of z give two patches (compare LinearPatch, arXiv 2505.24680, and ReplaceMe, arXiv 2505.02819):
+
+``fold``: z is what enters the output projection of that layer's FFN, so D is simply added to the projection's weight. The
+result is an ordinary checkpoint of the same architecture without one parameter more.
+``linear``: z is the state itself and a constant, so D is a small linear module on the residual stream; nothing in a
+transformers configuration describes it, and it needs our loader.
+
+Of the text only the normal equations are kept, sums over tokens in float64. Every fourth sample is held back from the fit
+and chooses the ridge; then all are fitted together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from shortgpt.choosing.by_score import PruningPlan
+from shortgpt.model.adapters import require_no_adapter
+from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers
+from shortgpt.model.hooks import eval_mode, unpadded
+from shortgpt.pruning.depth import kept_layers, remove_layers
+from shortgpt.repair.fitting import Sample, fit_projection, fit_residual
+from shortgpt.repair.patches import add_patches
+from shortgpt.scoring.influence import NO_TOKENS
+from shortgpt.utils.arguments import check_batches, check_choice
+
+KINDS = ("fold", "linear")
+SITES = ("gaps", "all")
+
+
+def heal(
+    model: PreTrainedModel,
+    layers: Sequence[int] | PruningPlan,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    kind: str = "fold",
+    sites: str = "gaps",
+    progress: bool = True,
+) -> PreTrainedModel:
+    """Remove `layers` from `model` and repair the rest, without training: a new model; `model` stays as it was.
+
+    Args:
+        model: the *dense* model (or whatever the layers are removed from): its states are what the repair aims at.
+        layers: as for `remove_layers`; several gaps are repaired in order, each on top of the ones before.
+        batches: calibration text as for `score_layers`, not that on which the result is measured. A few thousand tokens
+            at least: more text, better repair.
+        kind: ``"fold"`` or ``"linear"``, see above.
+        sites: ``"gaps"``: one patch per gap, in the layer before it. ``"all"`` (with ``"fold"``): every kept layer from
+            there on is fitted too, each to the dense state at its place, so that what one patch can't do is shared out.
+
+    Weights that are not patched are shared with `model`. Cost: one pass of the dense backbone, then the layers from the first
+    patch to the last, two passes for a patched one. Memory: a dense state per token and site, and ``4 k^2`` float64 for k
+    inputs of the projection.
+
+    Raises:
+        ValueError: layer 0 is removed (nothing comes before that gap), fewer than two samples, an FFN without a single
+            output projection that is added to the residual stream (mixtures of experts: use ``kind="linear"``), states
+            with NaN or infinity, or what `remove_layers` refuses.
+    """
+    check_repair(kind, sites)
+    require_no_adapter(model, "be repaired")
+    pruned = remove_layers(model, layers)  # refuses what can't be removed, before anything is computed
+    targets = _targets(model, pruned, sites)
+    check_batches(batches)
+    depths = {min(targets), *targets.values()} if targets else set()
+    samples = [Sample(model, batch, depths) for batch in unpadded(model, batches)]
+    return repair(model, pruned, samples, kind=kind, sites=sites, progress=progress)
+
+
+@torch.no_grad()
+def repair(
+    model: PreTrainedModel,
+    pruned: PreTrainedModel,
+    samples: Sequence[Sample],
+    *,
+    kind: str = "fold",
+    sites: str = "gaps",
+    progress: bool = True,
+) -> PreTrainedModel:
+    """Repair `pruned`, which `remove_layers` made of `model` and nobody else holds, on recorded `samples`: see `heal`."""
+    check_repair(kind, sites)
+    targets = _targets(model, pruned, sites)
+    if not samples:
+        raise ValueError(NO_TOKENS)
+    rows = sum(len(sample.ids) for sample in samples)
+    if rows < 2:
+        raise ValueError(
+            "repair needs at least two samples of text, one of them to choose the ridge: give more batches"
+        )
+    if not targets:
+        return pruned
+    kept = kept_layers(model, pruned)
+    start = min(targets)
+    states = [sample.states[start] for sample in samples]
+    patches = {}
+    bar = tqdm(total=len(targets), desc="fitting", unit="layer", disable=not progress)
+    with eval_mode(model), eval_mode(pruned), bar:
+        for position, layer in enumerate(decoder_layers(pruned)):
+            i = kept[position]
+            if i < start or i > max(targets):
+                continue
+            if i in targets:
+                fit = fit_projection if kind == "fold" else fit_residual
+                goals = [sample.states[targets[i]] for sample in samples]
+                states, patch = fit(layer, i, samples, states, goals)
+                patches[position] = patch
+                bar.update()
+            else:
+                states = [sample.run(layer, i, x) for sample, x in zip(samples, states, strict=True)]
+    if kind == "linear":
+        pruned = add_patches(pruned, patches)
+    how = {"kind": kind, "sites": sites, "layers": sorted(targets), "samples": rows}
+    setattr(pruned.config, REPAIR_FIELD, how)
+    return pruned
+
+
+def _targets(model: PreTrainedModel, pruned: PreTrainedModel, sites: str) -> dict[int, int]:
+    """Layers of `model` to patch, each with the depth whose dense state it should give."""
+    depth, kept = len(decoder_layers(model)), kept_layers(model, pruned)
+    following = dict(zip(kept, [*kept[1:], depth], strict=True))
+    if kept[0] != 0:
+        raise ValueError("layer 0 is removed, and there is no layer before this gap to patch: keep layer 0")
+    gaps = [i for i in kept if following[i] != i + 1]
+    return {i: following[i] for i in kept if gaps and i >= gaps[0] and (sites == "all" or i in gaps)}
+
+
+def check_repair(kind: str, sites: str) -> None:
+    check_choice("kind", kind, KINDS)
+    check_choice("sites", sites, SITES)
+    if kind == "linear" and sites == "all":
+        raise ValueError("sites='all' fits weights that the layers have, so it needs kind='fold'")

@@ -1,0 +1,1 @@
+"""Block Influence, and how far it can be trusted (lesson 02)."""

@@ -1,0 +1,257 @@
+"""Block Influence: how much a layer turns the hidden states that pass through it (ShortGPT, section 3.1, equation 1).
+
+    BI_i = 1 - E[ cos(x_i, x_{i+1}) ],   x_i: the hidden state of one token entering layer i
+
+``x_in`` below is x_i and ``x_out`` is x_{i+1}. The score lies between 0 (the layer changes no direction: a candidate
+for removal) and 2. There is one cosine per token; tokens of one sample are not independent, so uncertainty is computed
+over *samples*. The last layer is measured before the final norm, like every other. The model never sees a pad.
+
+This module is arithmetic and a table. Hooks are in `capture`, choosing layers is in `choose`, removing is in `pruning`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from shortgpt.model.anatomy import decoder_layers, model_name, removed_so_far, text_config
+from shortgpt.model.hooks import Reporter, by_token, run_backbone, unpadded, watch_layers
+from shortgpt.model.text import sample_digests
+from shortgpt.utils.arguments import check_batches, check_choice, check_count, shown
+from shortgpt.utils.distributed import share
+
+
+def block_influence(x_in: Tensor, x_out: Tensor) -> Tensor:
+    """One minus the cosine between a layer's input and output, per token: ``[..., hidden] -> [...]``, float32.
+
+    The same direction gives 0, a right angle 1, the opposite direction 2; length plays no part. A zero vector has no
+    direction: it counts as a right angle. States are taken to float32 first, because in half precision the norms of
+    deep layers overflow (float16 ends at 65,504) and the score becomes NaN.
+    """
+    _require_one_shape(x_in, x_out)
+    return 1 - cosine_similarity(x_in.float(), x_out.float(), dim=-1)
+
+
+def angular_distance(x_in: Tensor, x_out: Tensor) -> Tensor:
+    """Angle between input and output as a fraction of a half turn, 0 to 1 (Gromov et al., arXiv 2403.17887)."""
+    return torch.arccos(cosine_similarity(x_in.float(), x_out.float(), dim=-1).clamp(-1, 1)) / torch.pi
+
+
+def relative_magnitude(x_in: Tensor, x_out: Tensor) -> Tensor:
+    """What the layer adds against what leaves it, ``|f(x)| / |x + f(x)|`` (Samragh et al., arXiv 2311.18329)."""
+    x_in, x_out = x_in.float(), x_out.float()
+    return (x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+NO_TOKENS = "the calibration batches hold no token: give calibration_batches() some text"
+Watch = Callable[[PreTrainedModel, Reporter], AbstractContextManager[int]]
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "block_influence": block_influence,
+    "angular_distance": angular_distance,
+    "relative_magnitude": relative_magnitude,
+}
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of every layer, kept as one sum per sample and layer so that batches and processes merge exactly.
+
+    Attributes:
+        sums: float64 ``[samples, layers]``, the metric summed over the sample's real tokens.
+        counts: int64 ``[samples]``, its real tokens.
+        metric: a key of `METRICS`.
+        removed: original indices of layers that had been removed before scoring (empty for a dense model).
+        digests: fingerprint of each sample's tokens (SHA-256), whatever its batch or padding.
+        bos: whether every sample began with the model's begin token (BOS).
+        model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+    metric: str = "block_influence"
+    removed: tuple[int, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    model: str = ""
+    bos: bool = False
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the calibration tokens: of all samples, in order."""
+        return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
+
+    @property
+    def calibration(self) -> dict[str, int | str | bool]:
+        """What was read, as a plan records it."""
+        read = {"tokens": int(self.counts.sum()), "samples": len(self.counts), "sha256": self.sha256}
+        return read | {"bos": self.bos}
+
+    @property
+    def values(self) -> np.ndarray:
+        """Score of each layer, float64 ``[layers]``: a mean over tokens, never a mean of batch means."""
+        return self.sums.sum(0) / self.counts.sum()
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Standard error of each score over samples, float64 ``[layers]``; NaN if there is one sample only."""
+        return self._error_of(self.sums)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a layer, in layer order: ``layer, score, standard_error, tokens, samples``.
+
+        For a model that had been pruned before, ``original_layer`` tells where each layer stood in the dense model.
+        """
+        table = pd.DataFrame({"layer": range(len(self.values)), "score": self.values})
+        table["standard_error"] = self.standard_errors
+        table["tokens"], table["samples"] = int(self.counts.sum()), len(self.counts)
+        if self.removed:
+            table.insert(1, "original_layer", self.original_layers)
+        return table
+
+    @property
+    def original_layers(self) -> list[int]:
+        """The index that each scored layer has in the dense model."""
+        depth = self.sums.shape[1] + len(self.removed)
+        return [layer for layer in range(depth) if layer not in self.removed]
+
+    def merge(self, other: LayerScores) -> LayerScores:
+        """Scores over the samples of both, for instance of two processes. Raises ValueError if they don't fit."""
+        if not isinstance(other, LayerScores):
+            raise TypeError(f"only scores can be merged, got {shown(other)}: pass what score_layers() returned")
+        if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
+            raise ValueError("only scores of one metric and one model can be merged")
+        sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
+        return LayerScores(
+            sums, counts, self.metric, self.removed, self.digests + other.digests, self.model, self.bos and other.bos
+        )
+
+    def difference(self, first: int, second: int) -> tuple[float, float]:
+        """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
+        paired = (self.sums[:, first] - self.sums[:, second])[:, None]
+        return float(paired.sum() / self.counts.sum()), float(self._error_of(paired)[0])
+
+    def selection_frequency(self, n: int, *, resamples: int = 1000, seed: int = 0) -> pd.Series:
+        """How often each layer is among the `n` lowest when the samples are drawn again with replacement (bootstrap).
+
+        1 or 0 means that the choice does not hang on which texts were read; in between, it does.
+        """
+        check_count("n", n, least=0)
+        samples = len(self.counts)
+        draws = np.random.default_rng(seed).integers(samples, size=(resamples, samples))
+        scores = self.sums[draws].sum(1) / self.counts[draws].sum(1)[:, None]  # [resamples, layers]
+        chosen = np.argsort(scores, axis=1, kind="stable")[:, :n]
+        frequency = np.bincount(chosen.ravel(), minlength=scores.shape[1]) / resamples
+        return pd.Series(frequency, name="selection_frequency").rename_axis("layer")
+
+    def _error_of(self, sums: np.ndarray) -> np.ndarray:
+        samples, total = len(self.counts), self.counts.sum()
+        if samples < 2:
+            return np.full(sums.shape[1], np.nan)
+        residuals = sums - self.counts[:, None] * (sums.sum(0) / total)  # of the ratio estimator
+        return np.sqrt(samples / (samples - 1) * (residuals**2).sum(0)) / total
+
+
+@torch.inference_mode()
+def score_layers(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    metric: str = "block_influence",
+    progress: bool = True,
+    watch: Watch = watch_layers,
+) -> LayerScores:
+    """Score every decoder layer of `model` on calibration `batches`.
+
+    Args:
+        batches: dicts with ``input_ids`` and ``attention_mask``, ``[batch, tokens]`` (see `calibration_batches`).
+        metric: a key of `METRICS`; for all of them low means redundant.
+        watch: what reports the states between which the metric is taken; `score_sublayers` watches parts of layers.
+
+    The model is left as it was: weights, mode, hooks. Cost: one pass of the backbone over the batches; memory: two
+    states of one layer, and one number per token and layer of a batch. In a script started by ``accelerate launch``
+    each process scores its share and all return the scores of one process: give all of them the same batches.
+
+    >>> model, tokenizer = load()
+    >>> scores = score_layers(model, calibration_batches(tokenizer))
+    >>> scores.table.nsmallest(3, "score")
+
+    Raises:
+        ValueError: unknown metric, no calibration tokens, or a NaN or infinity in a hidden state (names the layer).
+    """
+    check_choice("metric", metric, METRICS)
+    depth = len(decoder_layers(model))
+    check_batches(batches)
+
+    def score_share(rank: int, world: int) -> list[tuple[int, _BatchSums]]:
+        bar = tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress or rank > 0)
+        mine = (pair for pair in enumerate(unpadded(model, bar)) if pair[0] % world == rank)
+        return [(i, _score_batch(model, batch, metric, watch)) for i, batch in mine]
+
+    parts = share(score_share)
+    if not parts:
+        raise ValueError(NO_TOKENS)
+    sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
+    digests = tuple(digest for _, _, some, _ in parts for digest in some)
+    bos = all(begun for *_, begun in parts)
+    return LayerScores(sums, counts, metric, removed_so_far(model), digests, model_name(model), bos)
+
+
+_BatchSums = tuple[np.ndarray, np.ndarray, list[bytes], bool]  # sums [samples, layers], counts [samples], digests, BOS
+
+
+def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str, watch: Watch) -> _BatchSums:
+    """Run the backbone once and sum the metric over the tokens of each sample. `batch` is one of `unpadded`."""
+    mask = batch["attention_mask"]  # [batch, tokens], all of them real
+    # one block for all layers: a small tensor left behind by each layer would break up the heap between large states
+    per_token: Tensor  # [layers, batch, tokens]
+    idle: set[int]
+
+    def score(layer: int, x_in: Tensor, x_out: Tensor) -> None:
+        per_token[layer] = METRICS[metric](by_token(x_in, mask), by_token(x_out, mask))
+        idle.discard(layer)
+
+    with watch(model, score) as count:
+        per_token, idle = torch.zeros(count, *mask.shape), set(range(count))
+        run_backbone(model, batch)
+    if idle:
+        raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
+    require_finite(per_token.flatten(1), model.dtype, count // len(decoder_layers(model)))
+    # not every accelerator has float64, so this is done on the CPU
+    sums, counts = per_token.double().sum(-1).T.numpy(), mask.sum(1).cpu().numpy()
+    return sums, counts, sample_digests(batch), begins_with_bos(model, batch)
+
+
+def begins_with_bos(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> bool:
+    """Whether every sample of `batch`, one of `unpadded`, has the model's begin token in front."""
+    bos = text_config(model.config).bos_token_id
+    return bos is not None and bool((batch["input_ids"][:, 0] == bos).all())
+
+
+def require_finite(per_token: Tensor, dtype: torch.dtype, parts: int = 1) -> None:
+    """Name the first broken layer: NaN or infinity in a state makes every metric NaN (infinity over infinite norm)."""
+    broken = (~torch.isfinite(per_token)).any(-1).nonzero()
+    if len(broken):
+        raise ValueError(
+            f"layer {int(broken[0]) // parts} gives hidden states with NaN or infinity (dtype {dtype}): load the model in "
+            "float32 or bfloat16, or look for damaged weights"
+        )
+
+
+def _require_one_shape(x_in: Tensor, x_out: Tensor) -> None:
+    for states in (x_in, x_out):
+        if not isinstance(states, Tensor):
+            raise TypeError(f"hidden states must be tensors, got {shown(states)}")
+    if x_in.shape != x_out.shape or not x_in.ndim:
+        raise ValueError(
+            f"hidden states must have at least one axis and both one shape, got {list(x_in.shape)} and {list(x_out.shape)}"
+        )

@@ -1,0 +1,1 @@
+"""What every room uses: arguments in clear sentences, files written whole, files read with care, processes."""

