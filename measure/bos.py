@@ -24,8 +24,8 @@ from shortgpt import (
     score_layers,
 )
 from shortgpt.evaluation.likelihood import scored_tokens, token_losses
-from shortgpt.model.text import data_folder
 from shortgpt.model.tokens import begin_tokens
+from shortgpt.utils.data import data_folder
 
 PROMPT, LAYERS, LENGTH, SAMPLES = "The capital of France is", 3, 128, 8
 

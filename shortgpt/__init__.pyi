@@ -4,11 +4,11 @@ from .checkpoints.loading import load as load
 from .checkpoints.on_disk import prune_checkpoint as prune_checkpoint
 from .checkpoints.saving import save as save
 from .checkpoints.suggestions import suggested_models as suggested_models
-from .choosing.by_score import PruningPlan as PruningPlan
 from .choosing.by_score import choose_layers as choose_layers
 from .choosing.by_score import removal_order as removal_order
 from .choosing.comparison import compare_criteria as compare_criteria
 from .choosing.criteria import choose_by as choose_by
+from .choosing.repaired import choose_repaired as choose_repaired
 from .choosing.search import leave_one_out as leave_one_out
 from .choosing.trials import Trials as Trials
 from .course.studies.ablation import Ablation as Ablation
@@ -48,9 +48,9 @@ from .model.hooks import watch_layers as watch_layers
 from .model.text import built_in_text as built_in_text
 from .model.text import calibration_batches as calibration_batches
 from .pruning.depth import remove_layers as remove_layers
+from .pruning.plan import PruningPlan as PruningPlan
 from .pruning.prefill import prune_prefill as prune_prefill
 from .pruning.sublayers import remove_sublayers as remove_sublayers
-from .pruning.sublayers import score_sublayers as score_sublayers
 from .pruning.width import remove_channels as remove_channels
 from .pruning.width import remove_heads as remove_heads
 from .pruning.width_units import equal_parameters as equal_parameters
@@ -58,9 +58,9 @@ from .pruning.width_units import width_scores as width_scores
 from .quantization.methods import quantize as quantize
 from .repair.healing import heal as heal
 from .repair.merging import merge_layers as merge_layers
-from .repair.repaired import choose_repaired as choose_repaired
 from .scoring.influence import block_influence as block_influence
 from .scoring.influence import score_layers as score_layers
 from .scoring.spans import span_distances as span_distances
 from .scoring.stability import plan_agreement as plan_agreement
 from .scoring.stability import tokens_needed as tokens_needed
+from .scoring.sublayers import score_sublayers as score_sublayers

@@ -17,7 +17,7 @@ from shortgpt.choosing.criteria import CRITERIA
 from shortgpt.evaluation.benchmarks import BENCHMARKS
 from shortgpt.evaluation.comparing import OFFLINE_TASKS
 from shortgpt.evaluation.likelihood import mean_and_error
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
 CHOICE_TASKS = ("grammar", "physical", "science", "chinese")

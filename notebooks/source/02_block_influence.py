@@ -77,7 +77,7 @@ from torch.nn.functional import cosine_similarity
 
 from shortgpt import block_influence, built_in_text, calibration_batches, choose_layers, decoder_layers
 from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers, watch_layers
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 from shortgpt.scoring.influence import LayerScores, relative_magnitude
 from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_layers, plot_scores
 

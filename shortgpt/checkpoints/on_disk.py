@@ -23,14 +23,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from shortgpt.checkpoints.card import CARD_FILE, MARK, licence_lines, model_card
 from shortgpt.checkpoints.completeness import matched, require_whole
 from shortgpt.checkpoints.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
-from shortgpt.choosing.by_score import PLAN_FILE, PruningPlan
+from shortgpt.checkpoints.sound_config import clear_about_config, require_sound_config
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import decoder_layers, decoder_layers_path, removed_so_far
 from shortgpt.model.names import LayerNames, find_stack
-from shortgpt.pruning.depth import RECIPE, remove_layers
+from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
+from shortgpt.pruning.recipe import RECIPE
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import check_target, written_beside
-from shortgpt.utils.untrusted import clear_about_config, inside, require_sound_config
+from shortgpt.utils.untrusted import inside
 
 SINGLE_FILE = "model.safetensors"
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")

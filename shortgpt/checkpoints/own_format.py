@@ -8,9 +8,8 @@ another model by mistake.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,63 +17,10 @@ import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.model.offload import accelerate_hooks
+from shortgpt.checkpoints.sound_config import are_layers, clear_about_config, require_sound_config
 from shortgpt.pruning.depth import remove_layers
-from shortgpt.utils.untrusted import (
-    MOST_LAYERS,
-    are_layers,
-    clear_about_config,
-    inside,
-    is_whole,
-    one_line,
-    read_json,
-    require_sound_config,
-)
-
-MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
-WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
-
-
-def write_own_format(model: PreTrainedModel, recipe: Mapping[str, object], folder: Path) -> None:
-    """Write `model`, which came about as its `recipe` says, into `folder`.
-
-    Raises:
-        ValueError: quantized weights, weights that are not in memory, or a class that is not part of transformers.
-    """
-    if getattr(model, "hf_quantizer", None) is not None:
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format holds no "
-            "quantized weights: save the pruned model first, and quantize it after loading"
-        )
-    if accelerate_hooks(model):
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format is written "
-            "from memory: load the model without device_map and max_memory to save it"
-        )
-    if not hasattr(transformers, type(model).__name__):
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and its class is not part of "
-            "transformers: there is no checkpoint from which it could be loaded again"
-        )
-    from huggingface_hub import save_torch_state_dict
-
-    seen: set[int] = set()
-    state = {}
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen:  # tied weights once; rebuilding ties them again
-            state[name] = tensor.detach().contiguous()
-        seen.add(id(tensor))
-    save_torch_state_dict(state, folder, filename_pattern=WEIGHTS, metadata={"format": "pt"})
-    config = {
-        "model_type": MODEL_TYPE,
-        "architectures": [type(model).__name__],
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "base_config": recipe["config"],
-        "steps": recipe["steps"],
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
+from shortgpt.pruning.recipe import MODEL_TYPE, WEIGHTS
+from shortgpt.utils.untrusted import MOST_LAYERS, inside, is_whole, one_line, read_json
 
 
 def is_own_format(folder: str | os.PathLike) -> bool:

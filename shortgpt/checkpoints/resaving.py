@@ -42,11 +42,6 @@ def one_way_conversions_left_out(model: PreTrainedModel) -> Iterator[None]:
         setattr(model, _CONVERSIONS, conversions)
 
 
-def runs_own_code(model: PreTrainedModel) -> bool:
-    """Whether `model` is of a class that came with its checkpoint, which only ``trust_remote_code=True`` lets load."""
-    return any(type(part).__module__.partition(".")[0] == "transformers_modules" for part in (model, model.config))
-
-
 def _can_be_undone(conversion: object) -> bool:
     try:
         conversion.reverse_transform()

@@ -16,16 +16,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from shortgpt.checkpoints.card import CARD_FILE, model_card
 from shortgpt.checkpoints.completeness import enough_layers
-from shortgpt.checkpoints.own_format import is_own_format, restore, write_own_format
-from shortgpt.checkpoints.resaving import one_way_conversions_left_out, require_savable, runs_own_code
-from shortgpt.choosing.by_score import PLAN_FILE, PruningPlan
+from shortgpt.checkpoints.own_format import is_own_format, restore
+from shortgpt.checkpoints.resaving import one_way_conversions_left_out, require_savable
 from shortgpt.model.adapters import require_no_adapter
-from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers, removed_so_far
+from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers, removed_so_far, runs_own_code
+from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
-from shortgpt.pruning.depth import RECIPE, share_weights
+from shortgpt.model.view import share_weights
+from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
+from shortgpt.pruning.recipe import RECIPE, write_own_format
 from shortgpt.quantization.nf4 import without_repacking
-from shortgpt.utils.arguments import check_path, check_tokenizer, shown
+from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
 
 

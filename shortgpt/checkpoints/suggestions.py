@@ -8,8 +8,8 @@ from __future__ import annotations
 import pandas as pd
 
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL
-from shortgpt.model.text import data_folder
 from shortgpt.utils.arguments import shown
+from shortgpt.utils.data import data_folder
 
 # gigabytes for a model: of 8 the system and the browser take some, of a T4's 15 torch does
 FREE_GB = {"laptop": 6, "colab_cpu": 12, "colab_t4": 14}

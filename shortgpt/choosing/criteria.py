@@ -16,16 +16,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.by_score import PruningPlan, removal_order
+from shortgpt.choosing.by_score import removal_order
 from shortgpt.choosing.search import check_removed, evolve, greedy, leave_one_out
 from shortgpt.choosing.trials import OBJECTIVES, Trials
 from shortgpt.model.anatomy import decoder_layers, model_name, removed_so_far
+from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import unpadded
 from shortgpt.model.text import sample_digests
 from shortgpt.pruning.depth import remove_layers, require_removable
-from shortgpt.scoring.influence import NO_TOKENS, LayerScores, begins_with_bos, score_layers
+from shortgpt.pruning.plan import PruningPlan
+from shortgpt.scoring.influence import LayerScores, begins_with_bos, score_layers
 from shortgpt.scoring.spans import span_distances
-from shortgpt.utils.arguments import check_batches, check_choice, check_count
+from shortgpt.utils.arguments import check_choice, check_count
 
 SEEDED = ("random", "search")  # the others give the same whatever the seed
 BUDGET = 200

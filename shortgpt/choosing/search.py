@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from shortgpt.choosing.by_score import check_indices
+from shortgpt.pruning.plan import check_indices
 from shortgpt.utils.arguments import check_count, shown
 
 Value = Callable[[Collection[int]], float]

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.by_score import check_indices
 from shortgpt.choosing.stand_ins import Output, copied, stand_ins
-from shortgpt.evaluation.likelihood import cross_entropy, divergence, log_probabilities
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.branches import first
 from shortgpt.model.hooks import logits_of, require_numbers, run_backbone, unpadded
-from shortgpt.pruning.depth import require_removable, share_weights
-from shortgpt.scoring.influence import NO_TOKENS
-from shortgpt.utils.arguments import check_batches, check_choice
+from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
+from shortgpt.model.view import share_weights
+from shortgpt.pruning.depth import require_removable
+from shortgpt.pruning.plan import check_indices
+from shortgpt.utils.arguments import check_choice
 
 OBJECTIVES = ("loss", "divergence")
 _CHUNK = 32  # tokens whose distributions over the vocabulary are compared at a time

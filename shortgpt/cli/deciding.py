@@ -13,7 +13,7 @@ import typer
 from shortgpt.cli.options import DEFAULT, Calibration, Loading, Metric, parse_layers
 
 if TYPE_CHECKING:
-    from shortgpt.choosing.by_score import PruningPlan
+    from shortgpt.pruning.plan import PruningPlan
 
 BASELINES = ("reverse", "sequential", "random")
 _CRITERIA = (  # the rest of criteria.CRITERIA, which is slow to import
@@ -61,7 +61,8 @@ class Wish:
 
 def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[PruningPlan, str, Loading, tuple | None]:
     """The plan, the model it is for, how to load that, and ``(model, tokenizer)`` if it is loaded already."""
-    from shortgpt.choosing.by_score import PruningPlan, choose_layers
+    from shortgpt.choosing.by_score import choose_layers
+    from shortgpt.pruning.plan import PruningPlan
 
     if wish.plan is not None:
         plan = PruningPlan.from_json(wish.plan)
@@ -90,8 +91,9 @@ def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> Prun
     import numpy as np
 
     from shortgpt.checkpoints.facts import empty_model
-    from shortgpt.choosing.by_score import PruningPlan, check_indices, choose_layers
+    from shortgpt.choosing.by_score import choose_layers
     from shortgpt.model.anatomy import decoder_layers, removed_so_far
+    from shortgpt.pruning.plan import PruningPlan, check_indices
     from shortgpt.scoring.influence import LayerScores
 
     model = loading.load(name)[0] if name.endswith(".gguf") else empty_model(name, **loading.source)
@@ -126,7 +128,7 @@ def lowest_sublayers(wish: Wish, loading: Loading, calibration: Calibration) -> 
     """Layers that lose their attention (or FFN), the model's name, and ``(model, tokenizer)``."""
     import numpy as np
 
-    from shortgpt.pruning.sublayers import score_sublayers
+    from shortgpt.scoring.sublayers import score_sublayers
 
     name = wish.model or DEFAULT
     documents = calibration.documents() if wish.layers is None else []

@@ -22,7 +22,7 @@ def info(loading: Loading, model: Model = DEFAULT) -> Result:
     one by one is tried when you score them.
     """
     from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
-    from shortgpt.choosing.by_score import PruningPlan
+    from shortgpt.pruning.plan import PruningPlan
 
     if model.endswith(".json"):
         plan = PruningPlan.from_json(model)

@@ -22,7 +22,7 @@ from shortgpt.cli.run import Result
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from shortgpt.choosing.by_score import PruningPlan
+    from shortgpt.pruning.plan import PruningPlan
 
 
 def _choice(help: str, *names: str, **options: object) -> typer.models.OptionInfo:

@@ -69,7 +69,7 @@ def score(
     loaded, tokenizer = loading.load(model)
     batches = calibration.batches(tokenizer, documents)
     if sublayers:
-        from shortgpt.pruning.sublayers import score_sublayers
+        from shortgpt.scoring.sublayers import score_sublayers
 
         table, read = _side_by_side(score_sublayers(loaded, batches, metric=metric), n)
     else:

@@ -15,8 +15,8 @@ from html import escape
 import ipywidgets as widgets
 from IPython.display import HTML, display
 
-from shortgpt.model.text import data_folder
 from shortgpt.utils.arguments import shown
+from shortgpt.utils.data import data_folder
 
 LETTERS = "ABCDEF"
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 
 class Benchmark(NamedTuple):

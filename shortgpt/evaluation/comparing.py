@@ -18,26 +18,18 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.by_score import check_indices
 from shortgpt.evaluation import records
 from shortgpt.evaluation.cost import size
 from shortgpt.evaluation.fingerprint import fingerprint
 from shortgpt.evaluation.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
 from shortgpt.evaluation.likelihood import perplexity
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, begin_tokens
 from shortgpt.pruning.depth import remove_layers
-from shortgpt.utils.arguments import (
-    check_count,
-    check_counts,
-    check_model,
-    check_models,
-    check_path,
-    check_strings,
-    check_tokenizer,
-    shown,
-)
+from shortgpt.pruning.plan import check_indices
+from shortgpt.utils.arguments import check_count, check_counts, check_path, check_strings, shown
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -11,23 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from shortgpt.evaluation.memory import memory_peak
-from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.anatomy import decoder_layers, parameter_count
+from shortgpt.model.arguments import check_model, check_models, within_positions
 from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
-from shortgpt.utils.arguments import (
-    check_count,
-    check_counts,
-    check_model,
-    check_models,
-    check_path,
-    check_some,
-    within_positions,
-)
+from shortgpt.utils.arguments import check_count, check_counts, check_path, check_some
 
 
 def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, int | None]:
@@ -55,19 +48,6 @@ def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dic
         "memory_bytes": sum(storages.values()),
         "disk_bytes": disk,
     }
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Parameters, each counted once when shared, and also when 4-bit packing hides half of them."""
-    counts = {}
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            packed = isinstance(module, nn.Linear) and name == "weight"
-            counts[id(parameter)] = module.in_features * module.out_features if packed else parameter.numel()
-        if "qweight" in dict(module.named_buffers(recurse=False)):  # GPTQ keeps weight and bias as buffers
-            bias = getattr(module, "bias", None)
-            counts[id(module)] = module.in_features * module.out_features + (0 if bias is None else bias.numel())
-    return sum(counts.values())
 
 
 def speed(

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import token_losses
+from shortgpt.model.arguments import check_model, check_tokenizer
 from shortgpt.model.tokens import begin_tokens
-from shortgpt.utils.arguments import check_model, check_tokenizer
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

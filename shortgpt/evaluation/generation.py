@@ -19,17 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import perplexity_and_error, token_losses
 from shortgpt.evaluation.writing import repetition, sampling_noise, write_tokens
+from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.tokens import prompt_tokens
-from shortgpt.utils.arguments import (
-    check_count,
-    check_model,
-    check_models,
-    check_number,
-    check_some,
-    check_strings,
-    check_tokenizer,
-    shown,
-)
+from shortgpt.utils.arguments import check_count, check_number, check_some, check_strings, shown
 
 MEASURES = ("tokens", "ended", "repetition", "distinct_1", "distinct_2", "distinct_3")
 COLUMNS = ("model", "prompt", "text", *MEASURES, "perplexity")

@@ -18,26 +18,19 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.saving import save
-from shortgpt.choosing.by_score import check_indices
 from shortgpt.evaluation.comparing import check_request, evaluate
 from shortgpt.evaluation.cost import size, speed
 from shortgpt.evaluation.fingerprint import digest, fingerprint
 from shortgpt.evaluation.grid_file import KEY, check_same, read_rows, write_rows
 from shortgpt.evaluation.likelihood import check_windows, scored_tokens, token_losses
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.text import built_in_text
 from shortgpt.model.tokens import begin_tokens
 from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.plan import check_indices
 from shortgpt.quantization.methods import is_quantized, quantize
-from shortgpt.utils.arguments import (
-    check_choice,
-    check_count,
-    check_counts,
-    check_path,
-    check_some,
-    check_strings,
-    check_tokenizer,
-)
+from shortgpt.utils.arguments import check_choice, check_count, check_counts, check_path, check_some, check_strings
 
 METHODS = {  # name in the grid -> bits and method of `quantize`
     "none": None,

@@ -24,8 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shortgpt.evaluation.benchmarks import BENCHMARKS, task_folders
 from shortgpt.model.hooks import eval_mode, numbers_only
 from shortgpt.model.offload import input_device
-from shortgpt.model.text import data_folder
 from shortgpt.model.tokens import begin_token, begin_tokens
+from shortgpt.utils.data import data_folder
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from shortgpt.model.arguments import check_model, within_positions
 from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
-from shortgpt.utils.arguments import check_count, check_model, shown, within_positions
+from shortgpt.utils.arguments import check_count, shown
 
 _PROCESS = Path("/proc/self")
 _INTERVAL = 0.001  # seconds between two looks at the memory, where the kernel keeps no peak that can be reset

@@ -10,18 +10,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, prompt_tokens
-from shortgpt.utils.arguments import (
-    check_count,
-    check_ids,
-    check_model,
-    check_number,
-    check_string,
-    check_tokenizer,
-    within_positions,
-)
+from shortgpt.utils.arguments import check_count, check_number, check_string
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
-from shortgpt.utils.arguments import check_model
+from shortgpt.model.arguments import check_model
 
 _MERGE = "peft.PeftModel.from_pretrained(model, adapter_folder).merge_and_unload()"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from shortgpt.utils.arguments import check_model
+from shortgpt.model.arguments import check_model
 
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
 REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `healing`)
@@ -198,3 +198,21 @@ def require_key_value_sources(config: PreTrainedConfig, kept: Sequence[int]) -> 
                 f"layer {i} computes the keys and values that layers {', '.join(map(str, readers))} use too: it can only be "
                 "removed together with them"
             )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, each counted once when shared, and also when 4-bit packing hides half of them."""
+    counts = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            packed = isinstance(module, nn.Linear) and name == "weight"
+            counts[id(parameter)] = module.in_features * module.out_features if packed else parameter.numel()
+        if "qweight" in dict(module.named_buffers(recurse=False)):  # GPTQ keeps weight and bias as buffers
+            bias = getattr(module, "bias", None)
+            counts[id(module)] = module.in_features * module.out_features + (0 if bias is None else bias.numel())
+    return sum(counts.values())
+
+
+def runs_own_code(model: PreTrainedModel) -> bool:
+    """Whether `model` is of a class that came with its checkpoint, which only ``trust_remote_code=True`` lets load."""
+    return any(type(part).__module__.partition(".")[0] == "transformers_modules" for part in (model, model.config))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from shortgpt.model.anatomy import INDEX_NAMES, decoder_layers
+from shortgpt.model.hooks import run_backbone
 
 KINDS = ("attention", "ffn")
 _FFN_NAME = re.compile(r"mlp|ffn|feed_?forward|ff$|moe|expert|^fc\d$", re.I)
@@ -137,3 +138,36 @@ def first(values: object) -> Tensor:
 def layer_input(inputs: Inputs) -> Tensor:
     """The hidden states among a layer's arguments."""
     return inputs[0][0] if inputs[0] else inputs[1]["hidden_states"]
+
+
+NOT_SEPARATE = (
+    "layer {i} ({layer}) does not simply add an attention and an FFN branch to the residual stream, so they can't be removed "
+    "or scored one by one: use remove_layers and score_layers"
+)
+
+
+def probe_sublayers(model: PreTrainedModel, indices: Iterable[int]) -> tuple[dict[str, int], set[int]]:
+    """Run `model` over three tokens: how many values each sublayer's class returns, and which of the layers `indices`
+    hand on their input unchanged when their sublayers add nothing."""
+    counts: dict[str, int] = {}
+    separate: set[int] = set()
+
+    def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
+        for name, output in outputs.items():
+            counts[type(layer.get_submodule(name)).__name__] = 0 if isinstance(output, Tensor) else len(output)
+        ffn = sublayers(layer)["ffn"]
+        order = [name in ffn for name in outputs]  # as they ran
+        if order != sorted(order):
+            return  # attention again after an FFN (LongCat): not one pair
+        x_in = layer_input(inputs)
+        try:
+            rest = first(rerun(layer, inputs, outputs, without=[*outputs]))
+        except Exception:  # the layer does more with a sublayer than call it
+            return
+        if rest.shape == x_in.shape and torch.equal(rest.float(), x_in.float()):
+            separate.add(index)
+
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode(), record(model, indices, check):
+        run_backbone(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return counts, separate

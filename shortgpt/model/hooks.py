@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from shortgpt.model.anatomy import backbone, decoder_layers
+from shortgpt.model.arguments import check_batch, within_positions
 from shortgpt.model.offload import input_device
-from shortgpt.utils.arguments import check_batch, shown, within_positions
+from shortgpt.utils.arguments import shown
 
 Reporter = Callable[[int, Tensor, Tensor], None]
 

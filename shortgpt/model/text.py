@@ -16,17 +16,13 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.tokens import bare_tokens, begin_tokens, encode
-from shortgpt.utils.arguments import check_count, check_strings, check_tokenizer, shown
+from shortgpt.utils.arguments import check_count, check_strings, shown
+from shortgpt.utils.data import data_folder
 from shortgpt.utils.documents import documents_in
 
 Batch = dict[str, torch.Tensor]
-
-
-def data_folder() -> Path:
-    """The project's `data/` folder: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).parents[1]
-    return package / "data" if (package / "data").is_dir() else package.parent / "data"
 
 
 def built_in_text(part: str = "calibration", *, language: str = "en", genre: str | None = None) -> pd.DataFrame:

@@ -7,14 +7,22 @@ would answer as the original does, whatever was removed from it.
 
 from __future__ import annotations
 
+import copy
 import dis
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from shortgpt.model.anatomy import (
+    forget_checkpoint,
+    model_name,
+)
+from shortgpt.model.offload import accelerate_hooks, forget_replaced_movers
 
 _MOST = 10_000  # objects to look at behind one function: it may hold somebody's data
 
@@ -135,3 +143,35 @@ def _parts(value: object) -> list[object]:
         parts += [value.__defaults__, value.__kwdefaults__]
         parts += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
     return parts
+
+
+def share_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors.
+
+    Nothing `torch.compile` made is in it. It no longer has the name of the checkpoint that `model` is (`model_name` still
+    tells it): all that change a model work on such a copy.
+    """
+    # accelerate's hooks hold weights too, or know by their old names where these are on disk
+    shared = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
+    originals = list(model.modules())
+    view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already, and learns the rest
+    rebind(view, {id(module): shared[id(module)] for module in originals})
+    forget_replaced_movers(view)
+    for inner in view.modules():
+        if hasattr(inner, "layers_are_rescaled"):
+            _undo_rescaling(inner)
+    forget_checkpoint(view, model_name(model))
+    return view
+
+
+def _undo_rescaling(inner: nn.Module) -> None:
+    """RWKV divides weights in place by a power of two that grows with depth: give a view its own, undivided ones."""
+    every = inner.config.rescale_every
+    if not every:
+        return
+    with torch.no_grad():
+        for position, block in enumerate(inner.blocks):
+            factor = 2 ** (position // every) if inner.layers_are_rescaled else 1
+            for linear in (block.attention.output, block.feed_forward.value):
+                linear.weight = nn.Parameter(linear.weight * factor, linear.weight.requires_grad)
+    inner.config.rescale_every = 0

@@ -6,25 +6,17 @@ tried and thrown away, and the original model is never touched. Writing the resu
 
 from __future__ import annotations
 
-import copy
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from types import MethodType
 
-import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from shortgpt.choosing.by_score import PruningPlan, check_indices
 from shortgpt.model.anatomy import (
     REMOVED_FIELD,
     decoder_layers,
     decoder_layers_path,
-    forget_checkpoint,
     keep_in_config,
-    model_name,
     per_layer_properties,
     removed_so_far,
     renumber,
@@ -32,11 +24,11 @@ from shortgpt.model.anatomy import (
     text_config,
 )
 from shortgpt.model.names import LayerNames
-from shortgpt.model.offload import accelerate_hooks, forget_replaced_movers, keep_in_device_map
-from shortgpt.model.view import rebind
+from shortgpt.model.offload import keep_in_device_map
+from shortgpt.model.view import share_weights
 from shortgpt.pruning.config_fit import differences, fit_config, fit_shared_weights
-
-RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
+from shortgpt.pruning.plan import PruningPlan, check_indices
+from shortgpt.pruning.recipe import RECIPE, record_step
 
 
 def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -> PreTrainedModel:
@@ -106,52 +98,6 @@ def require_removable(model: PreTrainedModel, layers: Sequence[int]) -> None:
     require_key_value_sources(text_config(model.config), kept)
 
 
-def share_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the module tree and configuration whose parameters and buffers are the model's own tensors.
-
-    Nothing `torch.compile` made is in it. It no longer has the name of the checkpoint that `model` is (`model_name` still
-    tells it): all that change a model work on such a copy.
-    """
-    # accelerate's hooks hold weights too, or know by their old names where these are on disk
-    shared = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
-    originals = list(model.modules())
-    view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already, and learns the rest
-    rebind(view, {id(module): shared[id(module)] for module in originals})
-    forget_replaced_movers(view)
-    for inner in view.modules():
-        if hasattr(inner, "layers_are_rescaled"):
-            _undo_rescaling(inner)
-    forget_checkpoint(view, model_name(model))
-    return view
-
-
-def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: dict[str, list[int]]) -> None:
-    """Note on `pruned` how it came from `model`, for a model that no configuration describes (see `saving`)."""
-    before = getattr(model, RECIPE, None) or {"config": model.config.to_dict(), "steps": []}
-    setattr(pruned, RECIPE, {"config": before["config"], "steps": [*before["steps"], step]})
-    pruned.save_pretrained = MethodType(_save_in_own_format, pruned)  # what Trainer and push_to_hub call
-
-
-def _save_in_own_format(
-    model: PreTrainedModel, save_directory: str | os.PathLike, is_main_process: bool = True, **settings: object
-) -> None:
-    """``save_pretrained`` of a model that no configuration describes: its ordinary checkpoint would get random weights.
-
-    Of the other settings of transformers' method, those that would change what is written are refused.
-    """
-    from shortgpt.checkpoints.own_format import write_own_format
-
-    for name in ("state_dict", "push_to_hub"):
-        if settings.get(name):
-            raise ValueError(
-                f"transformers' configuration can't describe this pruned {type(model).__name__}, so it is written in "
-                f"shortgpt's own format, from memory: leave {name} out, or call shortgpt.save()"
-            )
-    if is_main_process:
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        write_own_format(model, getattr(model, RECIPE), Path(save_directory))
-
-
 def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[int]) -> None:
     """Make the configuration describe the pruned model; if that can't be done, keep the recipe instead."""
     depth = len(decoder_layers(model))
@@ -207,19 +153,6 @@ def _keep_entry_norm(first: nn.Module, new_first: nn.Module) -> None:
     for name, child in first.named_children():
         if name not in have and type(first) is type(new_first) and all(p.ndim == 1 for p in child.parameters()):
             setattr(new_first, name, nn.Identity())
-
-
-def _undo_rescaling(inner: nn.Module) -> None:
-    """RWKV divides weights in place by a power of two that grows with depth: give a view its own, undivided ones."""
-    every = inner.config.rescale_every
-    if not every:
-        return
-    with torch.no_grad():
-        for position, block in enumerate(inner.blocks):
-            factor = 2 ** (position // every) if inner.layers_are_rescaled else 1
-            for linear in (block.attention.output, block.feed_forward.value):
-                linear.weight = nn.Parameter(linear.weight * factor, linear.weight.requires_grad)
-    inner.config.rescale_every = 0
 
 
 def _rename_in_quantization(config: PreTrainedConfig, names: LayerNames) -> None:

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from shortgpt.choosing.by_score import PruningPlan
 from shortgpt.model.anatomy import decoder_layers, removed_so_far
 from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
-from shortgpt.pruning.depth import remove_layers, share_weights
+from shortgpt.model.view import share_weights
+from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.plan import PruningPlan
 
 
 def prune_prefill(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -> PreTrainedModel:

@@ -23,8 +23,8 @@ from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import INDEX_NAMES, text_config
 from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
+from shortgpt.model.view import share_weights
 from shortgpt.pruning.config_fit import build, differences, reread
-from shortgpt.pruning.depth import share_weights
 from shortgpt.pruning.width_units import Width, by_output, find_width, heads_of, width_scores
 from shortgpt.utils.arguments import check_count, shown
 

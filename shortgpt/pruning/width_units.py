@@ -16,10 +16,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.anatomy import decoder_layers, text_config
+from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.branches import sublayers
 from shortgpt.model.hooks import run_backbone, unpadded
-from shortgpt.scoring.influence import NO_TOKENS
-from shortgpt.utils.arguments import check_batches, check_choice, check_count
+from shortgpt.utils.arguments import check_choice, check_count
 
 SCORES = ("magnitude", "activation")
 

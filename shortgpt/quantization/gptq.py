@@ -31,9 +31,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import NO_TOKENS
 from shortgpt.model.hooks import unpadded
 from shortgpt.model.offload import accelerate_hooks
-from shortgpt.scoring.influence import NO_TOKENS
 
 INSTALL = "GPTQ needs gptqmodel and optimum: pip install gptqmodel==7.6.0 optimum==2.3.0"
 
@@ -67,8 +67,8 @@ def to_gptq(
             from transformers import GPTQConfig
         except ImportError as error:
             raise ImportError(INSTALL) from error
-        from shortgpt.checkpoints.resaving import runs_own_code
-        from shortgpt.quantization.methods import write_plain
+        from shortgpt.model.anatomy import runs_own_code
+        from shortgpt.quantization.plain import write_plain
 
         with tempfile.TemporaryDirectory(prefix="shortgpt-gptq-", ignore_cleanup_errors=True) as folder:
             dense, packed = os.path.join(folder, "dense"), os.path.join(folder, "packed")

@@ -28,9 +28,10 @@ from transformers import PreTrainedModel
 
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, forget_checkpoint, model_name
+from shortgpt.model.arguments import check_batch, check_batches
 from shortgpt.model.offload import input_device
-from shortgpt.pruning.depth import RECIPE, share_weights
-from shortgpt.utils.arguments import check_batch, check_batches, check_choice, check_count, shown
+from shortgpt.model.view import share_weights
+from shortgpt.utils.arguments import check_choice, check_count, shown
 
 METHODS = {"int8": (8,), "nf4": (4,), "rtn": (8, 4), "gptq": (4,)}  # name -> bits
 DEFAULTS = {8: "int8", 4: "nf4"}
@@ -222,17 +223,3 @@ def _require_running(quantized: PreTrainedModel) -> None:
             f"{type(quantized).__name__} uses the weights of some linear layers in a way that torchao's quantized weights "
             "don't have: try bits=4, method='nf4'"
         ) from error
-
-
-def write_plain(model: PreTrainedModel, folder: str) -> None:
-    """Write `model` for a library that loads it itself.
-
-    Raises:
-        ValueError: its configuration doesn't describe it, so that another model would be loaded.
-    """
-    if getattr(model, RECIPE, None) is not None:
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and this method loads it from "
-            "a plain checkpoint: use 8 bits, or method='rtn'"
-        )
-    model.save_pretrained(folder)

@@ -35,8 +35,8 @@ def to_nf4(model: PreTrainedModel) -> PreTrainedModel:
         from transformers import BitsAndBytesConfig
     except ImportError as error:
         raise ImportError("4-bit weights need bitsandbytes: pip install 'shortgpt-pruning[quant]'") from error
-    from shortgpt.checkpoints.resaving import runs_own_code
-    from shortgpt.quantization.methods import write_plain
+    from shortgpt.model.anatomy import runs_own_code
+    from shortgpt.quantization.plain import write_plain
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer call otherwise
     scheme = BitsAndBytesConfig(

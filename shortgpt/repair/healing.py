@@ -27,15 +27,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.by_score import PruningPlan
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers
+from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import eval_mode, unpadded
 from shortgpt.pruning.depth import kept_layers, remove_layers
+from shortgpt.pruning.plan import PruningPlan
 from shortgpt.repair.fitting import Sample, fit_projection, fit_residual
 from shortgpt.repair.patches import add_patches
-from shortgpt.scoring.influence import NO_TOKENS
-from shortgpt.utils.arguments import check_batches, check_choice
+from shortgpt.utils.arguments import check_choice
 
 KINDS = ("fold", "linear")
 SITES = ("gaps", "all")

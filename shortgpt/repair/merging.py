@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.by_score import PruningPlan
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers
 from shortgpt.pruning.depth import kept_layers, remove_layers
+from shortgpt.pruning.plan import PruningPlan
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shortgpt.model.anatomy import decoder_layers
-from shortgpt.pruning.depth import record_step, share_weights
+from shortgpt.model.view import share_weights
+from shortgpt.pruning.recipe import record_step
 
 NAME = "linear_patch"
 

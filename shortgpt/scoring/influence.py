@@ -25,9 +25,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from shortgpt.model.anatomy import decoder_layers, model_name, removed_so_far, text_config
+from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import Reporter, by_token, run_backbone, unpadded, watch_layers
 from shortgpt.model.text import sample_digests
-from shortgpt.utils.arguments import check_batches, check_choice, check_count, shown
+from shortgpt.utils.arguments import check_choice, check_count, shown
 from shortgpt.utils.distributed import share
 
 
@@ -53,7 +54,6 @@ def relative_magnitude(x_in: Tensor, x_out: Tensor) -> Tensor:
     return (x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-NO_TOKENS = "the calibration batches hold no token: give calibration_batches() some text"
 Watch = Callable[[PreTrainedModel, Reporter], AbstractContextManager[int]]
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "block_influence": block_influence,

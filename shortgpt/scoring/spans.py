@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import hidden_states, unpadded
-from shortgpt.scoring.influence import NO_TOKENS, require_finite
-from shortgpt.utils.arguments import check_batches, check_choice
+from shortgpt.scoring.influence import require_finite
+from shortgpt.utils.arguments import check_choice
 
 METRICS = ("block_influence", "angular_distance")
 TOKENS = ("all", "last")

@@ -10,7 +10,7 @@ from small import build_tiny
 
 from shortgpt import choice_and_generation, choice_summary, evaluate
 from shortgpt.course.studies.choice_generation import read_answer
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 ITEMS = [json.loads(line) for line in (data_folder() / "tasks" / "science.jsonl").open(encoding="utf-8")][:4]
 SOUP = "Question: What do you use to eat soup?\nA. a fork\nB. a toothpick\nC. a spoon\nD. a knife\nAnswer:"

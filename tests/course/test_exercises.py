@@ -19,7 +19,7 @@ import pytest
 from nbclient import NotebookClient
 
 from shortgpt import added_losses, frontier, read_grid
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 sys.path.append(str(NOTEBOOKS))

@@ -15,7 +15,7 @@ from shortgpt.course.explorers.frontier import budget_html, draw_budget
 from shortgpt.course.explorers.pruning import cost_html, draw_tries
 from shortgpt.course.explorers.token import labels_of, path_table
 from shortgpt.course.plots.tokens import least_moving, one_token, path_sentence
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 TEXT = "the old keeper of the light opened the door."
 ORDER = [4, 1, 3, 2, 5, 0]

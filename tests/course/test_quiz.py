@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import pytest
 
 from shortgpt.course.quiz import LETTERS, Choice, Question, quiz, quiz_text, quiz_widget, read_quiz
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 LESSONS = sorted(file.stem for file in (data_folder() / "quiz").glob("*.json"))
 QUESTIONS = {lesson: read_quiz(lesson) for lesson in LESSONS}

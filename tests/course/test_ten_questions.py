@@ -9,7 +9,7 @@ import pytest
 
 from shortgpt import added_losses, choice_summary, frontier, read_grid
 from shortgpt.evaluation.benchmarks import BENCHMARKS
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
 PAPER = DATA / "paper"

@@ -18,7 +18,7 @@ from rigged import rigged
 import shortgpt
 from shortgpt import evaluate, paper_benchmarks
 from shortgpt.evaluation.benchmarks import BENCHMARKS, PAPER_BENCHMARKS
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 SUPER_GLUE, FEW_CLUE = "aps/super_glue", "https://raw.githubusercontent.com/CLUEbenchmark/FewCLUE/main/datasets/chid/"
 CMMLU = "https://huggingface.co/datasets/haonan-li/cmmlu/resolve/main/cmmlu_v1_0_1.zip"

@@ -165,7 +165,7 @@ def test_harness_accuracy_equals_our_own_likelihoods(real):
     """Ten grammar pairs: the sentence with the lower total loss, counted without the harness."""
     import json
 
-    from shortgpt.model.text import data_folder
+    from shortgpt.utils.data import data_folder
 
     model, tokenizer = real
     rows = [json.loads(line) for line in (data_folder() / "tasks" / "grammar.jsonl").open()][:10]

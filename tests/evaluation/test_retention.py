@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from shortgpt import retention_table
-from shortgpt.model.text import data_folder
+from shortgpt.utils.data import data_folder
 
 
 def scores(**tasks: tuple[float, float, float]) -> pd.DataFrame:

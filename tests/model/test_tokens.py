@@ -31,9 +31,9 @@ from shortgpt import (
 )
 from shortgpt.checkpoints.default_model import cache_folder
 from shortgpt.evaluation.fingerprint import fingerprint
-from shortgpt.evaluation.likelihood import cross_entropy, divergence, log_probabilities
-from shortgpt.model.text import data_folder
+from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
 from shortgpt.model.tokens import bare_tokens, begin_tokens, encode, prompt_tokens
+from shortgpt.utils.data import data_folder
 
 BOS, EOS = 1, 2
 GEMMA = cache_folder() / "gemma-3-270m"

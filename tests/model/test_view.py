@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from shortgpt import decoder_layers, load, quantize, remove_layers, remove_sublayers, save, score_layers
 from shortgpt.checkpoints.own_format import is_own_format
 from shortgpt.model.anatomy import model_name
-from shortgpt.pruning.depth import RECIPE, share_weights
+from shortgpt.model.view import share_weights
+from shortgpt.pruning.recipe import RECIPE
 
 BATCH = random_batch()
 compiled = functools.partial(torch.compile, backend="eager")

@@ -37,7 +37,7 @@ from shortgpt import (
 )
 from shortgpt.checkpoints.own_format import is_own_format
 from shortgpt.pruning.config_fit import differences
-from shortgpt.pruning.depth import RECIPE
+from shortgpt.pruning.recipe import RECIPE
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from shortgpt import (
     remove_layers,
     save,
 )
+from shortgpt.choosing.repaired import mean_loss, repaired_loss
 from shortgpt.repair.fitting import Sample
 from shortgpt.repair.healing import repair
 from shortgpt.repair.least_squares import HOLD_BACK, RIDGES, fit
-from shortgpt.repair.repaired import mean_loss, repaired_loss
 
 FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt2")  # Gemma 3 has a norm behind the FFN
 

@@ -17,10 +17,10 @@ from shortgpt import (
     span_distances,
     width_scores,
 )
+from shortgpt.choosing.repaired import repaired_loss
 from shortgpt.choosing.trials import Trials
 from shortgpt.model.hooks import unpadded
 from shortgpt.model.text import sample_digests
-from shortgpt.repair.repaired import repaired_loss
 from shortgpt.scoring.influence import METRICS, LayerScores, angular_distance, relative_magnitude
 
 

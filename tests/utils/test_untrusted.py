@@ -20,7 +20,6 @@ from shortgpt.checkpoints.default_model import _sha256, read_gguf
 from shortgpt.checkpoints.facts import model_facts, plan_in_words
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.choosing.by_score import check_indices
 from shortgpt.cli import app
 from shortgpt.course.answer_book import read_answers
 from shortgpt.course.explorers.frontier import budget_html
@@ -28,6 +27,7 @@ from shortgpt.course.plots import basic as plots
 from shortgpt.course.plots import choosing as plots_choosing
 from shortgpt.course.plots import evaluation as plots_evaluation
 from shortgpt.evaluation import records
+from shortgpt.pruning.plan import check_indices
 from shortgpt.repair.patches import add_patches
 from shortgpt.utils.untrusted import MOST_LAYERS, inside, one_line, parse_json
 

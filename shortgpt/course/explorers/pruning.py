@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.by_score import check_indices, removal_order
+from shortgpt.choosing.by_score import removal_order
 from shortgpt.course.explorers.parts import announced, button, image, latest
 from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
 from shortgpt.model.text import calibration_batches
+from shortgpt.pruning.plan import check_indices
 from shortgpt.scoring.influence import score_layers
 
 COLUMN = 15  # buttons below each other: all of them and the answer fit on one screen

@@ -16,8 +16,8 @@ from shortgpt.course.plots.basic import MARKERS, PALETTE, _new_axes, _number, _s
 from shortgpt.evaluation.benchmarks import BENCHMARKS
 from shortgpt.evaluation.pareto import frontier
 from shortgpt.evaluation.retention import AVERAGE
-from shortgpt.model.text import data_folder
 from shortgpt.utils.arguments import check_strings, shown
+from shortgpt.utils.data import data_folder
 
 TITLES = {"retention": "score, % of the dense model's", "above_chance": "score above chance, % of the dense model's"}
 

@@ -13,14 +13,16 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.by_score import check_indices
 from shortgpt.choosing.trials import Trials
-from shortgpt.evaluation.cost import parameter_count, size
+from shortgpt.evaluation.cost import size
 from shortgpt.evaluation.writing import continue_text
+from shortgpt.model.anatomy import parameter_count
+from shortgpt.model.arguments import check_model, check_tokenizer
 from shortgpt.model.text import built_in_text, calibration_batches
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.pruning.depth import remove_layers
-from shortgpt.utils.arguments import check_count, check_model, check_string, check_tokenizer, shown
+from shortgpt.pruning.plan import check_indices
+from shortgpt.utils.arguments import check_count, check_string, shown
 
 PROMPT = "The old lighthouse keeper opened the door and"
 COLUMNS = ["layers", "removed", "perplexity", "times_dense", "memory_mb", "work"]

@@ -20,10 +20,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.evaluation.writing import continue_text
+from shortgpt.model.arguments import check_model, check_tokenizer
 from shortgpt.model.offload import input_device
-from shortgpt.model.text import data_folder
 from shortgpt.model.tokens import encode
-from shortgpt.utils.arguments import check_choice, check_count, check_model, check_strings, check_tokenizer, shown
+from shortgpt.utils.arguments import check_choice, check_count, check_strings, shown
+from shortgpt.utils.data import data_folder
 
 QUESTIONS = ("science", "physical")  # the offline tasks that ask one
 

@@ -19,25 +19,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.by_score import PruningPlan
-from shortgpt.evaluation.likelihood import cross_entropy
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.model.hooks import eval_mode, require_numbers
+from shortgpt.model.logits import cross_entropy
 from shortgpt.model.offload import input_device
 from shortgpt.model.text import built_in_text
 from shortgpt.model.tokens import encode
 from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.prefill import current_indices, prune_prefill
-from shortgpt.utils.arguments import (
-    check_count,
-    check_ids,
-    check_model,
-    check_some,
-    check_strings,
-    check_tokenizer,
-    shown,
-    within_positions,
-)
+from shortgpt.utils.arguments import check_count, check_some, check_strings, shown
 
 
 @dataclass

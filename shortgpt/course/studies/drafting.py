@@ -18,13 +18,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
-from shortgpt.choosing.by_score import PruningPlan
+from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import prompt_tokens
-from shortgpt.pruning.depth import remove_layers, share_weights
+from shortgpt.model.view import share_weights
+from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.prefill import prefill_is_pruned
-from shortgpt.utils.arguments import check_count, check_ids, check_model, check_tokenizer, within_positions
+from shortgpt.utils.arguments import check_count
 
 Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
 

@@ -14,19 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.choosing.stand_ins import Output, stand_ins
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.model.hooks import by_token, eval_mode, require_numbers
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import prompt_tokens
-from shortgpt.pruning.depth import share_weights
+from shortgpt.model.view import share_weights
 from shortgpt.scoring.influence import block_influence
-from shortgpt.utils.arguments import (
-    check_count,
-    check_ids,
-    check_model,
-    check_string,
-    check_tokenizer,
-    within_positions,
-)
+from shortgpt.utils.arguments import check_count, check_string
 
 MOST_TOKENS = 64  # a state of every token at every depth goes through the head: longer texts take minutes
 

@@ -18,7 +18,6 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.by_score import PruningPlan
 from shortgpt.course.studies.drafting import (
     Draft,
     DraftedText,
@@ -29,8 +28,8 @@ from shortgpt.course.studies.drafting import (
     write_alone,
     write_drafted,
 )
-from shortgpt.evaluation.cost import parameter_count
-from shortgpt.model.anatomy import decoder_layers, removed_so_far
+from shortgpt.model.anatomy import decoder_layers, parameter_count, removed_so_far
+from shortgpt.pruning.plan import PruningPlan
 from shortgpt.utils.arguments import check_count, check_counts, check_some, check_strings, shown
 
 

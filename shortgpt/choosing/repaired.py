@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.by_score import PruningPlan, check_indices
 from shortgpt.choosing.criteria import Choice, Run, plan_of
 from shortgpt.choosing.search import check_removed, evolve
-from shortgpt.evaluation.likelihood import cross_entropy
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import check_batches
 from shortgpt.model.hooks import logits_of, require_numbers, unpadded
+from shortgpt.model.logits import cross_entropy
 from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.plan import PruningPlan, check_indices
 from shortgpt.repair.fitting import Sample
 from shortgpt.repair.healing import check_repair, repair
 from shortgpt.scoring.spans import span_distances
-from shortgpt.utils.arguments import check_batches, check_count
+from shortgpt.utils.arguments import check_count
 
 
 def repaired_loss(
