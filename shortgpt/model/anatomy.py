@@ -9,7 +9,7 @@ configuration with one entry per layer or with layer numbers. Whether the rules 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -159,6 +159,16 @@ def per_layer_properties(config: PreTrainedConfig) -> Iterator[tuple[str, list]]
 def removed_so_far(model: PreTrainedModel) -> tuple[int, ...]:
     """Indices, in the dense model, of the layers that are already gone from `model` (also after a reload)."""
     return tuple(getattr(model.config, REMOVED_FIELD, ()))
+
+
+def surviving(depth: int, removed: Collection[int]) -> list[int]:
+    """Which layers of the dense model are the `depth` ones that are left when `removed` are gone: original indices."""
+    return [index for index in range(depth + len(removed)) if index not in removed]
+
+
+def original_layers(model: PreTrainedModel) -> list[int]:
+    """For each layer of `model`, which one of the dense model it is."""
+    return surviving(len(decoder_layers(model)), removed_so_far(model))
 
 
 def model_name(model: PreTrainedModel) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -24,6 +25,34 @@ Reporter = Callable[[int, Tensor, Tensor], None]
 
 
 @contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable, *, before: bool = False) -> Iterator[int]:
+    """While open, after each run of a module: ``hook(position, module, args, kwargs, output)``; give how many there are.
+
+    With `before` it is called ahead of each run, without an output. What `hook` returns, if anything, takes the place of
+    the output (or of ``(args, kwargs)``), as torch has it. Our hooks, and only ours, go on leaving, also after an exception.
+    """
+    handles = []
+    try:
+        for position, module in enumerate(modules):
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(partial(hook, position), with_kwargs=True))
+        yield len(handles)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_input(args: tuple, kwargs: Mapping[str, object]) -> Tensor:
+    """The hidden states among the arguments of a decoder layer."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def layer_output(output: Tensor | tuple) -> Tensor:
+    """The hidden states in what a decoder layer (or a part of one) returns: alone, or the first of several values."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+@contextmanager
 def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[int]:
     """While open, call ``report(layer, x_in, x_out)`` each time a decoder layer runs; give the number of layers.
 
@@ -37,19 +66,11 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[int]:
     if not callable(report):
         raise TypeError(f"report must be a function of (layer, x_in, x_out), got {shown(report)}")
 
-    def hook_of(index: int) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
-            x_in = args[0] if args else kwargs["hidden_states"]
-            report(index, x_in, output if isinstance(output, Tensor) else output[0])  # some layers return a tuple
+    def tell(index: int, module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
+        report(index, layer_input(args, kwargs), layer_output(output))
 
-        return hook
-
-    handles = [layer.register_forward_hook(hook_of(index), with_kwargs=True) for index, layer in enumerate(stack)]
-    try:
-        yield len(handles)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(stack, tell) as layers:
+        yield layers
 
 
 @contextmanager
