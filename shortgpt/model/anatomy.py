@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from shortgpt.model.arguments import check_model
 
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
-REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `healing`)
+REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `repair_record`)
 BASE = "_shortgpt_base"  # on a model that is no checkpoint any more: the name of the one it was made of
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
@@ -116,7 +116,7 @@ def keep_in_config(config: PreTrainedConfig, kept: Sequence[int]) -> None:
     for name, value in vars(config).items():
         if COUNT_NAMES.fullmatch(name) and value in (depth, listed):
             changed[name] = len(kept) * (value // listed)
-        elif "token" in name or name == REMOVED_FIELD:
+        elif "token" in name or name in (REMOVED_FIELD, REPAIR_FIELD):
             continue
         elif isinstance(value, list | tuple) and len(value) == depth:
             changed[name] = type(value)(value[i] for i in kept)

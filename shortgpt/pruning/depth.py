@@ -30,6 +30,7 @@ from shortgpt.model.view import share_weights
 from shortgpt.pruning.config_fit import differences, fit_config, fit_shared_weights
 from shortgpt.pruning.plan import PruningPlan, check_indices
 from shortgpt.pruning.recipe import RECIPE, record_step
+from shortgpt.pruning.repair_record import forget_removed
 
 
 def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -> PreTrainedModel:
@@ -78,6 +79,7 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     setattr(
         pruned.config, REMOVED_FIELD, sorted(set(range(len(original) + len(already))) - {original[i] for i in kept})
     )
+    forget_removed(pruned.config)
     if len(kept) < len(original):
         _match_config(pruned, model, kept)
     return pruned
