@@ -25,7 +25,8 @@ from shortgpt.model.hooks import unpadded
 from shortgpt.model.text import sample_digests
 from shortgpt.pruning.depth import remove_layers, require_removable
 from shortgpt.pruning.plan import PruningPlan
-from shortgpt.scoring.influence import LayerScores, begins_with_bos, score_layers
+from shortgpt.scoring.influence import LayerScores, score_layers
+from shortgpt.scoring.provenance import begins_with_bos
 from shortgpt.scoring.spans import span_distances
 from shortgpt.utils.arguments import check_choice, check_count
 
