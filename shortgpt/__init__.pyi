@@ -4,11 +4,11 @@ from .checkpoints.loading import load as load
 from .checkpoints.on_disk import prune_checkpoint as prune_checkpoint
 from .checkpoints.saving import save as save
 from .checkpoints.suggestions import suggested_models as suggested_models
+from .choosing.by_criterion import choose_by as choose_by
+from .choosing.by_criterion import choose_repaired as choose_repaired
+from .choosing.by_criterion import compare_criteria as compare_criteria
 from .choosing.by_score import choose_layers as choose_layers
-from .choosing.by_score import removal_order as removal_order
-from .choosing.comparison import compare_criteria as compare_criteria
-from .choosing.criteria import choose_by as choose_by
-from .choosing.repaired import choose_repaired as choose_repaired
+from .choosing.orders import removal_order as removal_order
 from .choosing.search import leave_one_out as leave_one_out
 from .choosing.trials import Trials as Trials
 from .course.studies.ablation import Ablation as Ablation

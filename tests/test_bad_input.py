@@ -764,11 +764,11 @@ WRONG: dict[str, list[Row]] = {
     "leave_one_out": [
         (
             "no function",
-            lambda w: leave_one_out(w.model.config, 6),
+            lambda w: leave_one_out(w.model.config),
             TypeError,
-            "value must be a function of the removed",
+            "expected trials of removed layers, for instance",
         ),
-        ("None", lambda w: leave_one_out(None, 6), TypeError, "for instance Trials\\(...\\), got None"),
+        ("None", lambda w: leave_one_out(None), TypeError, "for instance Trials\\(model, batches\\), got None"),
         *bad_count(lambda w, n: leave_one_out(unreachable, n), "depth"),
     ],
     "remove_channels": [

@@ -70,8 +70,6 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[Prun
         return plan, name, loading, None
     name = wish.model or DEFAULT
     if wish.layers is None and wish.order not in BASELINES:
-        from shortgpt.choosing.criteria import choose_by
-        from shortgpt.model.anatomy import decoder_layers
         from shortgpt.scoring.influence import score_layers
 
         documents = calibration.documents()
@@ -80,36 +78,26 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[Prun
         if wish.order == "score":
             plan = choose_layers(score_layers(model, batches, metric=wish.metric), wish.n, ratio=wish.ratio)
         else:
-            n = wish.n if wish.n is not None else round(wish.ratio * len(decoder_layers(model)))
-            plan = choose_by(model, batches, wish.order, n, seed=calibration.seed)
+            plan = choose_layers(
+                model, wish.n, ratio=wish.ratio, by=str(wish.order), batches=batches, seed=calibration.seed
+            )
         return plan, name, loading, (model, tokenizer)
     return _without_reading(wish, name, loading, calibration.seed), name, loading, None
 
 
 def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> PruningPlan:
     """By hand or by a baseline order: the number of layers is all one needs to know."""
-    import numpy as np
-
     from shortgpt.checkpoints.facts import empty_model
     from shortgpt.choosing.by_score import choose_layers
-    from shortgpt.model.anatomy import decoder_layers, removed_so_far
-    from shortgpt.pruning.plan import PruningPlan, check_indices
-    from shortgpt.scoring.influence import LayerScores
+    from shortgpt.choosing.orders import plan_for
+    from shortgpt.scoring.provenance import Provenance
 
     model = loading.load(name)[0] if name.endswith(".gguf") else empty_model(name, **loading.source)
-    depth, already = len(decoder_layers(model)), removed_so_far(model)
     commit = getattr(model.config, "_commit_hash", None)
-    # a row of zeros stands for scores: it carries the names, and the order does not look at it
-    blank = LayerScores(
-        np.zeros((1, depth)), np.ones(1, int), removed=already, model=f"{name}@{commit}" if commit else name
-    )
+    source = replace(Provenance.of(model), model=f"{name}@{commit}" if commit else name)
     if wish.layers is None:
-        plan = choose_layers(blank, wish.n, ratio=wish.ratio, order=wish.order, seed=seed)
-        return replace(plan, calibration={})
-    chosen = parse_layers(wish.layers)
-    check_indices(chosen, depth)
-    original = blank.original_layers
-    return PruningPlan(depth + len(already), (*already, *(original[i] for i in chosen)), model=blank.model)
+        return choose_layers(source, wish.n, ratio=wish.ratio, by=str(wish.order), seed=seed)
+    return plan_for(source, parse_layers(wish.layers))
 
 
 def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loading]:
