@@ -18,8 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, event, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, event, given, settings, strategies as st
 from small import LAYERS, build_tiny, tiny_gguf
 from transformers import AutoModelForCausalLM
 

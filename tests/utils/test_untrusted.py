@@ -23,9 +23,7 @@ from shortgpt.checkpoints.shards import read_shard
 from shortgpt.cli import app
 from shortgpt.course.answer_book import read_answers
 from shortgpt.course.explorers.frontier import budget_html
-from shortgpt.course.plots import basic as plots
-from shortgpt.course.plots import choosing as plots_choosing
-from shortgpt.course.plots import evaluation as plots_evaluation
+from shortgpt.course.plots import basic as plots, choosing as plots_choosing, evaluation as plots_evaluation
 from shortgpt.evaluation import records
 from shortgpt.pruning.plan import check_indices
 from shortgpt.repair.patches import add_patches
