@@ -19,7 +19,6 @@ from shortgpt import (
     heal,
     hidden_states,
     load,
-    no_such_name,
     perplexity,
     prune_checkpoint,
     quantize,
@@ -67,5 +66,6 @@ plan.removed = (1, 2)  # type: ignore[misc]
 
 
 def misspelt() -> None:
+    from shortgpt import no_such_name  # type: ignore[attr-defined]
 
     print(no_such_name)
