@@ -231,3 +231,52 @@ def test_the_citation_agrees_with_the_readme():
     assert said["author"] == " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
     assert (said["title"], said["year"]) == (paper["title"], str(paper["year"]))
     assert paper["url"] == PROJECT["urls"]["Paper"] and "2403.03853" in said["journal"]
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_every_path_that_contributing_names_exists():
+    paths = set(re.findall(r"`([\w.]+/[\w./]*|[\w]+\.(?:py|toml|txt|md|pyi|cff))`", CONTRIBUTING)) - {"tests/"}
+    paths |= set(re.findall(r"\]\((?!https?:)([^)#]+)\)", CONTRIBUTING))
+    assert len(paths) > 40
+    assert not [path for path in paths if "NN_" not in path and not (ROOT / path).exists()]
+
+
+def patches() -> list[tuple[str, str, str]]:
+    """``(file, what, seen on)`` of the table of what reaches into other libraries."""
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| (.+?) \| .+? \| ([\w-]+ [\d.]+) \| .+ \|$", CONTRIBUTING, re.M)
+    assert len(rows) >= 5
+    return rows
+
+
+@pytest.mark.parametrize("row", patches(), ids=lambda row: row[0])
+def test_a_patch_of_another_library_is_there_and_was_seen_on_the_tested_version(row):
+    """Raising a version fails here until somebody has looked: is the patch still needed, does it still work?"""
+    file, what, seen = row
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert re.findall(r"`([\w.]+)`", what)[0].removeprefix("tqdm.") in source, what
+    name, version = seen.split()
+    assert pins().get(name, version) == version
+    assert name in pins() or f"{name}=={version}" in source
+
+
+def reaching() -> set[str]:
+    """Files of ours that set an attribute of what they import from elsewhere, mock it, or change an object's class."""
+    found = set()
+    for path in [*(ROOT / "shortgpt").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        froms = [n for n in nodes if isinstance(n, ast.ImportFrom) and not (n.module or "").startswith("shortgpt")]
+        theirs = {alias.asname or alias.name for n in froms for alias in n.names}
+        plain = [alias for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+        theirs |= {alias.asname or alias.name.partition(".")[0] for alias in plain}
+        targets = [t for n in nodes if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Attribute)]
+        roots = {ast.unparse(target).split(".")[0] for target in targets}
+        if roots & theirs or "mock" in theirs or any(target.attr == "__class__" for target in targets):
+            found.add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+def test_no_patch_of_another_library_is_left_out_of_the_table():
+    assert "shortgpt/quantization/gptq.py" in reaching(), "this test finds nothing"
+    assert reaching() <= {file for file, _, _ in patches()}
