@@ -280,3 +280,21 @@ def reaching() -> set[str]:
 def test_no_patch_of_another_library_is_left_out_of_the_table():
     assert "shortgpt/quantization/gptq.py" in reaching(), "this test finds nothing"
     assert reaching() <= {file for file, _, _ in patches()}
+
+
+# ---- .github ----
+
+
+def test_actions_are_pinned_by_commit_and_kept_up_to_date():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.+)", workflow)
+    assert len(used) > 5 and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used), used
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    assert {update["package-ecosystem"] for update in updates} == {"github-actions", "pip"}
+
+
+def test_the_form_for_problems_is_one_that_github_shows():
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "problem.yml").read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= form.keys()
+    assert all(part["attributes"]["label"] for part in form["body"])
+    assert len({part["id"] for part in form["body"]}) == len(form["body"])
