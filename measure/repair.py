@@ -1,9 +1,9 @@
 """How far repair goes when it gets more text: the plan that was chosen with repair in the loop, on ever more tokens.
 
-    python data/measure_repair.py              go on where repair.csv ends (about half an hour in all on 2 cores)
-    python data/measure_repair.py --restart    begin again
+    python measure/repair.py              go on where repair.csv ends (about half an hour in all on 2 cores)
+    python measure/repair.py --restart    begin again
 
-Needs `chosen.csv` (see `measure_choosing.py`). Writes `repair.csv`: the dense model, the one without six layers, and a row
+Needs `chosen.csv` (see `measure/choosing.py`). Writes `repair.csv`: the dense model, the one without six layers, and a row
 per number of tokens that its repair reads and per choice of places, with perplexity on the built-in perplexity part (which no
 repair has read); of the first two and of the two best-repaired ones also accuracy on four offline tasks. For lesson 06.
 """
@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from measure_choosing import CHOSEN, quality
+from choosing import CHOSEN, quality
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import built_in_text, calibration_batches, evaluate, heal, load, remove_layers
 
-FILE = Path(__file__).parent / "repair.csv"
+FILE = Path(__file__).parents[1] / "data" / "repair.csv"
 LENGTH = 512
 SAMPLES = (4, 8, 16, 32, 64, None)  # of 512 tokens; None: all there is
 TASKS = {"grammar": 480, "last_word": 252, "physical": 260, "science": 280}  # items: all there are

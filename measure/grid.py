@@ -1,13 +1,13 @@
 """Pruning times bits on the default model: removed layers × quantization method × order, with quality and size.
 
-    python data/measure_grid.py              go on where grid.csv ends (an hour on one core, and as much for GPTQ)
-    python data/measure_grid.py --restart    begin again
-    python data/measure_grid.py gptq         only one method; GPTQ needs gptqmodel and optimum, see `quantization_gptq.py`
+    python measure/grid.py              go on where grid.csv ends (an hour on one core, and as much for GPTQ)
+    python measure/grid.py --restart    begin again
+    python measure/grid.py gptq         only one method; GPTQ needs gptqmodel and optimum, see `shortgpt/quantization/gptq.py`
 
 Writes `grid.csv` by `size_quality_grid`: perplexity on all English documents of the perplexity part (nothing has read it),
 accuracy on two offline tasks, bytes in memory and on disk (every model is saved, reloaded and compared on the way).
 Read it with `read_grid`; lesson 04 draws the size–quality frontier from it. Speed is not in it: that is
-`measure_speeds.py`, for a machine with nothing else to do.
+`measure/speeds.py`, for a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shortgpt import built_in_text, calibration_batches, load, removal_order, score_layers, size_quality_grid
 
-FILE = Path(__file__).parent / "grid.csv"
+FILE = Path(__file__).parents[1] / "data" / "grid.csv"
 COUNTS = (0, 3, 6, 9)
 METHODS = ("none", "int8", "nf4", "rtn4", "gptq")
 TASKS = ("grammar", "last_word")

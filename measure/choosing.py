@@ -1,7 +1,7 @@
 """What every criterion chooses for the default model, and how good the result is, with and without repair.
 
-    python data/measure_choosing.py              go on where choosing.csv ends (about an hour in all on 2 cores)
-    python data/measure_choosing.py --restart    begin again
+    python measure/choosing.py              go on where choosing.csv ends (about an hour in all on 2 cores)
+    python measure/choosing.py --restart    begin again
 
 Writes `chosen.csv`, what each criterion chooses and what that costs, and `choosing.csv`, a row per criterion, seed, number of
 layers removed and repair: perplexity on the built-in perplexity part (none of it was read while choosing or repairing) and,
@@ -34,8 +34,8 @@ from shortgpt import (
 )
 from shortgpt.choosing.criteria import CRITERIA
 
-FILE = Path(__file__).parent / "choosing.csv"
-CHOSEN = Path(__file__).parent / "chosen.csv"
+FILE = Path(__file__).parents[1] / "data" / "choosing.csv"
+CHOSEN = Path(__file__).parents[1] / "data" / "chosen.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
 LIMITS = {"grammar": 120, "last_word": 40}  # items: standard errors of about 3 and 7 points
 GENRES = ("encyclopedic", "news", "science", "story")  # of the perplexity part; all nine would take twice the time

@@ -1,11 +1,11 @@
 """Tokens a second of the grid's models, measured in turn, on a machine with nothing else to do.
 
-    python data/measure_speeds.py    (some minutes; GPTQ is left out where gptqmodel is missing)
+    python measure/speeds.py    (some minutes; GPTQ is left out where gptqmodel is missing)
 
 Writes `speeds.csv`: for the dense default model and the same without six layers, unquantized and in three quantizations,
 the table of `speed_table` at batch sizes 1 and 8, with the processor's name. Another processor, other numbers, and perhaps
-another order. GPTQ runs in the kernel that can be saved again (see `quantization_gptq.py`), not in its fastest one; `rtn4`
-is left out, because on a CPU it only simulates 4 bits.
+another order. GPTQ runs in the kernel that can be saved again (see `shortgpt/quantization/gptq.py`), not in its fastest one;
+`rtn4` is left out, because on a CPU it only simulates 4 bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from shortgpt import calibration_batches, load, quantize, removal_order, remove_layers, score_layers, speed_table
 from shortgpt.evaluation.grid import METHODS
 
-FILE = Path(__file__).parent / "speeds.csv"
+FILE = Path(__file__).parents[1] / "data" / "speeds.csv"
 
 
 def processor() -> str:

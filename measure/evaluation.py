@@ -1,7 +1,7 @@
 """What lesson 05 reads instead of waiting for it: all items of the offline tasks, and choosing against writing.
 
-    python data/measure_evaluation.py              go on where the files end (about an hour on one core)
-    python data/measure_evaluation.py --restart    begin again
+    python measure/evaluation.py              go on where the files end (about an hour on one core)
+    python measure/evaluation.py --restart    begin again
 
 Writes `evaluated.jsonl`, to which `evaluate(..., results=)` adds: the dense default model and the same without its three
 and six lowest layers, on every item. And `choice_generation.csv`: the tables of `choice_and_generation` for the same models.
@@ -24,8 +24,8 @@ from shortgpt import (
     score_layers,
 )
 
-EVALUATED = Path(__file__).parent / "evaluated.jsonl"
-ANSWERED = Path(__file__).parent / "choice_generation.csv"
+EVALUATED = Path(__file__).parents[1] / "data" / "evaluated.jsonl"
+ANSWERED = Path(__file__).parents[1] / "data" / "choice_generation.csv"
 COUNTS = (0, 3, 6)
 TASKS = ("science", "physical")
 LIMIT = 120  # questions a task, each answered twice: paired standard errors of about 4 points

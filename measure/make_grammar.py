@@ -1,10 +1,10 @@
-"""Write grammar.jsonl: 480 minimal pairs, 8 phenomena x 60, from hand-made templates.
+"""Write data/tasks/grammar.jsonl: 480 minimal pairs, 8 phenomena x 60, from hand-made templates.
 
 The two sentences of an item differ in exactly one word, and one of them is ungrammatical in
 standard English. The items of a phenomenon are spread evenly over "cells" (singular or plural
 subject, gap or no gap, ...), so that no word form is a giveaway, and the right answer is listed
 first in half of the items. Rows are interleaved: any leading multiple of eight rows covers all
-phenomena equally. Run ``python data/tasks/make_grammar.py`` (standard library only, fixed seed).
+phenomena equally. Run ``python measure/make_grammar.py`` (standard library only, fixed seed).
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SEED, PER_PHENOMENON = "grammar-1", 60
-OUTPUT = Path(__file__).with_name("grammar.jsonl")
+OUTPUT = Path(__file__).parents[1] / "data" / "tasks" / "grammar.jsonl"
 IRREGULAR_PLURALS = {"man": "men", "child": "children", "shelf": "shelves", "lady": "ladies"}
 
 Pair = tuple[str, str]  # (grammatical, ungrammatical)

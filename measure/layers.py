@@ -1,6 +1,6 @@
 """What each layer of the default model does to the states, and what it costs to leave it out alone.
 
-    python data/measure_layers.py      (about three minutes on one core)
+    python measure/layers.py      (about three minutes on one core)
 
 Writes `layers.csv`, a row per layer: Block Influence with its standard error and relative magnitude, from the whole
 calibration part, and the loss (nats a token) that leaving this one layer out adds, on the first 256 tokens of one document of
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shortgpt import Trials, built_in_text, calibration_batches, decoder_layers, leave_one_out, load, score_layers
 
-FILE = Path(__file__).parent / "layers.csv"
+FILE = Path(__file__).parents[1] / "data" / "layers.csv"
 GENRES = ("encyclopedic", "news", "science", "story")
 
 

@@ -1,7 +1,7 @@
 """Measure the project's own text and tasks on the default model, and put the tables into `data/README.md`.
 
-python data/measure.py            measure (about 25 minutes on 2 cores), write measured.json, update the README
-python data/measure.py --render   only update the README from measured.json
+python measure/default_model.py            measure (about 25 minutes on 2 cores), write measured.json, update the README
+python measure/default_model.py --render   only update the README from measured.json
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.scoring.influence import LayerScores
 
-FOLDER = Path(__file__).parent
-BEGIN, END = "<!-- measured: written by data/measure.py -->", "<!-- end of measured -->"
+FOLDER = Path(__file__).parents[1] / "data"
+BEGIN, END = "<!-- measured: written by measure/default_model.py -->", "<!-- end of measured -->"
 REMOVED = (0, 3, 6, 9)
 LIMIT = 120  # items of each task: the standard error is then up to 4.6 points
 

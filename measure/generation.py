@@ -1,6 +1,6 @@
 """Do errors accumulate, and whose fault is a loop? Writing of the dense default model and of its six-layers-fewer version.
 
-    python data/measure_generation.py    (a quarter of an hour on one core)
+    python measure/generation.py    (a quarter of an hour on one core)
 
 Writes `along.csv`, the table of `divergence_along` over the openings of 32 documents, and `relay.csv`: each of the two models
 goes on from the first half of each of the two texts, with the share of repeated word triples in the whole text, and among
@@ -26,7 +26,7 @@ from shortgpt import (
     score_layers,
 )
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1] / "data"
 PROMPTS, PROMPT_TOKENS, LENGTH, REMOVED = 32, 24, 48, 6
 COLUMNS = ["prompt", "written_by", "position", "token", "divergence", "agree", "loss", "perplexity"]
 

@@ -1,7 +1,7 @@
 """Depth against width at equal parameters: what removing layers, sublayers, heads and channels costs and gains.
 
-    python data/measure_width.py              go on where width.csv ends (about a quarter of an hour in all on 2 cores)
-    python data/measure_width.py --restart    begin again
+    python measure/width.py              go on where width.csv ends (about a quarter of an hour in all on 2 cores)
+    python measure/width.py --restart    begin again
 
 Writes `width.csv`: a row for the dense model and one for each kind of removal, as much as 3, 6 and 9 layers, with
 perplexity on the built-in perplexity part (no score has read it), accuracy on the offline grammar task, size, and bytes
@@ -41,7 +41,7 @@ from shortgpt import (
 )
 from shortgpt.evaluation.likelihood import mean_and_error
 
-FILE = Path(__file__).parent / "width.csv"
+FILE = Path(__file__).parents[1] / "data" / "width.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
 LIMIT = 240  # grammar items: a standard error of about 3 points
 

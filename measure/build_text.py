@@ -1,6 +1,6 @@
 """Collect the documents in `data/text/documents/` into the files that the toolkit reads.
 
-    python data/build_text.py
+    python measure/build_text.py
 
 A document is a text file ``documents/<language>/<part>/<genre>_<n>_<slug>.txt``: its title, an empty line, paragraphs.
 The output, ``calibration.jsonl`` and so on, is one JSON object a line; tests check that it is current.
@@ -9,7 +9,7 @@ The output, ``calibration.jsonl`` and so on, is one JSON object a line; tests ch
 import json
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "text"
+FOLDER = Path(__file__).parents[1] / "data" / "text"
 PARTS = ("calibration", "perplexity", "repair")
 
 

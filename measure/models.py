@@ -1,6 +1,6 @@
 """What models other than the default one ask of a machine: download, memory, time of a Block Influence pass.
 
-    OMP_NUM_THREADS=1 python data/measure_models.py      (about twenty minutes on one core; 14 GB of memory, 6 GB of disk)
+    OMP_NUM_THREADS=1 python measure/models.py      (about twenty minutes on one core; 14 GB of memory, 6 GB of disk)
 
 Writes `models.csv`, a row per model that the lessons suggest. No weights are downloaded: each architecture is built from its
 published configuration with random weights, since neither time nor memory depend on their values. `parameters` is counted
@@ -40,7 +40,7 @@ from shortgpt import (
 )
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
 
-FILE = Path(__file__).parent / "models.csv"
+FILE = Path(__file__).parents[1] / "data" / "models.csv"
 TOO_LARGE = 2e9  # parameters; two copies in float32 would fill this machine
 SHARE = 5  # one layer in five goes
 VOCABULARY = 16_000
