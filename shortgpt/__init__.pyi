@@ -29,9 +29,9 @@ from .evaluation.cost import speed_table as speed_table
 from .evaluation.generation import generation_report as generation_report
 from .evaluation.generation import generation_summary as generation_summary
 from .evaluation.generation import side_by_side as side_by_side
+from .evaluation.grid import added_losses as added_losses
 from .evaluation.grid import read_grid as read_grid
 from .evaluation.grid import size_quality_grid as size_quality_grid
-from .evaluation.interaction import added_losses as added_losses
 from .evaluation.likelihood import perplexity as perplexity
 from .evaluation.likelihood import perplexity_table as perplexity_table
 from .evaluation.memory import key_value_bytes as key_value_bytes
