@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation import records
 from shortgpt.evaluation.cost import size
-from shortgpt.evaluation.fingerprint import fingerprint
 from shortgpt.evaluation.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
 from shortgpt.evaluation.likelihood import perplexity
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.offload import input_device
@@ -45,14 +45,9 @@ def removal_sweep(
     Raises:
         ValueError: a count below 0, above the length of `order`, or that leaves no layer (before anything is measured).
     """
-    depth = len(decoder_layers(model))
-    order = check_indices(order, depth, keep_one=False)
+    order, counts = check_removals(model, order, counts)
     if not callable(measure):
         raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
-    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
-    for n in counts:
-        if not 0 <= n <= most:
-            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
     rows = []
     for n in tqdm(counts, desc="removing layers", unit="model"):
         pruned = remove_layers(model, order[:n])
@@ -60,6 +55,17 @@ def removal_sweep(
             {"removed": n, "layers": pruned.config.get_text_config().num_hidden_layers, "value": measure(pruned)}
         )
     return pd.DataFrame(rows)
+
+
+def check_removals(model: PreTrainedModel, order: Sequence[int], counts: Iterable[int]) -> tuple[list[int], list[int]]:
+    """``(order, counts)``, if so many of the layers in `order` can go and one stays."""
+    depth = len(decoder_layers(model))
+    order = check_indices(order, depth, keep_one=False)
+    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
+    for n in counts:
+        if not 0 <= n <= most:
+            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
+    return order, counts
 
 
 def evaluate(
