@@ -181,13 +181,14 @@ def compare(
     results: str | os.PathLike | None = None,
     errors: bool = False,
     bos: bool | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """One row per model, the first being the reference (dense) one.
 
     Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
     ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
     not zero, so retention flatters: compare it with the chance level in `evaluate`'s table. `tasks` to `results`: see
-    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike.
+    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike; `progress` shows bars.
 
     ``errors=True`` adds standard errors in points: a column ``<task>_error`` per task, and ``average_error``. They say
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
@@ -210,7 +211,8 @@ def compare(
         row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
         row["perplexity"] = perplexity(model, tokenizer, texts, bos=bos)
         if tasks:
-            scores = evaluate(model, tokenizer, tasks, bos=bos, **options).drop_duplicates("task").set_index("task")
+            scores = evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options)
+            scores = scores.drop_duplicates("task").set_index("task")
             row |= scores["value"].to_dict() | {"average": scores["value"].mean()}
             if errors:
                 row |= scores["standard_error"].add_suffix("_error").to_dict()
