@@ -38,6 +38,11 @@ def _shared() -> PreTrainedModel:
     return model
 
 
+@cache
+def _shared_state() -> dict:
+    return state_of(_shared())
+
+
 class World:
     """What a call may get wrong. `folder` holds the current folder, somebody's work, and a file."""
 
@@ -219,8 +224,9 @@ def wrong(call: Callable, right: Mapping[str, object], *rows: Row, name: str | N
 def check(case: Case, w: World) -> None:
     """One sentence that names the fault, and models and files as they were."""
     given = {name: _value(value, w) for name, value in (case.right | case.wrong).items()}
-    models = [w.model, *(value for value in _flat(given.values()) if isinstance(value, PreTrainedModel))]
-    before, files = [state_of(model) for model in models], listing(w.folder)
+    others = [value for value in _flat(given.values()) if isinstance(value, PreTrainedModel) and value is not w.model]
+    before = [(w.model, _shared_state()), *((model, state_of(model)) for model in others)]
+    files = listing(w.folder)
     with pytest.raises(case.kind) as caught:
         case.call(**given)
     sentence = str(caught.value)
@@ -228,10 +234,11 @@ def check(case: Case, w: World) -> None:
     assert re.search(case.says, sentence), sentence
     assert "\n" not in sentence and 20 <= len(sentence) <= 330, sentence
     try:
-        for model, state in zip(models, before, strict=True):
+        for model, state in before:
             assert_same_state(model, state)
     except AssertionError:
         _shared.cache_clear()  # the next row is not to blame
+        _shared_state.cache_clear()
         raise
     assert listing(w.folder) == files
 
@@ -244,11 +251,12 @@ def _flat(values: Iterable) -> Iterable:
 def state_of(model: PreTrainedModel) -> dict:
     return {
         "weights": {n: (t.clone(), t._version) for n, t in model.state_dict().items()},
-        "config": model.config.to_json_string(),
-        "generation": model.generation_config.to_json_string(),
-        "modes": {n: m.training for n, m in model.named_modules()},
-        "hooks": {n: (len(m._forward_hooks), len(m._forward_pre_hooks)) for n, m in model.named_modules()},
-        "forwards": [n for n, m in model.named_modules() if "forward" in vars(m)],
+        "config": str(vars(model.config)),
+        "generation": str(vars(model.generation_config)),
+        "modes, hooks, forwards": {
+            n: (m.training, len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in vars(m))
+            for n, m in model.named_modules()
+        },
         "gradients": {n: (p.requires_grad, p.grad) for n, p in model.named_parameters()},
         "attributes": sorted(k for k in vars(model) if not k.startswith("_forward")),
     }

@@ -303,7 +303,7 @@ CASES = [
         ({"texts": ["a", ""]}, ValueError, "every document needs at least two tokens"),
         ({"window": 8, "stride": 8}, ValueError, "stride must be 1 to window - 1, got stride 8"),
         count("stride"),
-        ({"tasks": ["x"]}, ValueError, "unknown task x: offline there are"),
+        ({"tasks": [3]}, TypeError, "tasks must be strings, got 3"),
         count("limit"),
         (
             {"model": lambda w: quantize(w.model)},
