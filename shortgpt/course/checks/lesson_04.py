@@ -59,7 +59,9 @@ def check_round_in_groups(round_in_groups: Callable[[Tensor, int, int], Tensor])
 def _round_in_groups(weight: Tensor, bits: int, group: int) -> Answers:
     largest, groups = 2 ** (bits - 1) - 1, weight.reshape(-1, group)
 
-    def rounded(values: Tensor, q_max: int = largest, cut: Callable = torch.round, size: Tensor | None = None) -> Tensor:
+    def rounded(
+        values: Tensor, q_max: int = largest, cut: Callable = torch.round, size: Tensor | None = None
+    ) -> Tensor:
         size = values.abs().amax(-1, keepdim=True) if size is None else size
         scale = size.clamp(min=1e-12) / q_max
         return scale * cut(values / scale)

@@ -131,7 +131,9 @@ def _answer_scores(logits: Tensor, ids: Tensor, question: int, lengths: Tensor, 
 
     logs = of_tokens(logits.double().log_softmax(-1)[:, :-1])
 
-    def score(values: Tensor = logs, first: int = 0, last: int = 0, mean: bool = per_token, size: Tensor = size) -> Tensor:
+    def score(
+        values: Tensor = logs, first: int = 0, last: int = 0, mean: bool = per_token, size: Tensor = size
+    ) -> Tensor:
         counted = (place >= question + first) & (place < lengths[:, None] + last)
         total = (values * counted).sum(-1)
         return total / size if mean else total

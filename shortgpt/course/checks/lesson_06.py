@@ -51,7 +51,10 @@ def check_exchange_search(exchange_search: Callable[[Callable, list[int], list[i
     """Check ``exchange_search(cost, chosen, candidates)``: the best single exchange, again and again while it helps."""
     chosen, candidates = [2, 3, 4], list(range(2, 10))
     cases = [
-        Case(f"chosen = {chosen}, candidates 2 to 9 and the cost of seed {seed}", (_cost(seed, candidates), chosen, candidates))
+        Case(
+            f"chosen = {chosen}, candidates 2 to 9 and the cost of seed {seed}",
+            (_cost(seed, candidates), chosen, candidates),
+        )
         for seed in (2, 18, 29, 45)
     ]
 

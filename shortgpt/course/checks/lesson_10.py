@@ -19,16 +19,16 @@ VOCABULARY = 24
 
 def check_repeated_share(repeated_share: Callable[[Sequence, int], float]) -> None:
     """Check ``repeated_share(tokens, n)``: of the n-grams, the share that stood in the text before."""
-    letters = "p q q p q r r q p q q p".split()
+    letters = ["p", "q", "q", "p", "q", "r", "r", "q", "p", "q", "q", "p"]
     cases = named_cases(
         "tokens n",
-        ("a b c a b c a b c d".split(), 3),
-        ("to be or not to be that is it".split(), 2),
-        ("x x x x x x y".split(), 2),
+        (["a", "b", "c", "a", "b", "c", "a", "b", "c", "d"], 3),
+        (["to", "be", "or", "not", "to", "be", "that", "is", "it"], 2),
+        (["x", "x", "x", "x", "x", "x", "y"], 2),
         (letters, 1),
         ([5, 7, 5, 7, 5, 9, 7, 5, 7], 2),
         (letters, 3),
-        ("u v".split(), 3),
+        (["u", "v"], 3),
         ([], 1),
     )
     empty = "a text of fewer than n tokens has no n-gram, so nothing is repeated in it: 0.0"
