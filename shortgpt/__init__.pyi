@@ -28,6 +28,7 @@ from .course.studies.speedup import speculative_report as speculative_report
 from .evaluation import (
     added_losses as added_losses,
     best_within as best_within,
+    compare as compare,
     continue_text as continue_text,
     evaluate as evaluate,
     frontier as frontier,

@@ -399,7 +399,7 @@ def evil_plan() -> PruningPlan:
 
 
 def test_nothing_in_a_card_is_a_tag_a_link_or_another_row():
-    card = model_card(evil_plan(), repair={"kind": "fold", "layers": [1], "samples": 4})
+    card = model_card(evil_plan(), repairs=[{"kind": "fold", "layers": [1], "samples": 4}])
     assert "<img" not in card and "![" not in card.replace("\\![", "").replace("!\\[", "") and "\x1b" not in card
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["shortgpt", "pruned", "depth-pruning"]
     rows = [line for line in card.splitlines() if line.startswith("|")]
