@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,54 @@ def speed_table(
     return pd.DataFrame(rows)[[*columns, "slowest", "fastest", "relative", "peak_bytes", "repeats"]]
 
 
+def timed(
+    ways: Mapping[str, Callable[[], object]], *, repeats: int, warmup: int = 1, bar: tqdm | None = None
+) -> dict[str, list[float]]:
+    """Seconds that each of `ways` takes: name → one number for each of `repeats` rounds.
+
+    >>> seconds = timed({"dense": lambda: model(ids), "pruned": lambda: pruned(ids)}, repeats=5)
+    >>> pd.DataFrame(seconds).median()
+
+    In a round every way runs once, in every other round in opposite order, so a machine that grows slower, or is busy for a
+    while, slows all of them alike: compare numbers of the same round. Garbage is collected before each round and never
+    while the clock runs. An accelerator has finished what it was given when the clock starts and when it stops.
+
+    Args:
+        warmup: runs of each way that nobody times.
+        bar: a progress bar to move on by one after each timed run.
+
+    Raises:
+        ValueError: no ways, `repeats` below 1, `warmup` below 0.
+    """
+    check_some("ways", list(ways))
+    check_count("repeats", repeats)
+    for _ in range(check_count("warmup", warmup, least=0)):
+        for way in ways.values():
+            way()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats):
+        gc.collect()
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            seconds[name].append(_seconds(ways[name]))
+            if bar is not None:
+                bar.update()
+    return seconds
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        _synchronize()
+        start = time.perf_counter()
+        way()
+        _synchronize()
+        return time.perf_counter() - start
+    finally:
+        if collects:
+            gc.enable()
+
+
 class _Runs:
     """Runs of one model at one batch size: `timed` adds a pair, one that stops at the first token and one that goes on."""
 
@@ -150,7 +199,7 @@ class _Runs:
     def once(self, tokens: int) -> float:
         """Seconds until `tokens` tokens are written after the prompt."""
         with eval_mode(self.model), within_positions(self.model, self.prompt.shape[1] + tokens):
-            _synchronize(self.device)
+            _synchronize()
             start = time.perf_counter()
             self.model.generate(
                 self.prompt,
@@ -160,7 +209,7 @@ class _Runs:
                 do_sample=False,
                 pad_token_id=0,
             )
-            _synchronize(self.device)
+            _synchronize()
             return time.perf_counter() - start
 
     def timed(self) -> None:
@@ -215,6 +264,11 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
         state = getattr(state, "state2", None)
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _synchronize() -> None:
+    """Wait for what the accelerators still have to do: Python goes on while they work."""
+    if torch.cuda.is_available():
+        used = [gpu for gpu in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(gpu)]  # don't wake others
+        for gpu in used:
+            torch.cuda.synchronize(gpu)
+    elif torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -1,5 +1,6 @@
 """Speed is arithmetic on clock readings (a clock of ours, so nothing is timed); memory is bytes that can be counted."""
 
+import gc
 import math
 import mmap
 import time
@@ -14,6 +15,7 @@ from transformers import DynamicCache, StaticCache
 
 from shortgpt import key_value_bytes, remove_heads, remove_layers, remove_sublayers, speed, speed_table
 from shortgpt.evaluation import cost, memory
+from shortgpt.evaluation.cost import timed
 from shortgpt.evaluation.memory import memory_peak
 
 MB = 2**20
@@ -39,6 +41,54 @@ class Machine:
 
         model.generate = generate
         return model.train()
+
+
+def test_ways_take_turns_and_every_other_round_goes_backwards(monkeypatch):
+    machine, order = Machine(monkeypatch), []
+
+    def way(name, seconds):
+        def run():
+            order.append(name)
+            machine.now += seconds * len(order)  # ever slower
+
+        return run
+
+    bar = SimpleNamespace(update=lambda: order.append("|"))
+    seconds = timed({"a": way("a", 1.0), "b": way("b", 2.0)}, repeats=3, warmup=2, bar=bar)
+    assert "".join(order) == "abab" + "a|b|" + "b|a|" + "a|b|"
+    assert seconds == {"a": [5.0, 11.0, 13.0], "b": [14.0, 18.0, 30.0]}
+    with pytest.raises(ValueError, match="ways is empty"):
+        timed({}, repeats=1)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_nobody_collects_garbage_while_the_clock_runs_and_it_is_left_as_it_was(collects):
+    def way():
+        states.append(gc.isenabled())
+        if len(states) == 3:
+            raise KeyError("stopped")
+
+    before, states = gc.isenabled(), []
+    (gc.enable if collects else gc.disable)()
+    try:
+        timed({"a": way}, repeats=2, warmup=0)
+        assert states == [False, False] and gc.isenabled() is collects
+        with pytest.raises(KeyError):
+            timed({"a": way}, repeats=2, warmup=0)
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_the_clock_waits_for_the_gpus_in_use_and_wakes_no_other(monkeypatch):
+    events = []
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: events.append("clock") or 0.0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda gpu: [1, 0, 1][gpu])
+    monkeypatch.setattr(torch.cuda, "synchronize", events.append)
+    timed({"a": lambda: events.append("run")}, repeats=1, warmup=0)
+    assert events == [0, 2, "clock", "run", 0, 2, "clock"]
 
 
 def test_seconds_and_rates_are_those_of_the_clock(monkeypatch):
