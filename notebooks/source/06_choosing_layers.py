@@ -73,7 +73,6 @@ from shortgpt import score_layers, tokens_needed, watch_layers
 from shortgpt.scoring.influence import block_influence, relative_magnitude
 from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
 from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_tokens_needed
-from shortgpt.course.widgets import picking_explorer, try_layers
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -512,23 +511,24 @@ share.round(0)
 # %% [markdown]
 # ## 7. Beat the algorithm
 #
-# Your turn. Pick layers, press *Try*; a button beside it shows what an algorithm takes for the same number. Everything is valued on a few hundred tokens, so an answer comes in about a second (and differences in the second digit mean nothing).
+# Your turn. Press layers to take them out; *the algorithm's choice* shows what greedy takes for the same number. Everything is valued on 128 tokens, so an answer comes in about a second (and differences in the second digit mean nothing).
 
 # %%
-game = Trials(model, calibration_batches(tokenizer, texts, samples=1, length=256))
+from shortgpt import Ablation
+from shortgpt.course.explorers import explore_pruning
+
 greedy_order = choosing[(choosing["criterion"] == "greedy") & (choosing["removed"] == 9)]["layers"].iloc[0]
-algorithms = {"Block Influence": removal_order(scores), "greedy": greedy_order}
-picking_explorer(game, depth, algorithms)
+explore_pruning(model, tokenizer, greedy_order, text=texts[0])
 
 # %% [markdown]
 # Without a running notebook: put your layers into the list and run the cell. Ours is a naive guess, every third layer of the middle.
 
 # %%
 MINE = [8, 11, 14, 17, 20, 23]
-tried = {}
-for name, layers in {"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}}.items():
-    found = try_layers(game, layers, tried)
-    print(f"{name:15} {found['layers']}: perplexity {found['perplexity']:,.1f}, best so far {found['best_perplexity']:,.1f}")
+algorithms = {"Block Influence": removal_order(scores), "greedy": greedy_order}
+game = Ablation(model, tokenizer, texts[0])
+tried = game.table({"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}})
+tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 
 # %% [markdown]
 # *Try it* (10 minutes, medium): beat greedy with three layers; then with six. Which layers did you never dare to touch, and were you right?

@@ -28,7 +28,6 @@ MOVED = {
     "plots_tokens": "course.plots.tokens",
     "quiz": "course.quiz",
     "speedup": "course.studies.speedup",
-    "widgets": "course.widgets",
 }
 
 

@@ -72,9 +72,10 @@ def explore_pruning(
         except ValueError as error:
             numbers.value, written.value = announced(escape(str(error))), ""
             return
-        numbers.value = announced(cost_html(found, ablation([]), depth))
+        figure, tries = draw_tries(ablation.tried, now, order)
+        numbers.value = announced(f"{cost_html(found, ablation([]), depth)}<br>{tries}")
         write()
-        picture.value = image(*draw_tries(ablation.tried, now, order))
+        picture.value = image(figure, tries)
 
     def write_now() -> None:
         now = picked()
