@@ -75,7 +75,9 @@ from tqdm.auto import tqdm
 
 from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load
 from shortgpt import perplexity, removal_order, remove_layers, save, score_layers
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_layers, plot_sweep
+from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
+from shortgpt.model.view import share_weights
+from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -198,7 +200,7 @@ pd.DataFrame(rows).T
 # Llama-2-7B it isn't (ShortGPT, table 1), and here even less so: after it there is no other layer to make good what is missing.
 
 # %%
-file = shortgpt.calibration.data_folder() / "paper" / "table1_last_layer.csv"
+file = data_folder() / "paper" / "table1_last_layer.csv"
 published = pd.read_csv(file).set_index("removed")["ppl"]
 ours = damage["perplexity"].iloc[-1]
 pd.DataFrame(
@@ -214,7 +216,7 @@ pd.DataFrame(
 
 # %%
 plan = choose_layers(scores, 3)
-by_hand = shortgpt.pruning.share_weights(model)  # a copy of the module tree, so that the original stays as it is
+by_hand = share_weights(model)  # a copy of the module tree, so that the original stays as it is
 by_hand.model.layers = nn.ModuleList(layer for i, layer in enumerate(by_hand.model.layers) if i not in plan.removed)
 print("removed:", sorted(plan.removed))
 print("layers in the list:", len(by_hand.model.layers))
@@ -606,7 +608,7 @@ check_number_layers(number_layers)
 
 # %% tags=["apply"]
 require_passed(number_layers)
-by_hand = shortgpt.pruning.share_weights(model)  # a copy of the module tree over the same weights
+by_hand = share_weights(model)  # a copy of the module tree over the same weights
 survivors = [layer for i, layer in enumerate(by_hand.model.layers) if i not in (12, 14, 17)]
 by_hand.model.layers = nn.ModuleList(survivors)
 by_hand.config.num_hidden_layers = len(survivors)

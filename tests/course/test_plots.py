@@ -7,7 +7,7 @@ import pytest
 from small import random_batch
 
 from shortgpt import hidden_states, score_layers, span_distances
-from shortgpt.course.plots import basic as plots
+from shortgpt.course import plots
 
 
 @pytest.fixture(autouse=True)
@@ -95,16 +95,6 @@ def test_retention_panels_that_share_axes_start_with_the_same_row():
 def test_the_other_figures_draw_and_speak(capsys):
     plots.plot_layers(6, {"ours": [1, 2], "last": [5]})
     assert "1, 2 of 6" in sentence(capsys)
-    table = pd.DataFrame(
-        {
-            "memory_mb": [500, 200, 400, 180],
-            "perplexity": [30, 31, 45, 47],
-            "bits": [32, 8, 32, 8],
-            "removed": [0, 0, 3, 3],
-        }
-    )
-    assert len(plots.plot_size_quality(table).lines) == 2
-    assert "best perplexity is 30.0 at 500 MB" in sentence(capsys)
     retention = pd.DataFrame({"minus 3": [90.0, 70.0]}, index=["grammar", "last_word"])
     plots.plot_retention(retention)
     assert "last_word keeps the least (70 %)" in sentence(capsys)

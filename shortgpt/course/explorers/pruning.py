@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.choosing.by_score import removal_order
 from shortgpt.course.explorers.parts import announced, button, image, latest
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
+from shortgpt.course.plots.style import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
 from shortgpt.model.text import calibration_batches
 from shortgpt.pruning.plan import check_indices
