@@ -115,7 +115,7 @@ def plot_divergence_along(table: pd.DataFrame, ax: Axes | None = None, *, stretc
         points = stretches(table[table["written_by"] == writer], stretch)
         ax.errorbar(points.index, points["mean"], points["error"], capsize=3, markersize=4, label=name, **style)
         whole = points[points["texts"] == points["texts"].max()]
-        ax.plot(whole.index, whole["mean"], markersize=7, **(style | {"linestyle": "none"}))
+        ax.plot(whole.index, whole["mean"], markersize=7, zorder=3, **(style | {"linestyle": "none"}))
         said.append(f"{name} it goes from {points['mean'].iloc[0]:.2f} to {points['mean'].iloc[-1]:.2f}")
     ax.set(xlabel="tokens written", ylabel="divergence from the dense model (nats)")
     ax.set_ylim(bottom=0)
