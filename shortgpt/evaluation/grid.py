@@ -87,7 +87,7 @@ def size_quality_grid(
         One row a model: ``removed, layers, method, bits, order, perplexity``, the tasks, ``memory_mb`` (10^6 bytes),
         ``memory_bytes, disk_bytes, tokens_per_second`` (decode), and for `added_losses` the sum of the ``losses`` (nats)
         and the number of ``tokens`` of each text, as lists. Without a second step ``order`` is ``"either"``.
-        `plots.plot_size_quality` draws the rows of one order (with ``group="method"`` if methods share their bits).
+        `plot_frontier` of the course draws the rows of one order.
 
     Raises:
         ValueError: an unknown method or order, wrong counts, a quantized model, GPTQ without calibration, or a `path` that

@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -21,9 +22,9 @@ from shortgpt.checkpoints.facts import model_facts, plan_in_words
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
 from shortgpt.cli import app
+from shortgpt.course import plots
 from shortgpt.course.answer_book import read_answers
 from shortgpt.course.explorers.frontier import budget_html
-from shortgpt.course.plots import basic as plots, choosing as plots_choosing, evaluation as plots_evaluation
 from shortgpt.evaluation import records
 from shortgpt.pruning.plan import check_indices
 from shortgpt.repair.patches import add_patches
@@ -449,16 +450,15 @@ def test_dollars_in_a_name_are_no_formula(monkeypatch, capsys):
     pairs = pd.DataFrame({"first": [name], "second": ["b"], "overlap": [0.5], "chance": [0.1]})
     axes = [
         plots.plot_sweep(sweep, hue="order"),
-        plots.plot_size_quality(table, group="method"),
         plots.plot_retention(pd.DataFrame({name: [50.0, 60.0]}, index=[name, "b"])),
         plots.plot_layers(6, {name: [1]}),
-        plots_choosing.plot_agreement(pairs),
-        plots_choosing.plot_criteria(sweep.rename(columns={"order": "criterion"}), y="value"),
-        plots_evaluation.plot_frontier(table),
+        plots.plot_agreement(pairs),
+        plots.plot_criteria(sweep.rename(columns={"order": "criterion"}), y="value"),
+        plots.plot_frontier(table),
     ]
     for ax in axes:
         ax.figure.draw_without_rendering()
-        plots.plt.close(ax.figure)
+        plt.close(ax.figure)
 
 
 def test_names_in_a_grid_are_no_html():
