@@ -1,4 +1,4 @@
-from .checkpoints.gguf_export import save_gguf as save_gguf
+from .checkpoints.gguf import save_gguf as save_gguf
 from .checkpoints.loading import describe as describe
 from .checkpoints.loading import load as load
 from .checkpoints.on_disk import prune_checkpoint as prune_checkpoint

@@ -1380,30 +1380,22 @@ WRONG: dict[str, list[Row]] = {
             "expected the path of a GGUF file, got None",
         ),
         (
-            "int8",
-            lambda w: save_gguf(w.model, w.tokenizer, w.new, dtype=torch.int8),
-            ValueError,
-            "dtype must be .*int8",
-        ),
-        (
-            "a word",
-            lambda w: save_gguf(w.model, w.tokenizer, w.new, dtype="f16"),
-            ValueError,
-            "dtype must be .*got f16",
-        ),
-        ("on meta", lambda w: save_gguf(on_meta(), w.tokenizer, w.new), ValueError, NO_WEIGHTS),
-        ("GPT-2", lambda w: save_gguf(build_tiny("gpt2"), w.tokenizer, w.new), ValueError, "only LlamaForCausalLM can"),
-        ("letters", lambda w: save_gguf(w.model, w.tokenizer, w.new), ValueError, "only byte-level BPE"),
-        (
-            "a number for a name",
-            lambda w: save_gguf(w.model, w.tokenizer, w.new, pre_tokenizer=3),
+            "a torch dtype",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, outtype=torch.float16),
             TypeError,
-            "pre_tokenizer must be a string, got 3",
+            "outtype must be a string, got",
         ),
+        (
+            "a number for a converter",
+            lambda w: save_gguf(w.model, w.tokenizer, w.new, converter=3),
+            TypeError,
+            "expected the path of llama.cpp's converter, got 3",
+        ),
+        ("on meta", lambda w: save_gguf(on_meta(), w.tokenizer, w.new, converter=__file__), ValueError, NO_WEIGHTS),
         *(
             (
                 f"onto a {name}",
-                partial(lambda w, p: save_gguf(w.model, w.tokenizer, w.folder / p, pre_tokenizer="gpt-2"), p=place),
+                partial(lambda w, p: save_gguf(w.model, w.tokenizer, w.folder / p, converter=__file__), p=place),
                 FileExistsError,
                 f"{place} exists already",
             )
