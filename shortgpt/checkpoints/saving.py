@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from shortgpt.pruning.recipe import RECIPE, write_own_format
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
+from shortgpt.utils.untrusted import inside
 
 
 def save(
@@ -68,7 +70,7 @@ def save(
         before = _logits_to_compare(model) if verify else None
         write_model(model, new)
         if tokenizer is not None:
-            tokenizer.save_pretrained(new)
+            _save_tokenizer(tokenizer, new)
         if plan is not None:
             plan.to_json(new / PLAN_FILE)
             repair = getattr(model.config, REPAIR_FIELD, None)
@@ -77,6 +79,14 @@ def save(
         if verify:
             _require_equal_reload(model, *before, new)
     return path
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """With the SentencePiece file that it came from: transformers 5 leaves that out, and llama.cpp's converter reads it."""
+    tokenizer.save_pretrained(folder)
+    source = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if source.suffix == ".model" and source.is_file():
+        shutil.copyfile(inside(source.parent, source.name), folder / source.name)
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:

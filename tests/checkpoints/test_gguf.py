@@ -10,12 +10,14 @@ import stat
 import sys
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from small import LAYERS, build_tiny
-from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from shortgpt import load, quantize, remove_layers, remove_sublayers, save_gguf
+from shortgpt import built_in_text, quantize, remove_layers, remove_sublayers, save, save_gguf
+from shortgpt.checkpoints.default_model import GGUF_IN_WHEEL, cache_folder
 
 FAKE = """
 import argparse, json, pathlib, sys
@@ -54,6 +56,21 @@ def test_the_converter_gets_a_whole_checkpoint_and_nothing_else_is_left(tiny, to
     said = json.loads(path.read_text())
     assert said["layers"] == LAYERS - 2 and said["outtype"] == "q8_0" and said["model_name"] == "small"
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {*said["files"]}
+
+
+def test_a_sentencepiece_file_comes_along(tiny, tokenizer, fake, tmp_path):
+    """The converter makes nothing of a Gemma without it, and transformers 5 doesn't write it."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "tokenizer.model").write_text("pieces")
+    tokenizer.vocab_file = str(tmp_path / "source" / "tokenizer.model")
+    assert (save(tiny, tmp_path / "saved", tokenizer=tokenizer) / "tokenizer.model").read_text() == "pieces"
+    path = save_gguf(tiny, tokenizer, tmp_path / "x.gguf", converter=fake(), verify=False)
+    assert "tokenizer.model" in json.loads(path.read_text())["files"]
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "source" / "tokenizer.model").unlink()
+    (tmp_path / "source" / "tokenizer.model").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="is a link that leads out of the folder"):
+        save(tiny, tmp_path / "again", tokenizer=tokenizer, verify=False)
 
 
 def test_where_the_converter_is(tiny, tokenizer, fake, tmp_path, monkeypatch):
@@ -142,20 +159,32 @@ def back(path: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(path.parent, **options).eval()
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def sentencepiece_tokenizer(folder: Path):
+    """A tokenizer of the kind that Llama 2, Mistral and Gemma have, loaded from a saved checkpoint."""
+    import sentencepiece
+
+    folder.mkdir()
+    (folder / "text").write_text("\n".join(built_in_text()["text"]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=folder / "text", model_prefix=folder / "tokenizer", model_type="bpe", vocab_size=600, byte_fallback=True
+    )
+    build_tiny().save_pretrained(folder)
+    save(build_tiny(), folder / "saved", tokenizer=AutoTokenizer.from_pretrained(folder))
+    return AutoTokenizer.from_pretrained(folder / "saved")
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"])
 def test_llama_cpp_s_own_converter(family, llama_cpp, tmp_path):
-    """Random models with a real tokenizer: the converter refuses what no published model has."""
-    tokenizer = load()[1]
+    tokenizer = sentencepiece_tokenizer(tmp_path / "source")
     config = AutoConfig.for_model(
         family,
-        vocab_size=len(tokenizer),
+        vocab_size=616,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=128 if family == "qwen3" else 16,  # the only one that transformers reads from GGUF
         initializer_range=0.2,
     )
     torch.manual_seed(0)
@@ -166,3 +195,18 @@ def test_llama_cpp_s_own_converter(family, llama_cpp, tmp_path):
     ids = torch.tensor([tokenizer("The river rose, and took the bridge with it.")["input_ids"]])
     with torch.inference_mode():
         torch.testing.assert_close(again(ids).logits, pruned(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.real
+def test_the_default_model_through_llama_cpp_s_own_converter(real, llama_cpp, tmp_path):
+    model, tokenizer = real
+    pruned = remove_layers(model, [10, 11])
+    path = save_gguf(pruned, tokenizer, tmp_path / "small.gguf", converter=llama_cpp, outtype="f32", verify=False)
+    ids = torch.tensor([tokenizer("The river rose, and took the bridge with it.")["input_ids"]])
+    with torch.inference_mode():
+        torch.testing.assert_close(back(path)(ids).logits, pruned(ids).logits, atol=1e-3, rtol=1e-4)
+    original = cache_folder() / GGUF_IN_WHEEL.rpartition("/")[2]
+    ours, theirs = gguf.GGUFReader(path).fields, gguf.GGUFReader(original).fields
+    for name in ("tokens", "token_type", "merges", "pre", "model", "bos_token_id", "eos_token_id", "padding_token_id"):
+        assert ours[f"tokenizer.ggml.{name}"].contents() == theirs[f"tokenizer.ggml.{name}"].contents(), name
+    assert ours["llama.block_count"].contents() == 28
