@@ -3,7 +3,6 @@ from .checkpoints.loading import describe as describe
 from .checkpoints.loading import load as load
 from .checkpoints.on_disk import prune_checkpoint as prune_checkpoint
 from .checkpoints.saving import save as save
-from .checkpoints.suggestions import suggested_models as suggested_models
 from .choosing.by_score import choose_layers as choose_layers
 from .choosing.by_score import removal_order as removal_order
 from .choosing.comparison import compare_criteria as compare_criteria
@@ -19,6 +18,7 @@ from .course.studies.continuation import prefill_report as prefill_report
 from .course.studies.drafting import generate_with_draft as generate_with_draft
 from .course.studies.logit_lens import token_paths as token_paths
 from .course.studies.speedup import speculative_report as speculative_report
+from .course.suggestions import suggested_models as suggested_models
 from .evaluation.benchmarks import paper_benchmarks as paper_benchmarks
 from .evaluation.comparing import compare as compare
 from .evaluation.comparing import evaluate as evaluate

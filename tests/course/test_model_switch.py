@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from shortgpt import suggested_models
-from shortgpt.checkpoints import suggestions
+from shortgpt.course import suggestions
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
 
 ROOT = Path(__file__).parents[2]
