@@ -10,7 +10,7 @@ import numpy as np
 
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.scoring.influence import LayerScores
-from shortgpt.utils.arguments import check_choice, check_count, shown
+from shortgpt.utils.arguments import check_amount, check_choice, check_count, shown
 
 ORDERS = ("score", "reverse", "sequential", "random")
 
@@ -34,17 +34,7 @@ def choose_layers(
     """
     _require_scores(scores)
     original = scores.original_layers
-    if (n is None) == (ratio is None):
-        raise ValueError("say how many layers to remove: give either n (a number) or ratio (a fraction of the layers)")
-    if ratio is not None:
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number):
-            raise TypeError(f"ratio must be a number, got {shown(ratio)}")
-        if not 0 <= ratio < 1:
-            raise ValueError(f"ratio is a fraction of the layers, 0 to below 1, got {ratio}")
-        n = round(ratio * len(original))
-    n = check_count("n", n, least=None)
-    if not 0 <= n < len(original):
-        raise ValueError(f"n must be 0 to {len(original) - 1} (this model has {len(original)} layers), got {n}")
+    n = check_amount(n, ratio, len(original), "layers", f"this model has {len(original)} layers")
     chosen = removal_order(scores, order, seed=seed)[:n]
     nameless = [original[i] for i in chosen if order == "score" and np.isnan(scores.values[i])]
     if nameless:

@@ -17,8 +17,7 @@ from transformers import PreTrainedModel
 from shortgpt.choosing.stand_ins import Output, copied, stand_ins
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import NO_TOKENS, check_batches
-from shortgpt.model.branches import first
-from shortgpt.model.hooks import logits_of, require_numbers, run_backbone, unpadded
+from shortgpt.model.hooks import layer_output, logits_of, require_numbers, run_backbone, unpadded
 from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.depth import require_removable
@@ -180,10 +179,10 @@ class Trials:
             for self._whole in (False, True):
                 outputs = self._record(sample, (), [])
                 self._widths = [0 if isinstance(output, Tensor) else len(output) for output in outputs]
-                expected = first(outputs[-1])
+                expected = layer_output(outputs[-1])
                 near = 100 * torch.finfo(expected.dtype).eps * expected.abs().max()  # GPU kernels may vary between runs
                 try:
-                    resumed = [first(self._record(sample, (), outputs[:start])[-1]) for start in starts]
+                    resumed = [layer_output(self._record(sample, (), outputs[:start])[-1]) for start in starts]
                 except Exception:  # something that a skipped layer should have left behind is missing
                     continue
                 if all((state - expected).abs().max() <= near for state in resumed):

@@ -9,7 +9,7 @@ configuration with one entry per layer or with layer numbers. Whether the rules 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -39,8 +39,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
         TypeError: `model` is not a transformers model.
         ValueError: an encoder-decoder, or no (or no single) list of layers as long as the configuration says.
     """
-    path = decoder_layers_path(model)  # refuses what is no model
-    return model.get_submodule(path)
+    stack = model.get_submodule(decoder_layers_path(model))  # which refuses what is no model
+    assert isinstance(stack, nn.ModuleList)
+    return stack
 
 
 def decoder_layers_path(model: PreTrainedModel) -> str:
@@ -57,7 +58,9 @@ def decoder_layers_path(model: PreTrainedModel) -> str:
         if isinstance(module, nn.ModuleList) and len(module) in depths and id(module) in inside
     ]
     # a layer has parts of its own; a list of plain linears beside the layers can be as long by chance (Gemma 3n's AltUp)
-    candidates = [name for name in candidates if all(any(layer.children()) for layer in model.get_submodule(name))]
+    candidates = [
+        name for name in candidates if all(any(layer.children()) for layer in model.get_submodule(name).children())
+    ]
     outermost = min((name.count(".") for name in candidates), default=0)  # layers may hold lists of their own
     candidates = [name for name in candidates if name.count(".") == outermost]
     if not candidates:
@@ -78,7 +81,7 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     return config.get_text_config(decoder=True)
 
 
-def renumber(layers: Sequence[nn.Module], kept: Sequence[int], depth: int, per_layer: int = 1) -> None:
+def renumber(layers: Iterable[nn.Module], kept: Sequence[int], depth: int, per_layer: int = 1) -> None:
     """Tell each layer, and each module inside it that keeps its own number, the position it now has.
 
     The key-value cache is addressed by these numbers: stale ones make cached generation fail or, worse, mix layers up.
@@ -161,13 +164,23 @@ def removed_so_far(model: PreTrainedModel) -> tuple[int, ...]:
     return tuple(getattr(model.config, REMOVED_FIELD, ()))
 
 
+def surviving(depth: int, removed: Collection[int]) -> list[int]:
+    """Which layers of the dense model are the `depth` ones that are left when `removed` are gone: original indices."""
+    return [index for index in range(depth + len(removed)) if index not in removed]
+
+
+def original_layers(model: PreTrainedModel) -> list[int]:
+    """For each layer of `model`, which one of the dense model it is."""
+    return surviving(len(decoder_layers(model)), removed_so_far(model))
+
+
 def model_name(model: PreTrainedModel) -> str:
     """The name under which `model` was loaded, with ``@commit`` if it came from the Hub.
 
     For a model that was changed since (`forget_checkpoint`), the name of the one that it was made of.
     """
     commit = getattr(model.config, "_commit_hash", None)
-    name = model.config.name_or_path + (f"@{commit}" if commit else "")
+    name = (model.config.name_or_path or "") + (f"@{commit}" if commit else "")
     return name or getattr(model, BASE, "")
 
 
@@ -202,14 +215,15 @@ def require_key_value_sources(config: PreTrainedConfig, kept: Sequence[int]) -> 
 
 def parameter_count(model: nn.Module) -> int:
     """Parameters, each counted once when shared, and also when 4-bit packing hides half of them."""
-    counts = {}
+    counts: dict[int, int] = {}
     for module in model.modules():
+        inside = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)  # of a linear layer
         for name, parameter in module.named_parameters(recurse=False):
             packed = isinstance(module, nn.Linear) and name == "weight"
-            counts[id(parameter)] = module.in_features * module.out_features if packed else parameter.numel()
+            counts[id(parameter)] = inside if packed else parameter.numel()
         if "qweight" in dict(module.named_buffers(recurse=False)):  # GPTQ keeps weight and bias as buffers
             bias = getattr(module, "bias", None)
-            counts[id(module)] = module.in_features * module.out_features + (0 if bias is None else bias.numel())
+            counts[id(module)] = inside + (0 if bias is None else bias.numel())
     return sum(counts.values())
 
 

@@ -10,13 +10,14 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from shortgpt.model.anatomy import INDEX_NAMES, decoder_layers
-from shortgpt.model.hooks import run_backbone
+from shortgpt.model.hooks import hooked, layer_input, layer_output, run_backbone
 
 KINDS = ("attention", "ffn")
 _FFN_NAME = re.compile(r"mlp|ffn|feed_?forward|ff$|moe|expert|^fc\d$", re.I)
@@ -42,22 +43,22 @@ class Removed(nn.Module):
         numbers = [getattr(part, name, None) for part in original.modules() for name in INDEX_NAMES]
         self.layer_idx = next((n for n in numbers if isinstance(n, int)), None) if counts else None
 
-    def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple:
         named = dict(zip(self.parameters_of_forward, args, strict=False)) | kwargs
         x = next(value for value in named.values() if isinstance(value, Tensor))
         for value in named.values():
             if isinstance(value, Cache) and self.layer_idx is not None:
-                self._keep_count(value, x)
+                self._keep_count(value, x, self.layer_idx)
         # BLOOM's sublayers add the residual themselves
         result = named["residual"] if isinstance(named.get("residual"), Tensor) else torch.zeros_like(x)
         return (result, *[named.get("state")] * (self.outputs - 1)) if self.outputs else result
 
-    def _keep_count(self, cache: Cache, x: Tensor) -> None:
+    def _keep_count(self, cache: Cache, x: Tensor, place: int) -> None:
         """The cache counts the tokens it holds in some layer, perhaps this one: store them, with nothing in them."""
-        layer = cache.layers[self.layer_idx] if self.layer_idx < len(cache.layers) else None
+        layer = cache.layers[place] if place < len(cache.layers) else None
         if layer is None or hasattr(layer, "keys"):
             nothing = x.new_zeros(x.shape[0], 1, x.shape[1], 1)  # [batch, heads, tokens, width]
-            cache.update(nothing, nothing, self.layer_idx)
+            cache.update(nothing, nothing, place)
 
 
 def sublayers(layer: nn.Module) -> dict[str, list[str]]:
@@ -85,36 +86,27 @@ def sublayers(layer: nn.Module) -> dict[str, list[str]]:
 @contextmanager
 def record(model: PreTrainedModel, indices: Iterable[int], tell: Callable) -> Iterator[None]:
     """While open, after each run of a layer: ``tell(index, layer, inputs, {sublayer: its output}, output)``."""
-    handles = []
+    stack, indices = decoder_layers(model), list(indices)
+    places = [(index, name) for index in indices for names in sublayers(stack[index]).values() for name in names]
+    outputs: dict[int, dict[str, Any]] = {index: {} for index in indices}
 
-    def watch(index: int, layer: nn.Module) -> None:
-        outputs: dict[str, object] = {}
-        for name in (name for names in sublayers(layer).values() for name in names):
-            handles.append(
-                layer.get_submodule(name).register_forward_hook(
-                    lambda module, args, output, name=name: outputs.__setitem__(name, output)
-                )
-            )
+    def note(position: int, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        index, name = places[position]
+        outputs[index][name] = output
 
-        def after(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-            tell(index, module, (args, kwargs), dict(outputs), output)
-            outputs.clear()
+    def after(position: int, layer: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        index = indices[position]
+        tell(index, layer, (args, kwargs), dict(outputs[index]), output)
+        outputs[index].clear()
 
-        handles.append(layer.register_forward_hook(after, with_kwargs=True))
-
-    stack = decoder_layers(model)
-    try:
-        for index in indices:
-            watch(index, stack[index])
+    parts = [stack[index].get_submodule(name) for index, name in places]
+    with hooked(parts, note), hooked([stack[index] for index in indices], after):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def rerun(layer: nn.Module, inputs: Inputs, outputs: Mapping[str, object], without: Sequence[str]) -> object:
+def rerun(layer: nn.Module, inputs: Inputs, outputs: Mapping[str, Any], without: Sequence[str]) -> Any:
     """What `layer` gives on the same input if the sublayers `without` add nothing; the others' outputs are replayed."""
-    changed: list[tuple[nn.Module, object]] = []
+    changed: list[tuple[nn.Module, Any]] = []
     try:
         for name, output in outputs.items():
             module = layer.get_submodule(name)
@@ -131,15 +123,6 @@ def rerun(layer: nn.Module, inputs: Inputs, outputs: Mapping[str, object], witho
                 module.forward = before  # accelerate puts its own there
 
 
-def first(values: object) -> Tensor:
-    return values if isinstance(values, Tensor) else values[0]
-
-
-def layer_input(inputs: Inputs) -> Tensor:
-    """The hidden states among a layer's arguments."""
-    return inputs[0][0] if inputs[0] else inputs[1]["hidden_states"]
-
-
 NOT_SEPARATE = (
     "layer {i} ({layer}) does not simply add an attention and an FFN branch to the residual stream, so they can't be removed "
     "or scored one by one: use remove_layers and score_layers"
@@ -152,16 +135,16 @@ def probe_sublayers(model: PreTrainedModel, indices: Iterable[int]) -> tuple[dic
     counts: dict[str, int] = {}
     separate: set[int] = set()
 
-    def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
+    def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, Any], out: Any) -> None:
         for name, output in outputs.items():
             counts[type(layer.get_submodule(name)).__name__] = 0 if isinstance(output, Tensor) else len(output)
         ffn = sublayers(layer)["ffn"]
         order = [name in ffn for name in outputs]  # as they ran
         if order != sorted(order):
             return  # attention again after an FFN (LongCat): not one pair
-        x_in = layer_input(inputs)
+        x_in = layer_input(*inputs)
         try:
-            rest = first(rerun(layer, inputs, outputs, without=[*outputs]))
+            rest = layer_output(rerun(layer, inputs, outputs, without=[*outputs]))
         except Exception:  # the layer does more with a sublayer than call it
             return
         if rest.shape == x_in.shape and torch.equal(rest.float(), x_in.float()):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from shortgpt.model.anatomy import backbone, decoder_layers
 from shortgpt.model.arguments import check_batch, within_positions
@@ -21,6 +22,34 @@ from shortgpt.model.offload import input_device
 from shortgpt.utils.arguments import shown
 
 Reporter = Callable[[int, Tensor, Tensor], None]
+
+
+@contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable, *, before: bool = False) -> Iterator[int]:
+    """While open, after each run of a module: ``hook(position, module, args, kwargs, output)``; give how many there are.
+
+    With `before` it is called ahead of each run, without an output. What `hook` returns, if anything, takes the place of
+    the output (or of ``(args, kwargs)``), as torch has it. Our hooks, and only ours, go on leaving, also after an exception.
+    """
+    handles = []
+    try:
+        for position, module in enumerate(modules):
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(partial(hook, position), with_kwargs=True))
+        yield len(handles)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_input(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states among the arguments of a decoder layer."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def layer_output(output: Tensor | tuple) -> Tensor:
+    """The hidden states in what a decoder layer (or a part of one) returns: alone, or the first of several values."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 @contextmanager
@@ -37,19 +66,11 @@ def watch_layers(model: PreTrainedModel, report: Reporter) -> Iterator[int]:
     if not callable(report):
         raise TypeError(f"report must be a function of (layer, x_in, x_out), got {shown(report)}")
 
-    def hook_of(index: int) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
-            x_in = args[0] if args else kwargs["hidden_states"]
-            report(index, x_in, output if isinstance(output, Tensor) else output[0])  # some layers return a tuple
+    def tell(index: int, module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
+        report(index, layer_input(args, kwargs), layer_output(output))
 
-        return hook
-
-    handles = [layer.register_forward_hook(hook_of(index), with_kwargs=True) for index, layer in enumerate(stack)]
-    try:
-        yield len(handles)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(stack, tell) as layers:
+        yield layers
 
 
 @contextmanager
@@ -137,7 +158,7 @@ def logits_of(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     return _run(model, model, batch).logits
 
 
-def _run(model: PreTrainedModel, part: nn.Module, batch: Mapping[str, Tensor]) -> ModelOutput:
+def _run(model: PreTrainedModel, part: nn.Module, batch: Mapping[str, Tensor]) -> Any:
     device = input_device(model)
     ids, mask = (batch[name].to(device) for name in ("input_ids", "attention_mask"))
     with eval_mode(model), within_positions(model, ids.shape[1]):
@@ -168,7 +189,7 @@ def hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor
 
 
 def _states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
-    states: list[Tensor | None] = [None] * (len(decoder_layers(model)) + 1)
+    states: dict[int, Tensor] = {}
 
     def keep(layer: int, x_in: Tensor, x_out: Tensor) -> None:
         mask = batch["attention_mask"]
@@ -176,4 +197,4 @@ def _states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
 
     with watch_layers(model, keep):
         run_backbone(model, batch)
-    return torch.stack(states)
+    return torch.stack([states[layer] for layer in sorted(states)])

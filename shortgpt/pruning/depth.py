@@ -17,6 +17,7 @@ from shortgpt.model.anatomy import (
     decoder_layers,
     decoder_layers_path,
     keep_in_config,
+    original_layers,
     per_layer_properties,
     removed_so_far,
     renumber,
@@ -52,8 +53,7 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
             can't do without (their keys and values are used elsewhere; a hybrid model's last attention layer); or a
             replaced ``forward`` that can't be given to a copy (see `rebinding`).
     """
-    depth, already = len(decoder_layers(model)), removed_so_far(model)
-    original = [i for i in range(depth + len(already)) if i not in already]
+    original, already = original_layers(model), removed_so_far(model)
     if isinstance(layers, PruningPlan):
         if layers.layers != len(original) + len(already) or not set(already) <= set(layers.removed):
             raise ValueError(
@@ -85,9 +85,8 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
 
 def kept_layers(model: PreTrainedModel, pruned: PreTrainedModel) -> list[int]:
     """Where each layer of `pruned` stands in `model`."""
-    already, gone = removed_so_far(model), removed_so_far(pruned)
-    original = [i for i in range(len(decoder_layers(model)) + len(already)) if i not in already]
-    return [position for position, layer in enumerate(original) if layer not in gone]
+    gone = removed_so_far(pruned)
+    return [position for position, original in enumerate(original_layers(model)) if original not in gone]
 
 
 def require_removable(model: PreTrainedModel, layers: Sequence[int]) -> None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from shortgpt.model.anatomy import decoder_layers, removed_so_far
-from shortgpt.model.hooks import eval_mode
+from shortgpt.model.anatomy import decoder_layers, original_layers, removed_so_far
+from shortgpt.model.hooks import eval_mode, hooked, layer_input
 from shortgpt.model.offload import input_device
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.depth import remove_layers
@@ -60,7 +61,7 @@ def prune_prefill(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
 
     def note(i: int, module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
         widths[i] = len(output) if isinstance(output, tuple) else 0
-        x_in = args[0] if args else kwargs["hidden_states"]
+        x_in = layer_input(args, kwargs)
         others = (
             output[1:] if widths[i] else ()
         )  # attention maps, [batch, heads, tokens, tokens], are for the user only
@@ -75,12 +76,8 @@ def prune_prefill(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
                 "where the tokens are is not known, so the prefill can't be pruned"
             )
 
-    handles = [layer.register_forward_hook(partial(note, i), with_kwargs=True) for i, layer in enumerate(stack)]
-    try:
+    with hooked(stack, note):
         expected = _cache_after(view, ids)
-    finally:
-        for handle in handles:
-            handle.remove()
     for i in chosen:
         layer = stack[i]
         if _skips(layer):  # `model` is such a view already
@@ -109,11 +106,11 @@ class _Stored(Exception):
 
 
 def _write_but_read_past(
-    layer: nn.Module, index: int, width: int, forward: Callable | None, *args: object, **kwargs: object
+    layer: nn.Module, index: int, width: int, forward: Callable | None, *args: Any, **kwargs: Any
 ) -> Tensor | tuple:
     """Stands in for a layer's forward. One token: the layer itself. More: only its keys and values, for the cache."""
     forward = partial(type(layer).forward, layer) if forward is None else forward  # accelerate puts its own there
-    x_in = args[0] if args else kwargs["hidden_states"]  # [batch, tokens, hidden]
+    x_in = layer_input(args, kwargs)  # [batch, tokens, hidden]
     if x_in.shape[1] == 1:
         return forward(*args, **kwargs)
     cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
@@ -132,19 +129,19 @@ def _write_but_read_past(
 
 def _stores(cache: Cache, run: Callable[[], object]) -> bool:
     """Run a layer up to where it stores keys and values, and stop it there. False if it never gets there."""
-    update = cache.update
+    update: Callable = cache.update
 
-    def store(*args: object, **kwargs: object) -> None:
+    def store(*args: Any, **kwargs: Any) -> NoReturn:
         update(*args, **kwargs)
         raise _Stored
 
-    cache.update = store
+    vars(cache)["update"] = store
     try:
         run()
     except _Stored:
         return True
     finally:
-        del cache.update  # the class's own is back
+        del vars(cache)["update"]  # the class's own is back
     return False
 
 
@@ -170,6 +167,5 @@ def _shapes(value: object) -> object:
 
 def current_indices(model: PreTrainedModel, pruned: PreTrainedModel) -> list[int]:
     """Which layers of `model`, by their indices in it as it is now, `pruned` lacks."""
-    before, after = removed_so_far(model), removed_so_far(pruned)
-    original = [i for i in range(len(decoder_layers(model)) + len(before)) if i not in before]
-    return [now for now, i in enumerate(original) if i in after]
+    gone = removed_so_far(pruned)
+    return [now for now, original in enumerate(original_layers(model)) if original in gone]

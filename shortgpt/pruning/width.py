@@ -11,7 +11,7 @@ with the full one in which the same channels are set to zero. What does not fit 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import INDEX_NAMES, text_config
-from shortgpt.model.hooks import eval_mode
+from shortgpt.model.hooks import eval_mode, hooked
 from shortgpt.model.offload import input_device
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.config_fit import build, differences, reread
-from shortgpt.pruning.width_units import Width, by_output, find_width, heads_of, width_scores
-from shortgpt.utils.arguments import check_count, shown
+from shortgpt.pruning.width_units import by_output, find_width, heads_of, width_scores
+from shortgpt.utils.arguments import check_amount
 
 _INNER_FIELDS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 
@@ -88,19 +88,7 @@ def _remove(
 ) -> PreTrainedModel:
     require_no_adapter(model, f"lose {kind}")
     units = find_width(model, 0, kind).units
-    if (n is None) == (ratio is None):
-        raise ValueError(
-            f"say how many {kind} to remove from each layer: give either n (a number) or ratio (a fraction)"
-        )
-    if ratio is not None:
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number):
-            raise TypeError(f"ratio must be a number, got {shown(ratio)}")
-        if not 0 <= ratio < 1:
-            raise ValueError(f"ratio is a fraction of the {kind}, 0 to below 1, got {ratio}")
-        n = round(ratio * units)
-    n = check_count("n", n, least=0)
-    if n >= units:
-        raise ValueError(f"n must be 0 to {units - 1} (each layer has {units} {kind} to choose from), got {n}")
+    n = check_amount(n, ratio, units, kind, f"each layer has {units} {kind} to choose from")
     ranking = width_scores(model, kind, scores=scores, batches=batches, progress=progress)  # [layers, units]
     kept = [torch.tensor(np.sort(np.argsort(row, kind="stable")[n:])) for row in ranking]
     view = share_weights(model)
@@ -161,24 +149,16 @@ def _equal_to_zeroed(view: PreTrainedModel, model: PreTrainedModel, kind: str, k
     """Whether `view` gives, on three tokens, the logits of `model` with the removed units set to zero."""
     ids = torch.tensor([[1, 2, 3]], device=input_device(model))
 
-    def zero(width: Width, stay: Tensor) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> tuple:
-            mask = torch.zeros(args[0].shape[-1], dtype=args[0].dtype)
-            mask[width.kept(stay, len(mask))] = 1
-            return (args[0] * mask.to(args[0].device), *args[1:])
-
-        return hook
-
     widths = [find_width(model, i, kind) for i in range(len(kept))]
-    handles = [w.out.register_forward_pre_hook(zero(w, stay)) for w, stay in zip(widths, kept, strict=True)]
-    try:
-        with eval_mode(model), eval_mode(view):
+
+    def zero(i: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        mask = torch.zeros(args[0].shape[-1], dtype=args[0].dtype)
+        mask[widths[i].kept(kept[i], len(mask))] = 1
+        return (args[0] * mask.to(args[0].device), *args[1:]), kwargs
+
+    with eval_mode(model), eval_mode(view):
+        with hooked([width.out for width in widths], zero, before=True):
             expected = model(input_ids=ids, use_cache=False).logits.float()
-            for handle in handles:
-                handle.remove()
-            off = (view(input_ids=ids, use_cache=False).logits.float() - expected).abs().amax(-1)  # [1, tokens]
-    finally:
-        for handle in handles:
-            handle.remove()
+        off = (view(input_ids=ids, use_cache=False).logits.float() - expected).abs().amax(-1)  # [1, tokens]
     # the middle one of the three tokens: a mistake shows in all, but a single one may magnify rounding a hundredfold
     return bool(off.median() <= min(1000 * torch.finfo(model.dtype).eps, 0.05) * expected.abs().max())

@@ -5,7 +5,7 @@ Which matrices they are made of is found by their sizes, without a table of arch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from shortgpt.model.anatomy import decoder_layers, text_config
 from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.branches import sublayers
-from shortgpt.model.hooks import run_backbone, unpadded
+from shortgpt.model.hooks import hooked, run_backbone, unpadded
 from shortgpt.utils.arguments import check_choice, check_count
 
 SCORES = ("magnitude", "activation")
@@ -38,14 +38,11 @@ def width_scores(
     if scores == "activation":
         check_batches(batches)
     widths = [find_width(model, i, kind) for i in range(len(decoder_layers(model)))]
-    squares = (
-        [width.weights_squared() for width in widths]
-        if scores == "magnitude"
-        else [
-            m * width.column_squared()
-            for m, width in zip(_mean_squares(model, widths, batches, progress), widths, strict=True)
-        ]
-    )
+    if scores == "magnitude":
+        squares = [width.weights_squared() for width in widths]
+    else:
+        means = _mean_squares(model, widths, batches or (), progress)
+        squares = [mean * width.column_squared() for mean, width in zip(means, widths, strict=True)]
     return np.stack([np.sqrt(some.reshape(w.units, -1).sum(1)) for some, w in zip(squares, widths, strict=True)])
 
 
@@ -76,8 +73,8 @@ def equal_parameters(model: PreTrainedModel, layers: int) -> dict[str, dict[str,
 class Width:
     """The matrices of one layer with a side as long as its inner width: those that lead in, and the one that leads out."""
 
-    into: list[nn.Module]
-    out: nn.Module
+    into: Sequence[nn.Linear | Conv1D]
+    out: nn.Linear | Conv1D
     units: int
 
     @property
@@ -129,22 +126,15 @@ def _mean_squares(
     model: PreTrainedModel, widths: Sequence[Width], batches: Iterable, progress: bool
 ) -> list[np.ndarray]:
     """Mean square of each input of the output projections over real tokens, float64 ``[inner width]`` a layer."""
-    sums, tokens = [0.0] * len(widths), 0
+    sums, tokens = [np.zeros(1)] * len(widths), 0
 
-    def watch(i: int) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> None:
-            sums[i] = sums[i] + args[0].flatten(0, -2).cpu().double().square().sum(0).numpy()
+    def add(i: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        sums[i] = sums[i] + args[0].flatten(0, -2).cpu().double().square().sum(0).numpy()
 
-        return hook
-
-    handles = [width.out.register_forward_pre_hook(watch(i)) for i, width in enumerate(widths)]
-    try:
+    with hooked([width.out for width in widths], add, before=True):
         for batch in unpadded(model, tqdm(batches, desc="watching activations", unit="batch", disable=not progress)):
             run_backbone(model, batch)
             tokens += batch["input_ids"].numel()
-    finally:
-        for handle in handles:
-            handle.remove()
     if not tokens:
         raise ValueError(NO_TOKENS)
     return [total / tokens for total in sums]
@@ -155,7 +145,7 @@ def heads_of(config: PreTrainedConfig) -> tuple[int, int]:
     return heads, getattr(config, "num_key_value_heads", None) or heads
 
 
-def by_output(module: nn.Module) -> Tensor:
+def by_output(module: nn.Linear | Conv1D) -> Tensor:
     """The weight as ``[out, in]``."""
     weight = module.weight.detach()
     return weight.T if isinstance(module, Conv1D) else weight

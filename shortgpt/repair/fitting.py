@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.anatomy import decoder_layers
-from shortgpt.model.branches import first, layer_input, sublayers
-from shortgpt.model.hooks import by_token, run_backbone
+from shortgpt.model.branches import layer_input, sublayers
+from shortgpt.model.hooks import by_token, layer_output, run_backbone
 from shortgpt.repair import least_squares
 
 
@@ -35,7 +35,7 @@ class Sample:
 
         def keep(module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
             i = len(self.inputs)
-            for depth, state in ((i, layer_input((args, kwargs))), (i + 1, first(output))):
+            for depth, state in ((i, layer_input(args, kwargs)), (i + 1, layer_output(output))):
                 if depth in depths:
                     self.states[depth] = state
             self.inputs.append((args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}))
@@ -51,7 +51,7 @@ class Sample:
     def run(self, layer: nn.Module, i: int, states: Tensor) -> Tensor:
         """What `layer` makes of `states`, given the masks and positions that the dense model gave to its layer `i`."""
         args, kwargs = self.inputs[i]
-        return first(layer(states, *args, **kwargs))
+        return layer_output(layer(states, *args, **kwargs))
 
 
 def fit_projection(

@@ -16,13 +16,13 @@ from shortgpt.model.branches import (
     KINDS,
     NOT_SEPARATE,
     Inputs,
-    first,
     layer_input,
     probe_sublayers,
     record,
     rerun,
     sublayers,
 )
+from shortgpt.model.hooks import layer_output
 from shortgpt.scoring.influence import METRICS, LayerScores, score_layers
 from shortgpt.utils.arguments import check_choice
 
@@ -64,8 +64,8 @@ def _watch_sublayers(model: PreTrainedModel, report: Callable[[int, Tensor, Tens
     """Like `watch_layers`, with two numbers a layer: ``2 i`` for its attention, ``2 i + 1`` for its FFN."""
 
     def split(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
-        x_in, x_out = layer_input(inputs), first(out)
-        x_between = first(rerun(layer, inputs, outputs, without=sublayers(layer)["ffn"]))
+        x_in, x_out = layer_input(*inputs), layer_output(out)
+        x_between = layer_output(rerun(layer, inputs, outputs, without=sublayers(layer)["ffn"]))
         report(2 * index, x_in, x_between)
         report(2 * index + 1, x_between, x_out)
 

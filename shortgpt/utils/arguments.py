@@ -36,6 +36,24 @@ def check_number(name: str, value: object) -> float:
     return float(value)
 
 
+def check_amount(n: object, ratio: object, of: int, what: str, there: str) -> int:
+    """How many of `of` things (`what`, in the plural) to remove: `n`, or `ratio` as a fraction of them, rounded.
+
+    Raises:
+        TypeError, ValueError: neither or both, no number, or so many that none would be left (`there` says what there is).
+    """
+    if (n is None) == (ratio is None):
+        raise ValueError(f"say how many {what} to remove: give either n (a number) or ratio (a fraction of the {what})")
+    if ratio is not None:
+        if not 0 <= (share := check_number("ratio", ratio)) < 1:
+            raise ValueError(f"ratio is a fraction of the {what}, 0 to below 1, got {ratio}")
+        n = round(share * of)
+    count = check_count("n", n, least=None)
+    if not 0 <= count < of:
+        raise ValueError(f"n must be 0 to {of - 1} ({there}), got {count}")
+    return count
+
+
 def check_counts(name: str, values: object, *, least: int | None = None) -> list[int]:
     """`values` as a list of ints."""
     if isinstance(values, str) or not isinstance(values, Iterable):

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from architectures import VOCABULARY as SMALL_VOCABULARY
-from architectures import tiny_model
+from architectures import VOCABULARY as SMALL_VOCABULARY, tiny_model
 from small import LAYERS, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP

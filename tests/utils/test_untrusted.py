@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from small import LAYERS, build_tiny, random_batch
+from small import LAYERS, build_tiny, random_batch, tiny_gguf
 from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -23,9 +23,7 @@ from shortgpt.checkpoints.shards import read_shard
 from shortgpt.cli import app
 from shortgpt.course.answer_book import read_answers
 from shortgpt.course.explorers.frontier import budget_html
-from shortgpt.course.plots import basic as plots
-from shortgpt.course.plots import choosing as plots_choosing
-from shortgpt.course.plots import evaluation as plots_evaluation
+from shortgpt.course.plots import basic as plots, choosing as plots_choosing, evaluation as plots_evaluation
 from shortgpt.evaluation import records
 from shortgpt.pruning.plan import check_indices
 from shortgpt.repair.patches import add_patches
@@ -368,8 +366,6 @@ def test_facts_about_a_model_with_patches_need_no_weights(tmp_path):
     "spoil", [lambda d: d[:100], lambda d: d[:16] + b"\xff" * 8 + d[24:], lambda d: b"", lambda d: b"x" * 99]
 )
 def test_a_broken_gguf_file_with_the_right_checksum_is_one_sentence(tmp_path, spoil, soon):
-    from test_fuzz import tiny_gguf
-
     file = tmp_path / "x.gguf"
     file.write_bytes(spoil(tiny_gguf(tmp_path)))
     with pytest.raises(ValueError, match=r"x.gguf has a damaged GGUF header, or is cut short: download it again$"):
@@ -377,8 +373,6 @@ def test_a_broken_gguf_file_with_the_right_checksum_is_one_sentence(tmp_path, sp
 
 
 def test_a_gguf_header_of_a_larger_model_is_refused(tmp_path, soon):
-    from test_fuzz import tiny_gguf
-
     file = tmp_path / "x.gguf"
     for field, width in (("block_count", 10**9), ("feed_forward_length", 10**9)):
         file.write_bytes(tiny_gguf(tmp_path, **{field: width}))
