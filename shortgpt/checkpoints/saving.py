@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
+from shortgpt.utils.untrusted import inside
 
 
 def save(
@@ -69,7 +71,7 @@ def save(
         before = _logits_to_compare(model) if verify else None
         write_model(model, new)
         if tokenizer is not None:
-            tokenizer.save_pretrained(new)
+            _save_tokenizer(tokenizer, new)
         if plan is not None:
             plan.to_json(new / PLAN_FILE)
             card = model_card(plan, repairs=repairs_so_far(model.config), own_format=is_own_format(new))
@@ -77,6 +79,14 @@ def save(
         if verify:
             _require_equal_reload(model, *before, new)
     return path
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """With the SentencePiece file that it came from: transformers 5 leaves that out, and llama.cpp's converter reads it."""
+    tokenizer.save_pretrained(folder)
+    source = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if source.suffix == ".model" and source.is_file():
+        shutil.copyfile(inside(source.parent, source.name), folder / source.name)
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from shortgpt import PruningPlan, load, prune_checkpoint, read_grid, remove_layers, remove_sublayers, save
 from shortgpt.checkpoints.card import licence_lines, model_card
-from shortgpt.checkpoints.default_model import _sha256, read_gguf
 from shortgpt.checkpoints.facts import model_facts, plan_in_words
+from shortgpt.checkpoints.gguf import read_gguf, sha256_of
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
 from shortgpt.cli import app
@@ -370,7 +370,7 @@ def test_a_broken_gguf_file_with_the_right_checksum_is_one_sentence(tmp_path, sp
     file = tmp_path / "x.gguf"
     file.write_bytes(spoil(tiny_gguf(tmp_path)))
     with pytest.raises(ValueError, match=r"x.gguf has a damaged GGUF header, or is cut short: download it again$"):
-        load(file, sha256=_sha256(file))
+        load(file, sha256=sha256_of(file))
 
 
 def test_a_gguf_header_of_a_larger_model_is_refused(tmp_path, soon):
@@ -378,7 +378,7 @@ def test_a_gguf_header_of_a_larger_model_is_refused(tmp_path, soon):
     for field, width in (("block_count", 10**9), ("feed_forward_length", 10**9)):
         file.write_bytes(tiny_gguf(tmp_path, **{field: width}))
         with pytest.raises(ValueError, match="is the most that is read|describes a larger model"):
-            read_gguf(file, _sha256(file))
+            read_gguf(file, sha256_of(file))
 
 
 def test_rwkv_says_that_it_needs_more_layers(tmp_path):
