@@ -19,16 +19,16 @@ VOCABULARY = 24
 
 def check_repeated_share(repeated_share: Callable[[Sequence, int], float]) -> None:
     """Check ``repeated_share(tokens, n)``: of the n-grams, the share that stood in the text before."""
-    letters = "p q q p q r r q p q q p".split()
+    letters = ["p", "q", "q", "p", "q", "r", "r", "q", "p", "q", "q", "p"]
     cases = named_cases(
         "tokens n",
-        ("a b c a b c a b c d".split(), 3),
-        ("to be or not to be that is it".split(), 2),
-        ("x x x x x x y".split(), 2),
+        (["a", "b", "c", "a", "b", "c", "a", "b", "c", "d"], 3),
+        (["to", "be", "or", "not", "to", "be", "that", "is", "it"], 2),
+        (["x", "x", "x", "x", "x", "x", "y"], 2),
         (letters, 1),
         ([5, 7, 5, 7, 5, 9, 7, 5, 7], 2),
         (letters, 3),
-        ("u v".split(), 3),
+        (["u", "v"], 3),
         ([], 1),
     )
     empty = "a text of fewer than n tokens has no n-gram, so nothing is repeated in it: 0.0"
@@ -110,14 +110,17 @@ def check_write_with_draft(write_with_draft: Callable[[Reader, Reader, list[int]
         words = f"ids = {ids}, new_tokens = {new_tokens}, drafted = {drafted} and the models of test {seed}"
         cases.append(Case(words, (_Counted(seed), _Counted(seed, flaws=0.3), ids, new_tokens, drafted)))
 
-    def look(answer: object, expected: list[int]) -> str:
-        longer = isinstance(answer, Sequence) and len(answer) > len(expected)
-        cut = "the last round may write more than is asked for: cut off what is too much"
-        return cut if longer and list(answer)[: len(expected)] == expected else ""
+    compare(
+        "write_with_draft", write_with_draft, cases, _write_with_draft, tolerance=0, look=_look_at_length,
+        otherwise="whatever is drafted, the text is the one that the full model writes alone, token by token",
+        also=_require_few_passes,
+    )  # fmt: skip
 
-    whole = "whatever is drafted, the text is the one that the full model writes alone, token by token"
-    options = dict(tolerance=0, look=look, otherwise=whole, also=_require_few_passes)
-    compare("write_with_draft", write_with_draft, cases, _write_with_draft, **options)
+
+def _look_at_length(answer: object, expected: list[int]) -> str:
+    if isinstance(answer, Sequence) and len(answer) > len(expected) and [*answer[: len(expected)]] == expected:
+        return "the last round may write more than is asked for: cut off what is too much"
+    return ""
 
 
 def _require_few_passes(case: Case, after: tuple[Any, ...]) -> None:
