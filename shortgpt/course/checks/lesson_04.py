@@ -159,7 +159,8 @@ def _interaction(*losses: Tensor) -> Answers:
             measured(together(*(each.exp() for each in losses))), measured(each.exp()), (mean.exp(), standard_error(each))),
         "all four models read the same documents: compute the interaction of each document first, then its spread":
             AnyOf(apart(*losses), apart(*(each - dense for each in others))),
-        "for a spread estimated from few documents, divide by their number less one": (mean, standard_error(each, correction=0)),
+        "for a spread estimated from few documents, divide by their number less one":
+            (mean, standard_error(each, correction=0)),
         "that is the spread of the documents: the error of their mean is smaller, the more documents there are":
             (mean, each.std()),
     }  # fmt: skip

@@ -84,7 +84,8 @@ def _scored_windows(tokens: int, window: int, stride: int) -> Answers:
             [(start, end, min(done + (start > 0), end)) for start, end, done in right],
         "the last window can be shorter, and then fewer than `stride` of its tokens have no loss yet":
             [(start, end, max(end - stride, 1) if start else 1) for start, end, _ in right],
-        "once a window reaches the end of the text all is scored: stop there": _windows(tokens, window, stride, to_the_end=True),
+        "once a window reaches the end of the text all is scored: stop there":
+            _windows(tokens, window, stride, to_the_end=True),
         "the last window ends beyond the text: end is at most the number of tokens":
             [(start, start + window, done) for start, _, done in right],
         "the tokens at the end are never scored: the last window may be shorter than the others":
