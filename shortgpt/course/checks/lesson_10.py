@@ -109,7 +109,6 @@ def check_write_with_draft(write_with_draft: Callable[[Reader, Reader, list[int]
     for seed, (ids, new_tokens, drafted) in enumerate(tried):
         words = f"ids = {ids}, new_tokens = {new_tokens}, drafted = {drafted} and the models of test {seed}"
         cases.append(Case(words, (_Counted(seed), _Counted(seed, flaws=0.3), ids, new_tokens, drafted)))
-
     compare(
         "write_with_draft", write_with_draft, cases, _write_with_draft, tolerance=0, look=_look_at_length,
         otherwise="whatever is drafted, the text is the one that the full model writes alone, token by token",
