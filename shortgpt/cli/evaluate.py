@@ -87,8 +87,8 @@ def evaluate(
     from tqdm.auto import tqdm
 
     from shortgpt.checkpoints.facts import empty_model
+    from shortgpt.evaluation.benchmarks import manager_of
     from shortgpt.evaluation.comparing import compare
-    from shortgpt.evaluation.harness import manager_of
 
     names = tasks_named(tasks)
     if names and importlib.util.find_spec("lm_eval") is None:
@@ -132,8 +132,7 @@ def evaluate(
 
 def tasks_named(text: str) -> tuple[str, ...]:
     """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
-    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
-    from shortgpt.evaluation.harness import OFFLINE_TASKS
+    from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, PAPER_BENCHMARKS
 
     groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
     names = [name.strip() for name in text.split(",")]

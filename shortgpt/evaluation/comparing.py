@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation import records
+from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, definition_of, manager_of
 from shortgpt.evaluation.cost import size
-from shortgpt.evaluation.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
+from shortgpt.evaluation.harness import run_task
 from shortgpt.evaluation.likelihood import perplexity
 from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.anatomy import decoder_layers

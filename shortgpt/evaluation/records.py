@@ -89,7 +89,10 @@ def read(path: Path) -> list[dict]:
 
 
 def _result(path: Path, number: int, line: str) -> dict:
-    wrong = f"{path}, line {number}, is no result of evaluate(): repair or move the file, or name another; it was left as it is"
+    wrong = (
+        f"{path}, line {number}, is no result of evaluate(): repair or move the file, or name another; it was left as "
+        "it is"
+    )
     fields = parse_json(line, wrong)
     if not isinstance(fields, dict) or fields.keys() != _RESULT.keys():
         raise ValueError(wrong)
