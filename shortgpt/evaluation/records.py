@@ -30,6 +30,7 @@ from shortgpt.utils.untrusted import is_number, is_whole, parse_json, read_text
 KEY = ("fingerprint", "asked", "limit", "shots", "seed", "definition")  # what a result of `evaluate` depends on
 ROW = ("task", "metric", "value", "standard_error", "chance", "items", "subset")
 GRID_KEY = ("removed", "method", "order")  # what names a model of the grid
+EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
 LIMIT = 1 << 28  # bytes; a row has about 300
 COLUMNS = 1000
 _TEXTS = ("method", "order", "settings")

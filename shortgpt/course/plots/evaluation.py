@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 
 from shortgpt.course.plots.basic import MARKERS, PALETTE, _new_axes, _number, _say, literal, plain_log_ticks
 from shortgpt.evaluation.benchmarks import BENCHMARKS
-from shortgpt.evaluation.pareto import frontier
-from shortgpt.evaluation.retention import AVERAGE
+from shortgpt.evaluation.tables import AVERAGE, frontier
 from shortgpt.utils.arguments import check_strings, shown
 from shortgpt.utils.data import data_folder
 
