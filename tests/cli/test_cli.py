@@ -249,7 +249,7 @@ def test_eval_goes_on_where_it_was_stopped(folder, monkeypatch):
 
 def test_a_misspelt_task_is_told_before_a_model_is_loaded(folder, monkeypatch):
     catalogue = SimpleNamespace(all_tasks=["piqa"])  # reading the harness's takes half a minute
-    monkeypatch.setattr("shortgpt.evaluation.harness._index", lambda *args: catalogue)
+    monkeypatch.setattr("shortgpt.evaluation.benchmarks._index", lambda *args: catalogue)
     monkeypatch.setattr("shortgpt.checkpoints.loading.load", lambda *args, **options: pytest.fail("loaded"))
     result = run("eval", "model", "--tasks", "grammar,pica", "--text", "text.txt")
     assert result.exit_code == 1 and "unknown task pica: offline there are" in result.stderr and not result.stdout
