@@ -120,7 +120,7 @@ def measure_results() -> dict:
         score_layers,
         size,
     )
-    from shortgpt.course.plots import basic as plots
+    from shortgpt.course import plots
 
     model, tokenizer = load(device="cpu")
     texts = built_in_text("perplexity").groupby("genre").head(1)["text"].tolist()

@@ -12,9 +12,21 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
 import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a widget must not halt it)
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from small import FAMILIES, build_tiny, random_batch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+settings.register_profile(
+    "shortgpt",
+    deadline=None,  # CI machines are slow at times
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),  # as found: shrinking a failure can take minutes
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("shortgpt")
 
 
 @pytest.fixture(params=FAMILIES)
@@ -43,6 +55,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
 
 
+@pytest.fixture
+def world(tmp_path, tokenizer, monkeypatch):
+    """What functions are called wrongly in, for tests/<room>/test_bad_input_<room>.py."""
+    from bad_input import World
+
+    world = World(tmp_path, tokenizer)
+    monkeypatch.chdir(tmp_path / "here")
+    return world
+
+
 @pytest.fixture(scope="session")
 def real():
     """``(model, tokenizer)``: the default model, downloaded once into the cache. Tests must not change it."""
@@ -54,20 +76,6 @@ def real():
 @pytest.fixture(scope="session")
 def real_tokenizer(real):
     return real[1]
-
-
-@pytest.fixture
-def bytes_tokenizer():
-    """Byte-level BPE with three merges, two special tokens, and one added word."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
-    words = ["<s>", "</s>", *letters, *("".join(pair) for pair in merges)]
-    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    tokenizer.add_tokens(["ShortGPT"])
-    return tokenizer
 
 
 @pytest.fixture

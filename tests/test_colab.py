@@ -252,7 +252,6 @@ def test_a_t4_gets_float16_where_the_checkpoint_has_bfloat16(tmp_path, tokenizer
 MAY_NAME_BFLOAT16 = {
     "shortgpt/checkpoints/loading.py": "to compare with what a checkpoint has",
     "shortgpt/cli/options.py": "a choice on the command line",
-    "shortgpt/checkpoints/gguf_export.py": "what a tensor to be written is stored in",
 }
 
 

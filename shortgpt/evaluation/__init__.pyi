@@ -6,9 +6,8 @@ from .generation import (
     generation_summary as generation_summary,
     side_by_side as side_by_side,
 )
-from .grid import read_grid as read_grid, size_quality_grid as size_quality_grid
+from .grid import added_losses as added_losses, read_grid as read_grid, size_quality_grid as size_quality_grid
 from .harness import OFFLINE_TASKS as OFFLINE_TASKS
-from .interaction import added_losses as added_losses
 from .likelihood import (
     mean_and_error as mean_and_error,
     perplexity as perplexity,

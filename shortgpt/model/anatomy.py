@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from shortgpt.model.arguments import check_model
 
 REMOVED_FIELD = "shortgpt_removed_layers"  # in the configuration of a pruned model: original indices, ascending
-REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `healing`)
+REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers (see `repair_record`)
 BASE = "_shortgpt_base"  # on a model that is no checkpoint any more: the name of the one it was made of
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedConfig
 
-from shortgpt.model.anatomy import COUNT_NAMES, REMOVED_FIELD, text_config
+from shortgpt.model.anatomy import COUNT_NAMES, REMOVED_FIELD, REPAIR_FIELD, text_config
 from shortgpt.model.names import LayerNames
 
 _NOT_LISTS = ("per_layer_config", "use_return_dict", "torch_dtype")  # reading the last one logs a warning
@@ -37,7 +37,7 @@ def keep_in_config(config: PreTrainedConfig, kept: Sequence[int]) -> None:
     for name, value in vars(config).items():
         if COUNT_NAMES.fullmatch(name) and value in (depth, listed):
             changed[name] = len(kept) * (value // listed)
-        elif "token" in name or name == REMOVED_FIELD:
+        elif "token" in name or name in (REMOVED_FIELD, REPAIR_FIELD):
             continue
         elif isinstance(value, list | tuple) and len(value) == depth:
             changed[name] = type(value)(value[i] for i in kept)

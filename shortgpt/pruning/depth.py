@@ -34,6 +34,7 @@ from shortgpt.pruning.config_slice import (
 )
 from shortgpt.pruning.plan import PruningPlan, check_indices
 from shortgpt.pruning.recipe import RECIPE, record_step
+from shortgpt.pruning.repair_record import forget_removed
 
 
 def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -> PreTrainedModel:
@@ -112,6 +113,7 @@ def _describe(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[in
     rename_in_quantization(pruned.config, LayerNames(path, path, kept))
     gone = {*removed_so_far(model), *original} - {original[i] for i in kept}
     setattr(pruned.config, REMOVED_FIELD, sorted(gone))
+    forget_removed(pruned.config)
     if len(kept) < len(original):
         _match_config(pruned, model, kept)
 

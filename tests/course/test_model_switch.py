@@ -20,8 +20,8 @@ from nbclient import NotebookClient
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from shortgpt import suggested_models
-from shortgpt.checkpoints import suggestions
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
+from shortgpt.course import suggestions
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("measure_models", ROOT / "measure" / "models.py")
