@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.by_score import removal_order
+from shortgpt.choosing.orders import removal_order
 from shortgpt.course.explorers.parts import announced, button, image, latest
 from shortgpt.course.plots.style import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
