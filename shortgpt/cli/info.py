@@ -21,12 +21,14 @@ def info(loading: Loading, model: Model = DEFAULT) -> Result:
     Sublayers are the names of the attention and the FFN in a layer, where they were found; whether they can be removed
     one by one is tried when you score them.
     """
-    from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
     from shortgpt.pruning.plan import PruningPlan
+    from shortgpt.pruning.plan_words import plan_beside, plan_in_words
 
     if model.endswith(".json"):
         plan = PruningPlan.from_json(model)
         return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
+    from shortgpt.checkpoints.facts import model_facts
+
     ready = loading.load(model)[0] if model.endswith(".gguf") else None
     facts = model_facts(model, model=ready, **loading.source)
     plan = plan_beside(model)

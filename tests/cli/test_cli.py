@@ -430,8 +430,7 @@ def test_help_text_joins_paragraphs_and_keeps_examples():
 
 
 def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
-    for module in ("models", "facts"):
-        monkeypatch.setattr(f"shortgpt.{module}.default_model_folder", lambda: folder / "model")
+    monkeypatch.setattr("shortgpt.checkpoints.facts.default_model_folder", lambda: folder / "model")
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)
@@ -539,8 +538,8 @@ sys.meta_path.insert(0, Importing())
 if moment == "end":
     atexit.register(press)
 if moment in ("class", "destructor", "log"):
-    import logging, shortgpt.facts
-    shortgpt.facts.model_facts = info
+    import logging, shortgpt.checkpoints.facts
+    shortgpt.checkpoints.facts.model_facts = info
 main()
 """
 
