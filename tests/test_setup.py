@@ -60,6 +60,7 @@ def test_environment_yml_is_valid_without_any_conda_channel():
     assert set(re.search(r"\[(.*)]", line)[1].split(",")) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.slow
 def test_the_pip_part_of_environment_yml_resolves(tmp_path):
     (pip,) = [
         d["pip"] for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, dict)
@@ -112,6 +113,7 @@ def test_readme_links_and_badges_lead_somewhere():
         assert badge.startswith(base) and (ROOT / badge.removeprefix(base)).exists(), badge
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_package_and_data(tmp_path):
     """What Colab installs must find its text and tasks without the repository."""
     import zipfile

@@ -139,6 +139,7 @@ def test_every_way_to_choose_gives_a_checkpoint_that_plain_transformers_reloads(
     assert data("info", "small")["removed_layers"] == sorted(done["removed"])
 
 
+@pytest.mark.slow
 def test_the_command_offers_every_criterion(folder):
     assert {*Order} == {"score", *CRITERIA}
     options = ("--model", "model", "--text", "text.txt", "--samples", 2, "--length", 16)
@@ -226,6 +227,7 @@ def test_eval_hands_on_what_evaluate_can_do(folder, monkeypatch):
     assert inspect.signature(evaluate).parameters["seed"].default == default["seed"]
 
 
+@pytest.mark.slow
 def test_eval_goes_on_where_it_was_stopped(folder, monkeypatch):
     line = ["eval", "model", "small", "--tasks", "grammar,physical", "--limit", 3, "--text", "text.txt"]
     ok("prune", "small", "--plan", "plan.json")
@@ -429,6 +431,7 @@ def test_help_text_joins_paragraphs_and_keeps_examples():
     assert help_text("One\ntwo.\n\n    a\n    b\n\nThree.") == "One two.\n\n\b[cyan]    a\n    b[/cyan]\n\nThree."
 
 
+@pytest.mark.slow
 def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
     for module in ("models", "facts"):
         monkeypatch.setattr(f"shortgpt.{module}.default_model_folder", lambda: folder / "model")
@@ -482,6 +485,7 @@ def test_help_answers_at_once_without_torch():
     assert time.monotonic() - began < 10  # 0.5 s on an idle machine
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_hears_no_complaint(folder):
     process = start("score", "model", "--text", "text.txt", "--quiet")
     process.stdout.close()
@@ -545,6 +549,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["typer", "shortgpt.cli.prune", "torch", "transformers", "class", "destructor", "log", "end"]
 )
@@ -561,6 +566,7 @@ def test_ctrl_c_at_any_moment_is_130_and_at_most_one_line(folder, moment):
     assert (run.returncode, run.stderr) == (130, line) and bool(run.stdout) == (moment == "end")
 
 
+@pytest.mark.slow
 def test_a_shell_that_ignores_ctrl_c_for_its_background_jobs_is_obeyed(folder):
     heedless = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -569,6 +575,7 @@ def test_a_shell_that_ignores_ctrl_c_for_its_background_jobs_is_obeyed(folder):
     assert (run.returncode, run.stderr) == (0, "") and "layers" in run.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_leaves_nothing(folder):
     os.mkfifo("endless.txt")  # a pipe that nobody writes to: the command waits in it, however fast the machine is
     before = sorted(os.listdir())
