@@ -14,7 +14,7 @@ help:
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make book        the lessons and docs as a web site, into book/_build/html/"
 	@echo "make colab       lessons 00 to 03 on the Python and the versions that Google Colab has"
-	@echo "make lint        ruff"
+	@echo "make lint        ruff, mypy"
 	@echo "make benchmarks  time and memory of the BI pass and of trials, side by side, into docs/benchmarks.md"
 	@echo "make architectures  verify every architecture of transformers, into docs/architectures.md"
 
@@ -76,6 +76,7 @@ colab: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/bi_pass.py

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 from small import FAMILIES, build_tiny, random_batch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 settings.register_profile(
@@ -82,20 +82,6 @@ def real():
 @pytest.fixture(scope="session")
 def real_tokenizer(real):
     return real[1]
-
-
-@pytest.fixture
-def bytes_tokenizer():
-    """Byte-level BPE with three merges, two special tokens, and one added word."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
-    words = ["<s>", "</s>", *letters, *("".join(pair) for pair in merges)]
-    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    tokenizer.add_tokens(["ShortGPT"])
-    return tokenizer
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from references import identity_logits, logits, reference_scores
 from small import HIDDEN, LAYERS, VOCABULARY, build_tiny, random_batch
 from transformers import AutoModelForCausalLM, GenerationConfig

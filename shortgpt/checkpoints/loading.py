@@ -16,7 +16,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.completeness import require_whole
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
+from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder, default_model_folder
+from shortgpt.checkpoints.gguf import read_gguf
 from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
 from shortgpt.checkpoints.own_format import base_config, is_own_format, restore, saved_dtype
 from shortgpt.checkpoints.shards import read_index

@@ -30,6 +30,7 @@ from shortgpt.model.names import LayerNames, find_stack
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
 from shortgpt.pruning.recipe import RECIPE
+from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import check_target, written_beside
 from shortgpt.utils.untrusted import inside
@@ -95,7 +96,7 @@ def prune_checkpoint(
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, new / name)
         plan.to_json(new / PLAN_FILE)
-        _write_card(src, new, plan)
+        _write_card(src, new, plan, config)
         if not quantized:  # quantization libraries can't load without the data
             _require_complete(new)
     return dst
@@ -206,14 +207,15 @@ def _other_files(src: Path, config: PreTrainedConfig) -> dict[str, Path]:
     return found
 
 
-def _write_card(src: Path, new: Path, plan: PruningPlan) -> None:
+def _write_card(src: Path, new: Path, plan: PruningPlan, config: PreTrainedConfig) -> None:
     """Ours is README.md, because the Hub reads its front matter; theirs speaks of another model, and stays beside it."""
     card = inside(src, CARD_FILE)
     old = ""
     if card.is_file():
         with card.open(encoding="utf-8", errors="replace") as file:
             old = file.read(1 << 20)
-    (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old)), encoding="utf-8")
+    ours = model_card(plan, inherited=licence_lines(old), repairs=repairs_so_far(config))
+    (new / CARD_FILE).write_text(ours, encoding="utf-8")
     if old and MARK not in old:
         free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
         shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation import records
 from shortgpt.evaluation.cost import size
-from shortgpt.evaluation.fingerprint import fingerprint
 from shortgpt.evaluation.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
 from shortgpt.evaluation.likelihood import perplexity
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.offload import input_device
@@ -45,14 +45,9 @@ def removal_sweep(
     Raises:
         ValueError: a count below 0, above the length of `order`, or that leaves no layer (before anything is measured).
     """
-    depth = len(decoder_layers(model))
-    order = check_indices(order, depth, keep_one=False)
+    order, counts = check_removals(model, order, counts)
     if not callable(measure):
         raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
-    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
-    for n in counts:
-        if not 0 <= n <= most:
-            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
     rows = []
     for n in tqdm(counts, desc="removing layers", unit="model"):
         pruned = remove_layers(model, order[:n])
@@ -60,6 +55,17 @@ def removal_sweep(
             {"removed": n, "layers": pruned.config.get_text_config().num_hidden_layers, "value": measure(pruned)}
         )
     return pd.DataFrame(rows)
+
+
+def check_removals(model: PreTrainedModel, order: Sequence[int], counts: Iterable[int]) -> tuple[list[int], list[int]]:
+    """``(order, counts)``, if so many of the layers in `order` can go and one stays."""
+    depth = len(decoder_layers(model))
+    order = check_indices(order, depth, keep_one=False)
+    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
+    for n in counts:
+        if not 0 <= n <= most:
+            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
+    return order, counts
 
 
 def evaluate(
@@ -175,13 +181,14 @@ def compare(
     results: str | os.PathLike | None = None,
     errors: bool = False,
     bos: bool | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """One row per model, the first being the reference (dense) one.
 
     Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
     ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
     not zero, so retention flatters: compare it with the chance level in `evaluate`'s table. `tasks` to `results`: see
-    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike.
+    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike; `progress` shows bars.
 
     ``errors=True`` adds standard errors in points: a column ``<task>_error`` per task, and ``average_error``. They say
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
@@ -204,7 +211,8 @@ def compare(
         row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
         row["perplexity"] = perplexity(model, tokenizer, texts, bos=bos)
         if tasks:
-            scores = evaluate(model, tokenizer, tasks, bos=bos, **options).drop_duplicates("task").set_index("task")
+            scores = evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options)
+            scores = scores.drop_duplicates("task").set_index("task")
             row |= scores["value"].to_dict() | {"average": scores["value"].mean()}
             if errors:
                 row |= scores["standard_error"].add_suffix("_error").to_dict()

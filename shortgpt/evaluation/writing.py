@@ -87,11 +87,16 @@ Processor = Callable[[Tensor, Tensor], Tensor]  # (ids so far [rows, tokens], lo
 
 
 def write_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: dict, new_tokens: int, *change: Processor
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: dict,
+    new_tokens: int,
+    *change: Processor,
+    **settings: object,
 ) -> Tensor:
     """The tokens that the model adds to each row of `ids`, ``[rows, new tokens]`` (fewer where all rows end sooner).
 
-    Always the likeliest token, after `change` has been at the logits.
+    Always the likeliest token, after `change` has been at the logits. `settings` are further ones of `generate`.
     """
     length = ids["input_ids"].shape[1]
     check_ids(model, ids["input_ids"])
@@ -101,13 +106,14 @@ def write_tokens(
         return logits
 
     device = input_device(model)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     with eval_mode(model), within_positions(model, length + new_tokens):
         written = model.generate(
             **{name: tensor.to(device) for name, tensor in ids.items()},
             max_new_tokens=new_tokens,
             do_sample=False,
-            pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
             logits_processor=[watch, *change],
+            **({"pad_token_id": pad} | settings),
         )
     return written[:, length:].cpu()
 

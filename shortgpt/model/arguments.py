@@ -81,7 +81,7 @@ def check_ids(model: PreTrainedModel, ids: Tensor) -> None:
     """Raise unless `ids` are tokens that `model` has an embedding for."""
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"input_ids must be whole numbers (torch.int64), got {ids.dtype}")
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
     for token in (int(ids.min()), int(ids.max())) if ids.numel() else ():
         if not 0 <= token < vocabulary:
             raise ValueError(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import transformers
 from transformers import PreTrainedModel
@@ -16,15 +17,15 @@ from shortgpt.model.offload import accelerate_hooks
 RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
 
 
-def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: dict[str, list[int]]) -> None:
+def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: Mapping[str, object]) -> None:
     """Note on `pruned` how it came from `model`, for a model that no configuration describes (see `saving`)."""
     before = getattr(model, RECIPE, None) or {"config": model.config.to_dict(), "steps": []}
     setattr(pruned, RECIPE, {"config": before["config"], "steps": [*before["steps"], step]})
-    pruned.save_pretrained = MethodType(_save_in_own_format, pruned)  # what Trainer and push_to_hub call
+    vars(pruned)["save_pretrained"] = MethodType(_save_in_own_format, pruned)  # what Trainer and push_to_hub call
 
 
 def _save_in_own_format(
-    model: PreTrainedModel, save_directory: str | os.PathLike, is_main_process: bool = True, **settings: object
+    model: PreTrainedModel, save_directory: str | os.PathLike, is_main_process: bool = True, **settings: Any
 ) -> None:
     """``save_pretrained`` of a model that no configuration describes: its ordinary checkpoint would get random weights.
 

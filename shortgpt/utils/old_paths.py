@@ -21,14 +21,13 @@ MOVED = {
     "influence": "scoring.influence",
     "likelihood": "evaluation.likelihood",
     "packaged": "checkpoints.default_model",
-    "plots": "course.plots.basic",
-    "plots_choosing": "course.plots.choosing",
-    "plots_evaluation": "course.plots.evaluation",
-    "plots_generation": "course.plots.generation",
-    "plots_tokens": "course.plots.tokens",
+    "plots": "course.plots",
+    "plots_choosing": "course.plots",
+    "plots_evaluation": "course.plots",
+    "plots_generation": "course.plots",
+    "plots_tokens": "course.plots",
     "quiz": "course.quiz",
     "speedup": "course.studies.speedup",
-    "widgets": "course.widgets",
 }
 
 

@@ -193,8 +193,7 @@ def test_layers_for_multi_token_prediction_are_not_taken_for_decoder_layers():
 @pytest.mark.parametrize("size", ["5GB", "100KB"])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantized_checkpoints_are_pruned_with_their_scales(bits, size, tmp_path):
-    from quantized import logits as probe
-    from quantized import small_llama
+    from quantized import logits as probe, small_llama
 
     quantize(small_llama(), bits).save_pretrained(tmp_path / "dense", max_shard_size=size)
     expected = probe(remove_layers(AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval(), [1]))
@@ -203,8 +202,7 @@ def test_quantized_checkpoints_are_pruned_with_their_scales(bits, size, tmp_path
 
 
 def test_modules_left_unquantized_are_followed_to_their_new_place(tmp_path):
-    from quantized import logits as probe
-    from quantized import small_llama
+    from quantized import logits as probe, small_llama
     from transformers import BitsAndBytesConfig
 
     small_llama().save_pretrained(tmp_path / "plain")

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from shortgpt.cli.run import calm_libraries, help_text, sentence
 from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
@@ -27,7 +28,6 @@ from shortgpt.choosing.criteria import CRITERIA
 from shortgpt.cli import app
 from shortgpt.cli.deciding import Order
 from shortgpt.cli.options import Dtype, Language, Metric, parse_layers, parse_max_memory
-from shortgpt.cli.run import calm_libraries, help_text, sentence
 from shortgpt.evaluation import comparing
 from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
 from shortgpt.evaluation.comparing import OFFLINE_TASKS

@@ -35,7 +35,8 @@ EXPLORERS = """
 from IPython.display import display
 from shortgpt import read_grid
 from shortgpt.course.explorers import explore_frontier, explore_pruning, explore_token
-grid = read_grid(shortgpt.calibration.data_folder() / "grid.csv")
+from shortgpt.utils.data import data_folder
+grid = read_grid(data_folder() / "grid.csv")
 display(explore_pruning(model, tokenizer, range(10, 20)), explore_token(model, tokenizer), explore_frontier(grid))
 """
 TOKEN = "lesson"

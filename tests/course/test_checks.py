@@ -20,8 +20,7 @@ from torch import nn
 
 from shortgpt import block_influence
 from shortgpt.course import checks
-from shortgpt.course.checks import CheckFailed, NotSolved
-from shortgpt.course.checks import verdict as verdicts
+from shortgpt.course.checks import CheckFailed, NotSolved, verdict as verdicts
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 sys.path.append(str(NOTEBOOKS))

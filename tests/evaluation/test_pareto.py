@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from shortgpt import best_within, frontier, frontier_steps
-from shortgpt.course.plots.basic import plot_size_quality
-from shortgpt.course.plots.evaluation import plot_frontier
+from shortgpt.course.plots import plot_frontier
 
 
 def beaten(row, other, sign):
@@ -75,11 +74,11 @@ def test_steps_lead_from_each_model_of_the_frontier_to_the_next():
     assert steps.iloc[-1][["more", "change"]].isna().all() and "more" not in table
 
 
-def test_the_plane_names_methods_as_they_are_and_bits_as_bits():
+def test_the_plane_names_groups_as_they_are():
     table = pd.DataFrame(
         {"method": ["none", "nf4"], "bits": [32, 4], "removed": 0, "memory_mb": [4.0, 1], "perplexity": [3.0, 4]}
     )
-    for group, names in {"method": ["none", "nf4"], "bits": ["32 bits", "4 bits"]}.items():
-        ax = plot_size_quality(table, group=group)
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    for group, names in {"method": ["none", "nf4"], "bits": ["32", "4"]}.items():
+        ax = plot_frontier(table, group=group)
+        assert {text.get_text() for text in ax.get_legend().get_texts()} == {*names, "frontier"}
         plt.close(ax.figure)

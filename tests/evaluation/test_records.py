@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from shortgpt import evaluate, heal, quantize, remove_layers, remove_sublayers
 from shortgpt.evaluation import comparing, harness, records
-from shortgpt.evaluation.fingerprint import fingerprint
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.utils.atomic import file_written_beside
 
 TASKS = ["grammar", "physical"]

@@ -30,7 +30,7 @@ from shortgpt import (
     token_paths,
 )
 from shortgpt.checkpoints.default_model import cache_folder
-from shortgpt.evaluation.fingerprint import fingerprint
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
 from shortgpt.model.tokens import bare_tokens, begin_tokens, encode, prompt_tokens
 from shortgpt.utils.data import data_folder

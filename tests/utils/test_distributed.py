@@ -22,7 +22,7 @@ import torch
 from small import build_tiny, random_batch
 from shortgpt import score_layers
 from shortgpt.utils.distributed import this_process
-from test_processes import BATCHES, spoil
+from test_distributed import BATCHES, spoil
 
 def outcome(model, batches):
     try:
@@ -120,7 +120,7 @@ def test_a_failure_in_one_process_is_raised_in_all(two_processes):
 @pytest.mark.slow
 def test_a_plain_session_stays_plain():
     code = (
-        "import torch; from shortgpt.processes import share, this_process\n"
+        "import torch; from shortgpt.utils.distributed import share, this_process\n"
         "print(this_process(), share(lambda rank, world: [(0, rank), (1, world)]), torch.distributed.is_initialized())\n"
         "from accelerate.state import PartialState; print(PartialState._shared_state == {})"
     )

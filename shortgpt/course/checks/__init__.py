@@ -8,36 +8,41 @@ matches. A check raises `CheckFailed` (an AssertionError), or `NotSolved` for a 
 >>> check_cosine(my_cosine)
 """
 
-from shortgpt.course.checks.choosing import check_exchange_search, check_overlap_above_chance, check_repair_matrix
-from shortgpt.course.checks.influences import (
-    check_difference_with_error,
-    check_layer_influences,
-    check_masked_influence,
-    check_span_angle,
-)
-from shortgpt.course.checks.measures import (
-    check_answer_scores,
-    check_corpus_perplexity,
-    check_kept_above_chance,
-    check_scored_windows,
-)
-from shortgpt.course.checks.removal import check_greedy, check_number_layers, check_sliced_config, check_without_layers
-from shortgpt.course.checks.rounding import (
-    check_best_models,
-    check_bits_per_weight,
-    check_interaction,
-    check_round_in_groups,
-)
-from shortgpt.course.checks.states import (
+from shortgpt.course.checks.lesson_01 import (
     check_answer_ranks,
     check_busiest_layers,
     check_cosine,
     check_record_outputs,
     check_states_bytes,
 )
+from shortgpt.course.checks.lesson_02 import (
+    check_difference_with_error,
+    check_layer_influences,
+    check_masked_influence,
+    check_span_angle,
+)
+from shortgpt.course.checks.lesson_03 import (
+    check_greedy,
+    check_number_layers,
+    check_sliced_config,
+    check_without_layers,
+)
+from shortgpt.course.checks.lesson_04 import (
+    check_best_models,
+    check_bits_per_weight,
+    check_interaction,
+    check_round_in_groups,
+)
+from shortgpt.course.checks.lesson_05 import (
+    check_answer_scores,
+    check_corpus_perplexity,
+    check_kept_above_chance,
+    check_scored_windows,
+)
+from shortgpt.course.checks.lesson_06 import check_exchange_search, check_overlap_above_chance, check_repair_matrix
+from shortgpt.course.checks.lesson_07 import check_channel_scores, check_layer_parameters, check_without_channels
+from shortgpt.course.checks.lesson_10 import check_best_draft_length, check_repeated_share, check_write_with_draft
 from shortgpt.course.checks.verdict import CheckFailed, NotSolved, require_passed
-from shortgpt.course.checks.widths import check_channel_scores, check_layer_parameters, check_without_channels
-from shortgpt.course.checks.writing import check_best_draft_length, check_repeated_share, check_write_with_draft
 
 __all__ = [
     "CheckFailed",

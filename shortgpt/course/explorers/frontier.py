@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from shortgpt.course.explorers.parts import announced, button, image
-from shortgpt.course.plots.basic import literal, plain_log_ticks
-from shortgpt.course.plots.evaluation import draw_frontier
+from shortgpt.course.plots.results import draw_frontier
+from shortgpt.course.plots.style import literal, plain_log_ticks
 from shortgpt.evaluation.grid import NOT_TASKS
 from shortgpt.evaluation.pareto import best_within, frontier, frontier_steps
 from shortgpt.utils.arguments import shown
@@ -101,7 +101,7 @@ def draw_budget(grid: pd.DataFrame, budget: float, y: str = "perplexity") -> tup
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     ax = figure.subplots()
     rows = frontier(grid, y=y, higher_is_better=higher)
-    draw_frontier(ax, grid, rows, x="memory_mb", y=y, error=None, group="method", note="removed")
+    draw_frontier(ax, grid, rows, y=y)
     if higher:
         ax.set_ylabel(f"{literal(_words(y))} (percent right)")
     ax.spines[["top", "right"]].set_visible(False)

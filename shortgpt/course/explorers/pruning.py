@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.choosing.by_score import removal_order
 from shortgpt.course.explorers.parts import announced, button, image, latest
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
+from shortgpt.course.plots.style import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
 from shortgpt.model.text import calibration_batches
 from shortgpt.pruning.plan import check_indices
@@ -72,9 +72,10 @@ def explore_pruning(
         except ValueError as error:
             numbers.value, written.value = announced(escape(str(error))), ""
             return
-        numbers.value = announced(cost_html(found, ablation([]), depth))
+        figure, tries = draw_tries(ablation.tried, now, order)
+        numbers.value = announced(f"{cost_html(found, ablation([]), depth)}<br>{tries}")
         write()
-        picture.value = image(*draw_tries(ablation.tried, now, order))
+        picture.value = image(figure, tries)
 
     def write_now() -> None:
         now = picked()
