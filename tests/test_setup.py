@@ -268,16 +268,16 @@ def test_a_patch_of_another_library_is_there_and_was_seen_on_the_tested_version(
 
 def reaching() -> set[str]:
     """Files of ours that set an attribute of what they import from elsewhere, mock it, or change an object's class."""
-    found = set()
+    found, ours = set(), {"shortgpt", *sys.stdlib_module_names}
     for path in [*(ROOT / "shortgpt").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]:
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        froms = [n for n in nodes if isinstance(n, ast.ImportFrom) and not (n.module or "").startswith("shortgpt")]
-        theirs = {alias.asname or alias.name for n in froms for alias in n.names}
-        plain = [alias for n in nodes if isinstance(n, ast.Import) for alias in n.names]
-        theirs |= {alias.asname or alias.name.partition(".")[0] for alias in plain}
+        froms = [(n.module or "", alias) for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names]
+        froms += [(alias.name, alias) for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+        theirs = {(a.asname or a.name).split(".")[0] for home, a in froms if home.split(".")[0] not in ours}
         targets = [t for n in nodes if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Attribute)]
         roots = {ast.unparse(target).split(".")[0] for target in targets}
-        if roots & theirs or "mock" in theirs or any(target.attr == "__class__" for target in targets):
+        mocks = any(home.startswith("unittest") for home, _ in froms)
+        if roots & theirs or mocks or any(target.attr == "__class__" for target in targets):
             found.add(path.relative_to(ROOT).as_posix())
     return found
 

@@ -45,14 +45,14 @@ def clear_errors(name: str) -> Iterator[None]:
             raise
         raise ValueError(
             f"{name!r} brings its own model code, which would run on this machine: read it, and to allow it pass "
-            "trust_remote_code=True"
+            "trust_remote_code"
         ) from error
     except (OSError, HfHubHTTPError) as error:
         chain = list(causes(error))
         text = " ".join(str(e) for e in chain)
         if any(isinstance(e, GatedRepoError) for e in chain) or "gated repo" in text:
             raise PermissionError(
-                f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then call load() again"
+                f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then try again"
             ) from error
         if any(isinstance(e, RepositoryNotFoundError) for e in chain) or "is not a valid model identifier" in text:
             raise FileNotFoundError(
@@ -64,6 +64,6 @@ def clear_errors(name: str) -> Iterator[None]:
         if "offline" in text.lower() or "connect" in text.lower() or "resolve" in text.lower():
             raise ConnectionError(
                 f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
-                f"HF_HUB_OFFLINE if it is set, or use load() without a name for the packaged model"
+                f"HF_HUB_OFFLINE if it is set, or leave the name out for the packaged model"
             ) from error
         raise

@@ -156,7 +156,7 @@ def _decide(
             raise
         raise ValueError(
             f"transformers has no causal language model for {src.name} (model_type {shown(kind)}): update transformers; if "
-            "the checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
+            "the checkpoint brings its own code, load it with trust_remote_code, then remove_layers and save"
         ) from error
     already = removed_so_far(dense)
     depth, path = len(decoder_layers(dense)), decoder_layers_path(dense)

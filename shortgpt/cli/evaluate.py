@@ -95,7 +95,7 @@ def _checked(
 ) -> tuple[tuple[str, ...], list[str]]:
     """The tasks and the text for perplexity; a misspelt second model should not be found out after minutes with the first."""
     from shortgpt.checkpoints.facts import empty_model
-    from shortgpt.evaluation.harness import manager_of
+    from shortgpt.evaluation.benchmarks import manager_of
 
     repeated = [name for name in models if models.count(name) > 1]
     if repeated:
@@ -145,8 +145,7 @@ def _measured(
 
 def tasks_named(text: str) -> tuple[str, ...]:
     """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
-    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
-    from shortgpt.evaluation.harness import OFFLINE_TASKS
+    from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, PAPER_BENCHMARKS
 
     groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
     names = [name.strip() for name in text.split(",")]

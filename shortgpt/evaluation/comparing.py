@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation import records
+from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, definition_of, manager_of
 from shortgpt.evaluation.cost import size
-from shortgpt.evaluation.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
+from shortgpt.evaluation.harness import run_task
 from shortgpt.evaluation.likelihood import perplexity
 from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.anatomy import decoder_layers
@@ -30,9 +30,6 @@ from shortgpt.model.tokens import begin_token, begin_tokens
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import check_indices
 from shortgpt.utils.arguments import check_count, check_counts, check_path, check_strings, shown
-
-if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
 
 
 def removal_sweep(
@@ -110,9 +107,10 @@ def evaluate(
     check_model(model)
     check_tokenizer(tokenizer)
     input_device(model)  # refuses a model without weights
-    tasks, options, file, manager = check_request(
+    tasks, options, file = check_request(
         tokenizer, tasks, limit=limit, batch_size=batch_size, shots=shots, seed=seed, results=results
     )
+    manager = manager_of(tasks)
     known = {name: options[name] for name in ("limit", "shots", "seed")}
     if file:
         known["fingerprint"] = fingerprint(model, tokenizer, bos)
@@ -138,8 +136,8 @@ def check_request(
     shots: int | None = None,
     seed: int = 1234,
     results: str | os.PathLike | None = None,
-) -> tuple[list[str], dict, Path | None, TaskManager]:
-    """``(tasks, settings of run_task, file of results, index of tasks)``; or what `evaluate` raises, before any work."""
+) -> tuple[list[str], dict, Path | None]:
+    """``(tasks, settings of run_task, file of results)``; or what `evaluate` raises, before any work. `tasks` may be none."""
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
     options = {
         "limit": None if limit is None else check_count("limit", limit),
@@ -148,11 +146,12 @@ def check_request(
         "seed": check_count("seed", seed, least=0),
     }
     file = None if results is None else check_path(results, "a file")
-    manager = manager_of(tasks)
-    begin_token(tokenizer, "the harness")
-    if file:
+    if tasks:
+        manager_of(tasks)  # refuses an unknown one
+        begin_token(tokenizer, "the harness")
+    if tasks and file:
         records.read(file)  # refuses a damaged one
-    return tasks, options, file, manager
+    return tasks, options, file
 
 
 @contextmanager
@@ -201,24 +200,27 @@ def compare(
     check_tokenizer(tokenizer)
     texts = None if texts is None else check_strings("texts", texts)
     options = {"limit": limit, "batch_size": batch_size, "shots": shots, "seed": seed, "results": results}
-    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    if tasks:
-        check_request(tokenizer, tasks, **options)
+    tasks, _, _ = check_request(tokenizer, tasks, **options)
     begin_tokens(tokenizer, bos)  # refuses to force what the tokenizer doesn't have
     rows = {}
     for name, model in models.items():
         cost = size(model)
         row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
         row["perplexity"] = perplexity(model, tokenizer, texts, bos=bos)
-        if tasks:
-            scores = evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options)
-            scores = scores.drop_duplicates("task").set_index("task")
-            row |= scores["value"].to_dict() | {"average": scores["value"].mean()}
-            if errors:
-                row |= scores["standard_error"].add_suffix("_error").to_dict()
-                row["average_error"] = float(np.linalg.norm(scores["standard_error"])) / len(scores)
-        rows[name] = row
+        rows[name] = row | (
+            _scores(evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options), errors) if tasks else {}
+        )
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]
     return table
+
+
+def _scores(table: pd.DataFrame, errors: bool) -> dict[str, float]:
+    """The first metric of each task in a table of `evaluate`, and their average."""
+    scores = table.drop_duplicates("task").set_index("task")
+    row = scores["value"].to_dict() | {"average": scores["value"].mean()}
+    if errors:
+        row |= scores["standard_error"].add_suffix("_error").to_dict()
+        row["average_error"] = float(np.linalg.norm(scores["standard_error"])) / len(scores)
+    return row

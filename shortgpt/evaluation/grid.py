@@ -1,12 +1,7 @@
-"""Fewer layers and fewer bits together: how small is each combination, how good, and do the two losses add up?
+"""Fewer layers and fewer bits together: how small is each combination, and how good?
 
 `size_quality_grid` measures every combination of a number of removed layers, a quantization method and an order of the
-two. To its table `added_losses` asks whether pruning and quantization are orthogonal, as the paper says (section 4.5). With
-l(p, q) for the mean loss (nats a token, the logarithm of the perplexity) with pruning p and quantization q, 0 for none,
-
-    interaction = [l(p, q) - l(0, 0)] - [l(p, 0) - l(0, 0)] - [l(0, q) - l(0, 0)]
-
-is zero where they are, and positive where a pruned model suffers more from rounding than the dense one.
+two. What can be asked of its table is in `tables.py`: which models none beats, and whether the two losses add up.
 """
 
 from __future__ import annotations
@@ -26,14 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shortgpt.checkpoints.saving import save
 from shortgpt.evaluation.comparing import check_removals, check_request, evaluate
 from shortgpt.evaluation.cost import size, speed
-from shortgpt.evaluation.likelihood import mean_and_error, scored_documents, token_losses
-from shortgpt.evaluation.records import GRID_KEY, digest, fingerprint, read_rows, write_rows
+from shortgpt.evaluation.likelihood import scored_documents, token_losses
+from shortgpt.evaluation.records import EITHER, GRID_KEY, digest, fingerprint, read_rows, write_rows
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.text import built_in_text
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.quantization.methods import is_quantized, quantize
-from shortgpt.utils.arguments import check_choice, check_count, check_path, check_some, check_strings, shown
+from shortgpt.utils.arguments import check_choice, check_path, check_some, check_strings
 
 METHODS = {  # name in the grid -> bits and method of `quantize`
     "none": None,
@@ -44,7 +39,6 @@ METHODS = {  # name in the grid -> bits and method of `quantize`
     "gptq": (4, "gptq"),
 }
 ORDERS = ("prune first", "quantize first")
-EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
 MEASURED = ("memory_bytes", "disk_bytes", "tokens_per_second", "losses", "tokens")
 NOT_TASKS = {*GRID_KEY, *MEASURED, "gone", "layers", "bits", "settings"}  # the other columns of a file are accuracies
 Key = tuple[int, str, str]  # layers removed, method, order
@@ -105,10 +99,8 @@ def size_quality_grid(
     texts = check_strings("texts", built_in_text("perplexity")["text"] if texts is None else texts)
     begin, documents = scored_documents(tokenizer, texts, window, stride, bos)
     documents = [ids for ids in documents if len(ids)]
-    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    limit = None if limit is None else check_count("limit", limit)
-    if tasks:
-        check_request(tokenizer, tasks, limit=limit)  # an unknown one is told before anything is measured
+    tasks, request, _ = check_request(tokenizer, tasks, limit=limit)  # before anything is measured
+    limit = request["limit"]
     loss = partial(token_losses, window=window, stride=stride, begin=begin)
     scores = partial(evaluate, tokenizer=tokenizer, tasks=tasks, limit=limit, bos=bos) if tasks else None
 
@@ -144,45 +136,6 @@ def read_grid(path: str | os.PathLike) -> pd.DataFrame:
     if not rows:
         raise FileNotFoundError(f"there is no grid at {path}: size_quality_grid(..., path=...) writes one")
     return _table(rows, [name for name in rows[0] if name not in NOT_TASKS])
-
-
-def added_losses(grid: pd.DataFrame) -> pd.DataFrame:
-    """Is the loss that both add the sum of the losses that each adds? From the table of `size_quality_grid`.
-
-    Returns:
-        One row per pruned *and* quantized model: ``removed, method, order, added_by_pruning, added_by_quantization,
-        added_by_both, interaction`` (nats a token, see above; in perplexity, losses that add are factors that multiply), each
-        followed by its standard error over texts (``…_error``; paired: the same texts for all models), and ``documents``.
-
-    Raises:
-        ValueError: not such a table, or a model that is compared with is missing in it.
-    """
-    if not isinstance(grid, pd.DataFrame) or not {*GRID_KEY, "losses", "tokens"} <= set(grid):
-        raise ValueError(f"expected the table of size_quality_grid(), got {shown(grid)}")
-    losses = {key: np.array(row) for *key_, row in grid[[*GRID_KEY, "losses"]].values.tolist() if (key := tuple(key_))}
-    rows = []
-    for (n, method, order), both in losses.items():
-        if n == 0 or method == "none":
-            continue
-        others = [(0, "none", EITHER), (n, "none", EITHER), (0, method, EITHER)]
-        for key in others:
-            if key not in losses:
-                raise ValueError(
-                    f"the grid has no model with {key[0]} layers removed and method {key[1]!r} to compare with: add it to "
-                    "counts and methods"
-                )
-        dense, pruned, rounded = (losses[key] for key in others)
-        tokens = np.array(grid["tokens"].iloc[0])
-        row = {"removed": n, "method": method, "order": order}
-        for name, difference in {
-            "added_by_pruning": pruned - dense,
-            "added_by_quantization": rounded - dense,
-            "added_by_both": both - dense,
-            "interaction": both - pruned - rounded + dense,
-        }.items():
-            row[name], row[f"{name}_error"] = mean_and_error(difference, tokens)
-        rows.append(row | {"documents": len(tokens)})
-    return pd.DataFrame(rows)
 
 
 def _chosen(kind: str, names: Iterable[str], known: Collection[str]) -> list[str]:

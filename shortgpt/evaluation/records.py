@@ -30,6 +30,7 @@ from shortgpt.utils.untrusted import is_number, is_whole, parse_json, read_text
 KEY = ("fingerprint", "asked", "limit", "shots", "seed", "definition")  # what a result of `evaluate` depends on
 ROW = ("task", "metric", "value", "standard_error", "chance", "items", "subset")
 GRID_KEY = ("removed", "method", "order")  # what names a model of the grid
+EITHER = "either"  # the order of a model that is only pruned, only quantized, or neither
 LIMIT = 1 << 28  # bytes; a row has about 300
 COLUMNS = 1000
 _TEXTS = ("method", "order", "settings")
@@ -89,7 +90,10 @@ def read(path: Path) -> list[dict]:
 
 
 def _result(path: Path, number: int, line: str) -> dict:
-    wrong = f"{path}, line {number}, is no result of evaluate(): repair or move the file, or name another; it was left as it is"
+    wrong = (
+        f"{path}, line {number}, is no result of evaluate(): repair or move the file, or name another; it was left as "
+        "it is"
+    )
     fields = parse_json(line, wrong)
     if not isinstance(fields, dict) or fields.keys() != _RESULT.keys():
         raise ValueError(wrong)

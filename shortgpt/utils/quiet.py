@@ -1,4 +1,4 @@
-"""Other libraries' log lines, kept back while we use them, and as they were afterwards."""
+"""Other libraries' log lines and bars, kept back while we use them, and as they were afterwards."""
 
 from __future__ import annotations
 
@@ -19,3 +19,18 @@ def quiet(*names: str, level: int = logging.ERROR) -> Iterator[None]:
     finally:
         for logger, its in zip(loggers, before, strict=True):
             logger.setLevel(its)
+
+
+@contextmanager
+def no_data_bars(progress: bool = False) -> Iterator[None]:
+    """While open, `datasets` draws no bars, unless `progress`."""
+    import datasets
+
+    hide = not progress and not datasets.are_progress_bars_disabled()
+    if hide:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            datasets.enable_progress_bars()

@@ -271,7 +271,7 @@ def test_an_existing_folder_is_refused_or_replaced_whole(dense, tmp_path):
     target = tmp_path / "mine"
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite=True"):
+    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite to replace"):
         prune_checkpoint(dense, target, [1], progress=False)
     assert listing(target) == [("thesis.txt", 4)]
     prune_checkpoint(dense, target, [1], overwrite=True, progress=False)

@@ -144,7 +144,7 @@ def test_save_refuses_to_overwrite_and_replaces_whole_when_asked(tiny, tmp_path)
     target = tmp_path / "model"
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite=True"):
+    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite to replace"):
         save(tiny, target)
     assert (target / "thesis.txt").read_text() == "mine"
     plan = PruningPlan(layers=LAYERS, removed=(1,))

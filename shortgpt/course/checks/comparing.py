@@ -59,6 +59,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def standard_error(values: Tensor, correction: int = 1) -> Tensor:
+    """Of the mean of these values: their standard deviation by the root of their number."""
+    return values.std(correction=correction) / len(values) ** 0.5
+
+
 def compare(
     name: str,
     function: Callable[..., Any],
@@ -68,7 +73,7 @@ def compare(
     tolerance: float = 1e-5,
     not_finite: str = "",
     otherwise: str = "",
-    hints: dict[type, str] | None = None,
+    hints: dict[Any, str] | None = None,
     counts: Callable[[Any], Any] = lambda answer: answer,
     look: Callable[[Any, Any], str] = lambda answer, expected: "",
     also: Callable[[Case, tuple[Any, ...]], None] = lambda case, arguments: None,
@@ -90,8 +95,8 @@ def compare(
         answer = counts(call(name, function, *arguments, hints=hints))
         expected, mistakes = answers(*case.fresh())
         if not same(answer, expected, tolerance):
-            hint = look(answer, expected) or _hint(case, answer, expected, mistakes, tolerance)
-            hint = hint or ("" if _is_finite(answer) else not_finite) or otherwise or _shape_hint(answer, expected)
+            rest = (otherwise or _shape_hint(answer, expected)) if _is_finite(answer) else not_finite
+            hint = look(answer, expected) or _hint(case, answer, expected, mistakes, tolerance) or rest
             raise failure(name, case.words, expected, answer, hint)
         if not same(arguments, case.arguments, 0):
             raise failure(name, case.words, "the same arguments after the call", "changed arguments", CHANGED_INPUT)

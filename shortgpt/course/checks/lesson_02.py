@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from shortgpt.course.checks.comparing import Answers, AnyOf, Case, compare, seeded
+from shortgpt.course.checks.comparing import Answers, AnyOf, Case, compare, seeded, standard_error
 
 SIMILARITY = "that is the similarity: Block Influence is one minus it"
 AVERAGE_LAST = "take the cosine of each token first and average after that: averaged states hide turns that cancel"
@@ -146,24 +146,21 @@ def check_difference_with_error(difference_with_error: Callable[[Tensor, Tensor]
 
 
 def _difference_with_error(first: Tensor, second: Tensor) -> Answers:
-    def error(values: Tensor, correction: int = 1) -> Tensor:
-        return values.std(correction=correction) / len(values) ** 0.5
-
     first, second = first.double(), second.double()
     tokens, samples = (first - second).flatten(), (first - second).mean(1)
     difference = samples.mean()
-    return (difference, error(samples)), {
-        "the sign is wrong: how much higher does the first layer score?": (-difference, error(samples)),
+    return (difference, standard_error(samples)), {
+        "the sign is wrong: how much higher does the first layer score?": (-difference, standard_error(samples)),
         "that takes every token for a measurement of its own: tokens of one sample are not independent, samples are":
-            (difference, error(tokens)),
+            (difference, standard_error(tokens)),
         "both layers read the same samples: subtract within each sample first, and what a text does to both cancels":
-            (difference, (error(first.mean(1)) ** 2 + error(second.mean(1)) ** 2) ** 0.5),
+            (difference, (standard_error(first.mean(1)) ** 2 + standard_error(second.mean(1)) ** 2) ** 0.5),
         "for a spread estimated from few samples, divide by their number less one":
-            (difference, error(samples, correction=0)),
+            (difference, standard_error(samples, correction=0)),
         "that is the spread of the samples: the error of their mean is smaller, the more samples there are":
             (difference, samples.std()),
         "the error of a mean falls with the root of the number of samples": (difference, samples.std() / len(first)),
-        "that is the error squared: a root is missing": (difference, error(samples) ** 2),
+        "that is the error squared: a root is missing": (difference, standard_error(samples) ** 2),
     }  # fmt: skip
 
 

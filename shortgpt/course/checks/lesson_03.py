@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -59,7 +60,7 @@ def check_number_layers(number_layers: Callable[[nn.ModuleList], object]) -> Non
     name = "number_layers"
     tried = [(deep, *each) for deep in (False, True) for each in LAYERS_TO_REMOVE]
     for deep, depth, removed in tried:
-        layers = nn.ModuleList(_Layer(i, deep) for i in _kept(depth, removed))
+        layers = nn.ModuleList(_layer(i, deep) for i in _kept(depth, removed))
         before = _numbers_in(layers)
         wanted = {place: int(place.split(".")[0]) for place in before}
         call(name, number_layers, layers)
@@ -72,17 +73,19 @@ def check_number_layers(number_layers: Callable[[nn.ModuleList], object]) -> Non
     passed(name, number_layers, len(tried))
 
 
-class _Layer(nn.Module):
-    """A decoder layer of which only the number matters; in some families a module deep inside knows it, too."""
-
-    def __init__(self, number: int, deep: bool) -> None:
+class _Numbered(nn.Module):
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.self_attn, self.mlp = nn.Identity(), nn.Identity()
-        self.self_attn.layer_idx = number
-        if deep:
-            self.layer_idx = number
-            self.mixer = nn.ModuleDict({"inner": nn.Identity()})
-            self.mixer["inner"].layer_idx = number
+        self.layer_idx = number
+
+
+def _layer(number: int, deep: bool) -> nn.Module:
+    """A decoder layer of which only the number matters; in some families a module deep inside knows it, too."""
+    layer = _Numbered(number) if deep else nn.Module()
+    layer.self_attn, layer.mlp = _Numbered(number), nn.Identity()
+    if deep:
+        layer.mixer = nn.ModuleDict({"inner": _Numbered(number)})
+    return layer
 
 
 def _numbers_in(layers: nn.ModuleList) -> dict[str, object]:
@@ -151,7 +154,7 @@ def check_greedy(greedy: Callable[[Callable, list[int], int], list[int]]) -> Non
     compare("greedy", greedy, cases, _greedy)
 
 
-def _greedy(cost: Callable[[Sequence[int]], float], candidates: list[int], n: int) -> Answers:
+def _greedy(cost: Callable[[Any], float], candidates: list[int], n: int) -> Answers:
     def alone(sign: int = 1) -> list[int]:
         return sorted(candidates, key=lambda layer: sign * cost([layer]))[:n]
 

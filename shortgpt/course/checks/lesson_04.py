@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from shortgpt.course.checks.comparing import Answers, AnyOf, Case, compare, named_cases, seeded
+from shortgpt.course.checks.comparing import Answers, AnyOf, Case, compare, named_cases, seeded, standard_error
 
 
 def check_bits_per_weight(bits_per_weight: Callable[..., float]) -> None:
@@ -57,39 +57,37 @@ def check_round_in_groups(round_in_groups: Callable[[Tensor, int, int], Tensor])
 
 
 def _round_in_groups(weight: Tensor, bits: int, group: int) -> Answers:
-    largest, groups = 2 ** (bits - 1) - 1, weight.reshape(-1, group)
+    largest, groups, columns = 2 ** (bits - 1) - 1, weight.reshape(-1, group), weight.T.reshape(-1, group)
 
-    def rounded(
-        values: Tensor, q_max: int = largest, cut: Callable = torch.round, size: Tensor | None = None
-    ) -> Tensor:
-        size = values.abs().amax(-1, keepdim=True) if size is None else size
-        scale = size.clamp(min=1e-12) / q_max
-        return scale * cut(values / scale)
+    def step(values: Tensor, q_max: int = largest) -> Tensor:
+        return values.abs().amax(-1, keepdim=True).clamp(min=1e-12) / q_max
 
     def shaped(values: Tensor) -> Tensor:
         return values.reshape(weight.shape)
 
-    absmax = groups.abs().amax(-1, keepdim=True).clamp(min=1e-12)
-    integers = (groups / absmax * largest).round()
-    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)
-    return shaped(rounded(groups)), {
+    own, low, high = step(groups), groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    return shaped(_on_grid(groups, own)), {
         "these groups lie along the outputs: the weights of a group are neighbours in one row":
-            rounded(weight.T.reshape(-1, group)).reshape(weight.T.shape).T,
-        "that is one scale for a whole row: each group has its own scale": rounded(weight),
-        "that is one scale for the whole matrix: each group has its own scale": rounded(weight, size=weight.abs().max()),
+            _on_grid(columns, step(columns)).reshape(weight.T.shape).T,
+        "that is one scale for a whole row: each group has its own scale": _on_grid(weight, step(weight)),
+        "that is one scale for the whole matrix: each group has its own scale": _on_grid(weight, step(weight.flatten())),
         "q_max is wrong: the grid is the same on both sides of zero, and zero takes one value itself":
-            AnyOf(shaped(rounded(groups, 2 ** (bits - 1))), shaped(rounded(groups, 2**bits - 1))),
-        "each row of this answer is a group: give the result the shape of the weight": rounded(groups),
-        "these are the integers of the grid: multiply them by their scale": AnyOf(integers, shaped(integers)),
+            AnyOf(*(shaped(_on_grid(groups, step(groups, q_max))) for q_max in (2 ** (bits - 1), 2**bits - 1))),
+        "each row of this answer is a group: give the result the shape of the weight": _on_grid(groups, own),
+        "these are the integers of the grid: multiply them by their scale":
+            AnyOf((groups / own).round(), shaped((groups / own).round())),
         "round to the nearest integer instead of cutting off":
-            AnyOf(*(shaped(rounded(groups, cut=cut)) for cut in (torch.trunc, torch.floor, torch.ceil))),
+            AnyOf(*(shaped(_on_grid(groups, own, cut)) for cut in (torch.trunc, torch.floor, torch.ceil))),
         "the largest weight of a group may be negative: take absolute values before the largest":
-            shaped(rounded(groups, size=high)),
+            shaped(_on_grid(groups, high.clamp(min=1e-12) / largest)),
         "that grid runs from the smallest weight to the largest: here it is symmetric around zero":
-            shaped(low + step * ((groups - low) / step).round()),
+            shaped(low + _on_grid(groups - low, ((high - low) / (2**bits - 1)).clamp(min=1e-12))),
         "the weights are not rounded at all": weight,
     }  # fmt: skip
+
+
+def _on_grid(values: Tensor, step: Tensor, cut: Callable[[Tensor], Tensor] = torch.round) -> Tensor:
+    return step * cut(values / step)
 
 
 def check_best_models(best_models: Callable[[list[float], list[float]], list[int]]) -> None:
@@ -143,14 +141,11 @@ def _interaction(*losses: Tensor) -> Answers:
     def together(dense: Tensor, pruned: Tensor, quantized: Tensor, both: Tensor) -> Tensor:
         return both - pruned - quantized + dense
 
-    def error(values: Tensor, correction: int = 1) -> Tensor:
-        return values.std(correction=correction) / len(values) ** 0.5
-
     def measured(values: Tensor) -> tuple[Tensor, Tensor]:
-        return values.mean(), error(values)
+        return values.mean(), standard_error(values)
 
     def apart(*values: Tensor) -> tuple[Tensor, Tensor]:
-        return mean, torch.stack([error(each) for each in values]).square().sum().sqrt()
+        return mean, torch.stack([standard_error(each) for each in values]).square().sum().sqrt()
 
     dense, *others = losses = tuple(each.double() for each in losses)
     each = together(*losses)
@@ -161,10 +156,11 @@ def _interaction(*losses: Tensor) -> Answers:
             measured(each - dense),
         "that is all that both cost, not what is left": measured(losses[-1] - dense),
         "that is about perplexities: losses add up, so subtract losses": AnyOf(
-            measured(together(*(each.exp() for each in losses))), measured(each.exp()), (mean.exp(), error(each))),
+            measured(together(*(each.exp() for each in losses))), measured(each.exp()), (mean.exp(), standard_error(each))),
         "all four models read the same documents: compute the interaction of each document first, then its spread":
             AnyOf(apart(*losses), apart(*(each - dense for each in others))),
-        "for a spread estimated from few documents, divide by their number less one": (mean, error(each, correction=0)),
+        "for a spread estimated from few documents, divide by their number less one":
+            (mean, standard_error(each, correction=0)),
         "that is the spread of the documents: the error of their mean is smaller, the more documents there are":
             (mean, each.std()),
     }  # fmt: skip

@@ -70,15 +70,7 @@ def check_scored_windows(scored_windows: Callable[[int, int, int], list[tuple[in
 
 
 def _scored_windows(tokens: int, window: int, stride: int) -> Answers:
-    def windows(step: int = stride, to_the_end: bool = False) -> list[tuple[int, int, int]]:
-        found: list[tuple[int, int, int]] = []
-        for start in range(0, tokens, step):
-            found.append((start, min(start + window, tokens), found[-1][1] if found else 1))
-            if found[-1][1] == tokens and not to_the_end:
-                break
-        return found
-
-    right = windows()
+    right = _windows(tokens, window, stride)
     twice = "some tokens are scored twice: what an earlier window has scored is only context in the next"
     first = "nothing stands before the first token of a text, so it has no loss: scoring starts at position 1"
     return right, {
@@ -92,17 +84,27 @@ def _scored_windows(tokens: int, window: int, stride: int) -> Answers:
             [(start, end, min(done + (start > 0), end)) for start, end, done in right],
         "the last window can be shorter, and then fewer than `stride` of its tokens have no loss yet":
             [(start, end, max(end - stride, 1) if start else 1) for start, end, _ in right],
-        "once a window reaches the end of the text all is scored: stop there": windows(to_the_end=True),
+        "once a window reaches the end of the text all is scored: stop there":
+            _windows(tokens, window, stride, to_the_end=True),
         "the last window ends beyond the text: end is at most the number of tokens":
             [(start, start + window, done) for start, _, done in right],
         "the tokens at the end are never scored: the last window may be shorter than the others":
             [(start, end, done) for start, end, done in right if end - start == window],
-        "windows should overlap: from one to the next, move by the stride": windows(step=window),
+        "windows should overlap: from one to the next, move by the stride": _windows(tokens, window, window),
         "the third number is how many tokens are scored: give the position of the first of them":
             [(start, end, end - done) for start, end, done in right],
         "end is the position after the last token of the window, as in Python's slices":
             [(start, end - 1, done) for start, end, done in right],
     }  # fmt: skip
+
+
+def _windows(tokens: int, window: int, stride: int, to_the_end: bool = False) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = []
+    for start in range(0, tokens, stride):
+        found.append((start, min(start + window, tokens), found[-1][1] if found else 1))
+        if found[-1][1] == tokens and not to_the_end:
+            break
+    return found
 
 
 def check_answer_scores(answer_scores: Callable[..., Tensor]) -> None:
@@ -124,12 +126,8 @@ def check_answer_scores(answer_scores: Callable[..., Tensor]) -> None:
 
 def _answer_scores(logits: Tensor, ids: Tensor, question: int, lengths: Tensor, per_token: bool) -> Answers:
     place, size = torch.arange(1, ids.shape[1]), lengths - question
-
-    def of_tokens(values: Tensor) -> Tensor:
-        """What the values at each position, ``[choices, tokens - 1, vocabulary]``, say about the tokens from 1 on."""
-        return values.double().gather(-1, ids[:, 1:, None])[..., 0]
-
-    logs = of_tokens(logits.double().log_softmax(-1)[:, :-1])
+    predicted = logits.double()[:, :-1]
+    logs = _at(ids[:, 1:], predicted.log_softmax(-1))
 
     def score(
         values: Tensor = logs, first: int = 0, last: int = 0, mean: bool = per_token, size: Tensor = size
@@ -140,13 +138,13 @@ def _answer_scores(logits: Tensor, ids: Tensor, question: int, lengths: Tensor, 
 
     return score(), {
         "off by one: the logits at a position predict the token after it":
-            score(of_tokens(logits.double().log_softmax(-1)[:, 1:])),
+            score(_at(ids[:, 1:], logits.double()[:, 1:].log_softmax(-1))),
         "the question's tokens are counted: only the answer's should be": score(first=-question),
         "the first token of the answer is missing: the question's last logits predict it": score(first=1),
         "the last token of the question is counted: the answer starts behind it": score(first=-1),
         "pads are counted: a row has as many real tokens as `lengths` says": score(last=ids.shape[1]),
         "the last token of each answer is missing": score(last=-1),
-        "these are logits: turn them into log-probabilities first (log_softmax)": score(of_tokens(logits[:, :-1])),
+        "these are logits: turn them into log-probabilities first (log_softmax)": score(_at(ids[:, 1:], predicted)),
         "these are sums of probabilities: the logs of probabilities add up": score(logs.exp()),
         "that is a probability: its logarithm is asked for": score().exp(),
         "the sign is wrong: a log-probability is negative, and the largest is the best": -score(),
@@ -155,3 +153,8 @@ def _answer_scores(logits: Tensor, ids: Tensor, question: int, lengths: Tensor, 
         "divide by the number of tokens of the answer: the question's are not in the sum": score(size=lengths),
         "answers have different lengths: divide each sum by its own": score(size=size.max()),
     }  # fmt: skip
+
+
+def _at(ids: Tensor, values: Tensor) -> Tensor:
+    """What the values ``[choices, tokens, vocabulary]`` say about these tokens: ``[choices, tokens]``."""
+    return values.gather(-1, ids[..., None])[..., 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def _overlap_above_chance(first: list[int], second: list[int], depth: int) -> An
             scaled(share, 1 / depth),
         "take a layer that the first choice has: the chance that the second has it too is not a square":
             scaled(share, chance**2),
-        "a choice is a set: the order of the numbers must not matter": scaled(np.mean(np.equal(first, second))),
+        "a choice is a set: the order of the numbers must not matter": scaled(float(np.mean(np.equal(first, second)))),
         "divide the layers in common by the size of one choice, not by that of both together": scaled(common / together),
         "fewer in common than chance gives is a value below zero, and worth knowing: don't cut it off":
             max(0.0, scaled(share)),
@@ -50,36 +51,36 @@ def _overlap_above_chance(first: list[int], second: list[int], depth: int) -> An
 def check_exchange_search(exchange_search: Callable[[Callable, list[int], list[int]], list[int]]) -> None:
     """Check ``exchange_search(cost, chosen, candidates)``: the best single exchange, again and again while it helps."""
     chosen, candidates = [2, 3, 4], list(range(2, 10))
-    cases = [
-        Case(
-            f"chosen = {chosen}, candidates 2 to 9 and the cost of seed {seed}",
-            (_cost(seed, candidates), chosen, candidates),
-        )
-        for seed in (2, 18, 29, 45)
-    ]
+    cases = []
+    for seed in (2, 18, 29, 45):
+        words = f"chosen = {chosen}, candidates 2 to 9 and the cost of seed {seed}"
+        cases.append(Case(words, (_cost(seed, candidates), chosen, candidates)))
 
-    def without_order(answer: object) -> object:
+    def without_order(answer: Any) -> Any:
         numbers = isinstance(answer, list | tuple) and all(isinstance(layer, int | np.integer) for layer in answer)
         return sorted(answer) if numbers else answer
 
-    def look(answer: object, expected: list[int]) -> str:
+    def look(answer: Any, expected: list[int]) -> str:
         if not isinstance(answer, list):
             return ""
         if len(answer) != len(expected):
             return "an exchange takes one layer out and one in: the number of layers stays"
-        return "a layer is in it twice: take in what isn't there yet" if len({*answer}) < len(answer) else ""
+        twice = len({str(layer) for layer in answer}) < len(answer)
+        return "a layer is in it twice: take in what isn't there yet" if twice else ""
 
     compare("exchange_search", exchange_search, cases, _exchange_search, counts=without_order, look=look)
 
 
-def _exchange_search(cost: Callable, chosen: list[int], candidates: list[int]) -> Answers:
-    def exchanges(best: list[int], outs: Collection[int]) -> list[list[int]]:
-        return [sorted([*({*best} - {out}), new]) for out in outs for new in candidates if new not in best]
+def _exchanges(best: list[int], outs: Collection[int], candidates: list[int]) -> list[list[int]]:
+    """Every choice that differs from this one in a single layer, one of ``outs``."""
+    return [sorted([*({*best} - {out}), new]) for out in outs for new in candidates if new not in best]
 
+
+def _exchange_search(cost: Callable[[Any], float], chosen: list[int], candidates: list[int]) -> Answers:
     def search(sign: int = 1, rounds: int = 99, outs: Collection[int] = candidates) -> list[int]:
         best = sorted(chosen)
         for _ in range(rounds):
-            trials = exchanges(best, [out for out in best if out in outs])
+            trials = _exchanges(best, [out for out in best if out in outs], candidates)
             found = min(trials, key=lambda layers: sign * cost(layers), default=best)
             if sign * cost(found) >= sign * cost(best):
                 break
@@ -91,7 +92,7 @@ def _exchange_search(cost: Callable, chosen: list[int], candidates: list[int]) -
         "nothing was exchanged": chosen,
         "that looks for the highest cost: a low cost is good": search(sign=-1),
         "of all exchanges take the best one, and go on from there":
-            next((trial for trial in exchanges(chosen, chosen) if cost(trial) < cost(chosen)), chosen),
+            next((some for some in _exchanges(chosen, chosen, candidates) if cost(some) < cost(chosen)), chosen),
         "a layer that came in by an exchange may go out again later": search(outs=chosen),
         "that is the best set of all, for far more trials: exchange one layer at a time":
             sorted(min(itertools.combinations(candidates, len(chosen)), key=cost)),

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from shortgpt.course.checks.comparing import Answers, AnyOf, Case, compare, seeded
 
+SHIFTED = "each deletion moves the channels behind it: decide by the original numbers which stay, then take those"
+
 
 def check_layer_parameters(layer_parameters: Callable[[int, int, int, int, int], tuple[int, int]]) -> None:
     """Check ``layer_parameters(hidden, heads, kv_heads, head_dim, intermediate)``: parameters of attention and of the FFN."""
@@ -54,9 +56,6 @@ def check_without_channels(
         cases.append(Case(words, (*weights, removed)))
     hints = {IndexError: SHIFTED}
     compare("without_channels", without_channels, cases, _without_channels, tolerance=0, hints=hints)
-
-
-SHIFTED = "each deletion moves the channels behind it: decide by the original numbers which stay, then take those"
 
 
 def _without_channels(gate: Tensor, up: Tensor, down: Tensor, removed: list[int]) -> Answers:

@@ -109,15 +109,17 @@ def check_write_with_draft(write_with_draft: Callable[[Reader, Reader, list[int]
     for seed, (ids, new_tokens, drafted) in enumerate(tried):
         words = f"ids = {ids}, new_tokens = {new_tokens}, drafted = {drafted} and the models of test {seed}"
         cases.append(Case(words, (_Counted(seed), _Counted(seed, flaws=0.3), ids, new_tokens, drafted)))
+    compare(
+        "write_with_draft", write_with_draft, cases, _write_with_draft, tolerance=0, look=_look_at_length,
+        otherwise="whatever is drafted, the text is the one that the full model writes alone, token by token",
+        also=_require_few_passes,
+    )  # fmt: skip
 
-    def look(answer: object, expected: list[int]) -> str:
-        longer = isinstance(answer, Sequence) and len(answer) > len(expected)
-        cut = "the last round may write more than is asked for: cut off what is too much"
-        return cut if longer and list(answer)[: len(expected)] == expected else ""
 
-    whole = "whatever is drafted, the text is the one that the full model writes alone, token by token"
-    options = dict(tolerance=0, look=look, otherwise=whole, also=_require_few_passes)
-    compare("write_with_draft", write_with_draft, cases, _write_with_draft, **options)
+def _look_at_length(answer: object, expected: list[int]) -> str:
+    if isinstance(answer, Sequence) and len(answer) > len(expected) and [*answer[: len(expected)]] == expected:
+        return "the last round may write more than is asked for: cut off what is too much"
+    return ""
 
 
 def _require_few_passes(case: Case, after: tuple[Any, ...]) -> None:

@@ -37,7 +37,7 @@ def require_function(name: str, function: object) -> None:
         raise TypeError(f"check_{name} expects the function itself, got {kind}: write check_{name}({name})")
 
 
-def call(name: str, function: Callable[..., Any], *arguments: Any, hints: dict[type, str] | None = None) -> Any:
+def call(name: str, function: Callable[..., Any], *arguments: Any, hints: dict[Any, str] | None = None) -> Any:
     """The function's answer. An exception in it becomes a verdict, with the hint for its type if `hints` has one."""
     require_function(name, function)
     try:
