@@ -42,10 +42,13 @@ def test_the_old_path_gives_the_module_itself_and_tells_once_where_it_is(old, un
 @pytest.mark.filterwarnings("ignore:.* is now shortgpt:DeprecationWarning")
 def test_every_way_to_write_the_import(unseen):
     import shortgpt.influence as renamed
-    from shortgpt import calibration
     from shortgpt.likelihood import perplexity
 
-    assert renamed is import_module("shortgpt.scoring.influence") and calibration is import_module("shortgpt.model.text")
+    from shortgpt import calibration
+
+    assert renamed is import_module("shortgpt.scoring.influence") and calibration is import_module(
+        "shortgpt.model.text"
+    )
     assert perplexity is shortgpt.perplexity
 
 
