@@ -30,6 +30,12 @@ settings.register_profile(
 settings.load_profile("shortgpt")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"real", "real_tokenizer"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
+
+
 @pytest.fixture(params=FAMILIES)
 def family_model(request) -> PreTrainedModel:
     return build_tiny(request.param)

@@ -466,6 +466,7 @@ def as_if_dense(pruned):
     return model
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_criterion_seed_and_count(tiny):
     batches, counts, measured = [random_batch()], [3, 0, 2], []
 
