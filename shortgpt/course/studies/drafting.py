@@ -25,7 +25,7 @@ from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.prefill import prefill_is_pruned
 from shortgpt.utils.arguments import check_count
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 
 Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
 
