@@ -279,10 +279,11 @@ def listing(folder: Path) -> dict[str, bytes | None]:
 
 
 # ---- nothing is forgotten --------------------------------------------------------------------------------------------
-PUBLIC = {  # name -> module, of the one list of public names
-    node.names[0].name: node.module or ""
+PUBLIC = {  # name -> room, of the one list of public names
+    alias.name: node.module.partition(".")[0]
     for node in ast.parse(Path(shortgpt.__file__).with_name("__init__.pyi").read_text(encoding="utf-8")).body
-    if isinstance(node, ast.ImportFrom)
+    if isinstance(node, ast.ImportFrom) and node.level and node.module
+    for alias in node.names
 }
 YES_OR_NO = "any value is read as yes or no"
 UNASKED = {  # parameters that ask nothing in any function, each with its reason
@@ -305,7 +306,7 @@ def forgotten(room: str, cases: Iterable[Case], unasked: Mapping[str, str]) -> l
         unasked: ``function.parameter`` -> why there is no row; `UNASKED` holds for all functions.
     """
     cases = list(cases)
-    there = [name for name, module in PUBLIC.items() if module.startswith(f"{room}.")]
+    there = [name for name, its in PUBLIC.items() if its == room]
     named = {case.name.partition(".")[0] for case in cases}
     asked = {f"{case.name.partition('.')[0]}.{parameter}" for case in cases for parameter in case.wrong}
     wanted = {f"{name}.{p}" for name in there for p in parameters(name) if p not in UNASKED}

@@ -140,6 +140,7 @@ def test_length_gives_nothing_away(task):
         assert won / len(items) <= 1 / len(items[0]["choices"]) + 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["last_word", "physical", "science", "chinese"])
 def test_no_two_items_are_nearly_the_same(task):
     """Questions alike in more than 85 % of their characters and in their choices count as one."""

@@ -66,6 +66,7 @@ def test_environment_yml_is_valid_without_any_conda_channel():
     assert set(re.search(r"\[(.*)]", line)[1].split(",")) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.slow
 def test_the_pip_part_of_environment_yml_resolves(tmp_path):
     (pip,) = [
         d["pip"] for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, dict)
@@ -143,6 +144,7 @@ def strings(folder: Path) -> set[str]:
     return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_whole_package_and_no_other_code(wheel):
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "shortgpt").rglob("*") if path.is_file()}
     package = {name for name in package if "__pycache__" not in name}
@@ -153,6 +155,7 @@ def test_the_wheel_has_the_whole_package_and_no_other_code(wheel):
     assert [name for name in others if name.endswith(".py")] == ["data/tasks_paper/items.py"], "lm-eval imports that"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_data_that_is_read_and_no_more(wheel):
     data = {name for name in shipped(wheel) if name.startswith("data/")}
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "data").rglob("*") if path.is_file()}
@@ -167,6 +170,7 @@ def test_the_wheel_has_the_data_that_is_read_and_no_more(wheel):
     assert sum(wheel.getinfo(f"shortgpt/{name}").file_size for name in data) < 1.5e6
 
 
+@pytest.mark.slow
 def test_the_source_distribution_can_make_that_wheel():
     targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     assert targets["sdist"]["include"][:2] == ["/shortgpt", "/data"]
@@ -175,6 +179,7 @@ def test_the_source_distribution_can_make_that_wheel():
     assert not [(w, out) for w in wanted for out in left_out if f"{w}/".startswith(f"{out}/")]
 
 
+@pytest.mark.slow
 def test_the_wheel_works_where_there_is_no_repository(wheel, tmp_path):
     """What Colab installs must find its text, tasks and questions."""
     wheel.extractall(tmp_path)

@@ -35,7 +35,8 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
         TypeError: `model` is not a transformers model.
         ValueError: an encoder-decoder, or no (or no single) list of layers as long as the configuration says.
     """
-    stack = model.get_submodule(decoder_layers_path(model))  # which refuses what is no model
+    path = decoder_layers_path(model)  # refuses what is no model
+    stack = model.get_submodule(path)
     assert isinstance(stack, nn.ModuleList)
     return stack
 

@@ -11,8 +11,8 @@ from bad_input import (
     check,
     folder,
     forgotten,
-    gpt2,
     layers,
+    many_tokens,
     nan,
     no_model,
     no_tokenizer,
@@ -21,7 +21,7 @@ from bad_input import (
 )
 from small import LAYERS
 
-from shortgpt import PruningPlan, describe, load, prune_checkpoint, save, save_gguf, suggested_models
+from shortgpt import PruningPlan, describe, load, prune_checkpoint, quantize, save, save_gguf
 
 
 def half(w, config: str | None):
@@ -62,12 +62,6 @@ CASES = [
     ),
     *wrong(describe, {}, no_model()),
     *wrong(
-        suggested_models,
-        {},
-        ({"machine": "phone"}, ValueError, "unknown machine 'phone': choose one of laptop"),
-        ({"machine": ["laptop"]}, ValueError, "unknown machine list: choose one of laptop"),
-    ),
-    *wrong(
         save,
         {"model": MODEL, "path": lambda w: w.new},
         no_model(),
@@ -101,22 +95,18 @@ CASES = [
     ),
     *wrong(
         save_gguf,
-        {"model": MODEL, "tokenizer": TOKENIZER, "path": lambda w: w.new},
+        {"model": MODEL, "tokenizer": TOKENIZER, "path": lambda w: w.new, "converter": "/nowhere"},
         no_model(),
         no_tokenizer(),
         ({"path": None}, TypeError, "expected the path of a GGUF file, got None"),
-        ({"dtype": torch.int8}, ValueError, "dtype must be .*int8"),
-        ({"dtype": "f16"}, ValueError, "dtype must be .*got f16"),
-        no_weights(),
-        ({"model": gpt2}, ValueError, "only LlamaForCausalLM can"),
-        ({"tokenizer": TOKENIZER}, ValueError, "only byte-level BPE"),
-        ({"pre_tokenizer": 3}, TypeError, "pre_tokenizer must be a string, got 3"),
         ({"path": lambda w: w.folder / "mine"}, FileExistsError, "mine exists already"),
-        (
-            {"path": lambda w: w.folder / "file.txt", "pre_tokenizer": "gpt-2"},
-            FileExistsError,
-            "file.txt exists already",
-        ),
+        ({"path": lambda w: w.folder / "file.txt"}, FileExistsError, "file.txt exists already"),
+        ({"outtype": torch.int8}, TypeError, "outtype must be a string, got dtype"),
+        ({"converter": 3}, TypeError, "expected the path of llama.cpp's converter, got 3"),
+        ({"converter": lambda w: w.folder / "mine"}, FileNotFoundError, "is not there: name llama.cpp's convert_hf"),
+        ({"model": lambda w: quantize(w.model)}, ValueError, "can't write this as GGUF: this model is quantized"),
+        ({"tokenizer": many_tokens}, ValueError, "the tokenizer has 1.. tokens and the model 96: use the model's own"),
+        no_weights(converter=lambda w: w.file("", "converter")),
     ),
 ]
 REASONS = {"load.from_pretrained": "passed on to transformers, which says what it does not know"}

@@ -162,6 +162,7 @@ def test_every_way_to_choose_gives_a_checkpoint_that_plain_transformers_reloads(
     assert data("info", "small")["removed_layers"] == sorted(done["removed"])
 
 
+@pytest.mark.slow
 def test_the_command_offers_every_criterion(folder):
     assert {*get_args(Criterion)} == {*CRITERIA, *METRICS}
     options = ("--model", "model", "--text", "text.txt", "--samples", 2, "--length", 16)
@@ -250,6 +251,7 @@ def test_eval_hands_on_what_evaluate_can_do(folder, monkeypatch):
     assert inspect.signature(evaluate).parameters["seed"].default == default["seed"]
 
 
+@pytest.mark.slow
 def test_eval_goes_on_where_it_was_stopped(folder, monkeypatch):
     line = ["eval", "model", "small", "--tasks", "grammar,physical", "--limit", 3, "--text", "text.txt"]
     ok("prune", "small", "--plan", "plan.json")
@@ -479,9 +481,9 @@ def test_help_fits_80_columns_and_teaches(name):
     assert not name or all(option in text for option in shared)
 
 
+@pytest.mark.slow
 def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
-    for module in ("loading", "facts"):
-        monkeypatch.setattr(f"shortgpt.checkpoints.{module}.default_model_folder", lambda: folder / "model")
+    monkeypatch.setattr("shortgpt.checkpoints.facts.default_model_folder", lambda: folder / "model")
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)
@@ -537,6 +539,7 @@ def test_help_answers_at_once_without_torch():
     assert time.monotonic() - began < 10  # 0.5 s on an idle machine
 
 
+@pytest.mark.slow
 def test_bars_show_on_a_terminal_unless_quiet_is_wished(folder):
     shown = {}
     for quiet in ((), ("--quiet",)):
@@ -556,6 +559,7 @@ def test_bars_show_on_a_terminal_unless_quiet_is_wished(folder):
     assert b"scoring 12 layers" in bars and b"Loading weights" in bars and silence == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["--help", "score --help", "--version", "", "info model"])
 def test_a_full_disk_is_told_in_one_sentence(folder, line):
     with open("/dev/full", "w") as full:
@@ -564,6 +568,7 @@ def test_a_full_disk_is_told_in_one_sentence(folder, line):
     assert process.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_hears_no_complaint(folder):
     process = start("score", "model", "--text", "text.txt", "--quiet")
     process.stdout.close()
@@ -630,6 +635,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["cyclopts", "shortgpt.cli.prune", "torch", "transformers", "class", "destructor", "log", "end"]
 )
@@ -646,6 +652,7 @@ def test_ctrl_c_at_any_moment_is_130_and_at_most_one_line(folder, moment):
     assert (run.returncode, run.stderr) == (130, line) and bool(run.stdout) == (moment == "end")
 
 
+@pytest.mark.slow
 def test_a_shell_that_ignores_ctrl_c_for_its_background_jobs_is_obeyed(folder):
     heedless = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -654,6 +661,7 @@ def test_a_shell_that_ignores_ctrl_c_for_its_background_jobs_is_obeyed(folder):
     assert (run.returncode, run.stderr) == (0, "") and "layers" in run.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_leaves_nothing(folder):
     os.mkfifo("endless.txt")  # a pipe that nobody writes to: the command waits in it, however fast the machine is
     before = sorted(os.listdir())

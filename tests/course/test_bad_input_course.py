@@ -34,6 +34,7 @@ from shortgpt import (
     prefill_report,
     prune_prefill,
     speculative_report,
+    suggested_models,
     token_paths,
 )
 
@@ -227,6 +228,12 @@ CASES = [
         nan(),
         no_weights(),
         ({"tokenizer": many_tokens, "text": "zz"}, ValueError, OTHER_VOCABULARY),
+    ),
+    *wrong(
+        suggested_models,
+        {},
+        ({"machine": "phone"}, ValueError, "unknown machine 'phone': choose one of laptop"),
+        ({"machine": ["laptop"]}, ValueError, "unknown machine list: choose one of laptop"),
     ),
 ]
 REASONS = {"choice_and_generation.choices_shown": YES_OR_NO}

@@ -155,6 +155,7 @@ def test_speed_reports_both_phases(tiny):
     assert (table["slowest"] <= table["tokens_per_second"]).all() and (table["slowest"] > 0).all()
 
 
+@pytest.mark.slow
 def test_unknown_tasks_are_named(tiny, tokenizer):
     with pytest.raises(ValueError, match="unknown task no_such_task: offline there are chinese, grammar"):
         evaluate(tiny, tokenizer, ["no_such_task"])

@@ -34,6 +34,7 @@ from shortgpt.evaluation.records import KEY, known
 from shortgpt.pruning.sublayers import remove_sublayers
 from shortgpt.utils.untrusted import raised_here
 
+pytestmark = pytest.mark.slow
 SECONDS = 20  # of the slowest example on a machine with much else to do; here it is below 2
 
 
