@@ -57,7 +57,6 @@ def removal_sweep(
 
 def check_removals(model: PreTrainedModel, order: Sequence[int], counts: Iterable[int]) -> tuple[list[int], list[int]]:
     """``(order, counts)``, if so many of the layers in `order` can go and one stays."""
-    check_model(model)
     depth = len(decoder_layers(model))
     order = check_indices(order, depth, keep_one=False)
     counts, most = check_counts("counts", counts), min(len(order), depth - 1)
