@@ -1,5 +1,7 @@
 """Watching layers as they run: what is reported, in what order, and that nothing of it stays behind."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -38,7 +40,7 @@ def test_layers_are_reported_in_their_order_with_the_models_own_states(family_mo
     assert notes.layers == list(range(LAYERS))
     for _, x_in, x_out in notes:
         assert x_in.shape == x_out.shape == (3, 16, HIDDEN) and x_in.dtype == x_out.dtype == torch.float32
-    for (_, _, x_out), (_, x_in, _) in zip(notes, notes[1:], strict=False):
+    for (_, _, x_out), (_, x_in, _) in pairwise(notes):
         assert torch.equal(x_out, x_in)  # what leaves a layer enters the next one
 
 
