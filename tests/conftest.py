@@ -1,5 +1,6 @@
 """Fixtures: tiny random models (milliseconds, for breadth) and the real default model (for truth). No network anywhere."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def fake_default(tmp_path, monkeypatch):
     calls = {"download": 0, "convert": 0}
     monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path / "cache"))
     content = b"pretend this is GGUF"
-    monkeypatch.setattr(default_model, "GGUF_SHA256", default_model.hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(default_model, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
 
     def download(into):
         calls["download"] += 1

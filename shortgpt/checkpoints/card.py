@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from shortgpt.pruning.plan import PruningPlan
-from shortgpt.utils.untrusted import one_line
+from shortgpt.utils.untrusted import inside, one_line
 
 CARD_FILE = "README.md"
 MARK = "<!-- written by shortgpt -->"
@@ -110,6 +111,22 @@ def model_card(
         versions=plain(", ".join(f"{package} {version}" for package, version in plan.versions.items())),
         scores=_score_table(plan),
     )
+
+
+def write_card(src: Path, new: Path, plan: PruningPlan, repairs: Sequence[Mapping[str, object]] = ()) -> None:
+    """The card of the checkpoint `new` that was made of `src`: README.md, because the Hub reads its front matter.
+
+    The card of `src` speaks of another model, and stays beside it.
+    """
+    card = inside(src, CARD_FILE)
+    old = ""
+    if card.is_file():
+        with card.open(encoding="utf-8", errors="replace") as file:
+            old = file.read(1 << 20)
+    (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old), repairs=repairs), encoding="utf-8")
+    if old and MARK not in old:
+        free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
+        shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
 
 
 def _others(repairs: Sequence[Mapping[str, object]]) -> str:

@@ -23,7 +23,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.saving import save
-from shortgpt.checkpoints.sound_config import require_few_layers
+from shortgpt.checkpoints.soundness import require_few_layers
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.arguments import check_tokenizer
 from shortgpt.pruning.recipe import RECIPE

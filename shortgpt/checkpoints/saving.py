@@ -6,19 +6,20 @@ format of ours, see `own_format`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.card import CARD_FILE, model_card
-from shortgpt.checkpoints.completeness import enough_layers
 from shortgpt.checkpoints.own_format import is_own_format, restore
-from shortgpt.checkpoints.resaving import one_way_conversions_left_out, require_savable
+from shortgpt.checkpoints.soundness import enough_layers
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, removed_so_far, runs_own_code
 from shortgpt.model.arguments import check_tokenizer
@@ -32,6 +33,8 @@ from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
 from shortgpt.utils.untrusted import inside
+
+_CONVERSIONS = "_weight_conversions"  # of a loaded model: how its checkpoint's weights became the module's
 
 
 def save(
@@ -188,3 +191,41 @@ def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast
             f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
             f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"
         )
+
+
+def require_savable(config: PreTrainedConfig) -> None:
+    """Raise ValueError for a GPTQ model that transformers loaded from version 1 of the format (see `gptq`)."""
+    settings = getattr(config, "quantization_config", None) or {}
+    settings = settings if isinstance(settings, dict) else vars(settings)
+    if settings.get("quant_method") == "gptq" and settings.get("format", "gptq") == "gptq":
+        raise ValueError(
+            "transformers changed the zero points of this GPTQ model when it loaded it, and would save them as what they "
+            "were, which reloads as garbage: remove layers from the files with prune_checkpoint, or prune the unquantized "
+            "model and quantize that"
+        )
+
+
+@contextlib.contextmanager
+def one_way_conversions_left_out(model: PreTrainedModel) -> Iterator[None]:
+    """While open, saving `model` doesn't try to undo what loading did to quantized weights.
+
+    transformers would undo it step by step, and has no way back for those of torchao and bitsandbytes: it raises an error
+    without a message. None is needed: both write their weights in the form in which they are read.
+    """
+    conversions = getattr(model, _CONVERSIONS, None)
+    if getattr(model, "hf_quantizer", None) is None or not conversions:
+        yield
+        return
+    setattr(model, _CONVERSIONS, [conversion for conversion in conversions if _can_be_undone(conversion)])
+    try:
+        yield
+    finally:
+        setattr(model, _CONVERSIONS, conversions)
+
+
+def _can_be_undone(conversion: object) -> bool:
+    try:
+        conversion.reverse_transform()
+    except (NotImplementedError, ValueError):
+        return False
+    return True

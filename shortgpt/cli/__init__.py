@@ -22,6 +22,7 @@ from shortgpt.cli.options import FLAG, OUTPUT
 from shortgpt.cli.printing import calm_libraries, show
 from shortgpt.cli.prune import prune_model
 from shortgpt.cli.score import score_model
+from shortgpt.utils.untrusted import one_line
 
 ABOUT = """Make a language model smaller by removing the layers that change the least.
 
@@ -50,8 +51,10 @@ app = App(
     result_action="return_value",
 )
 app.meta.group_parameters = OUTPUT
-for name, function in {"score": score_model, "prune": prune_model, "eval": compare_models, "info": tell}.items():
-    app.command(function, name=name)
+app.command(score_model, name="score")
+app.command(prune_model, name="prune")
+app.command(compare_models, name="eval")
+app.command(tell, name="info")
 
 
 @app.meta.default
@@ -90,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> int:
         code = app.meta(words)
         sys.stdout.flush()
     except (CycloptsError, UsageError) as error:
-        print(f"shortgpt: {error}\nAdd --help to see all options.", file=sys.stderr)
+        print(f"shortgpt: {one_line(error, 1000)}\nAdd --help to see all options.", file=sys.stderr)
         return 2
     except OSError as error:  # of printing: those of commands were `told`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more as it ends

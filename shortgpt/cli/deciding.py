@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 from cyclopts import Parameter
 
+import shortgpt
 from shortgpt.choosing.names import Baseline, Criterion, Metric
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import CHOICE, FROM_0, Calibration, Loading, default_model, spelt
@@ -92,57 +93,37 @@ class Decision(NamedTuple):
 
 def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: bool) -> Decision:
     """Read the plan, or choose as the wish says."""
-    from shortgpt.pruning.plan import PruningPlan
-
     if wish.plan is not None:
-        plan = PruningPlan.from_json(wish.plan)
+        plan = shortgpt.PruningPlan.from_json(wish.plan)
         return Decision(plan, *_model_of(plan, wish, loading))
     name = wish.model or default_model()
     if wish.layers is None and wish.criterion not in BASELINES:
-        model, tokenizer, batches = calibration.load_and_read(loading, name)
-        plan = _by_reading(wish, model, batches, calibration.seed, progress)
+        model, tokenizer, batches = calibration.with_model(loading, name)
+        plan = shortgpt.choose_layers(
+            model,
+            wish.n,
+            ratio=wish.ratio,
+            by=wish.criterion,
+            batches=batches,
+            seed=calibration.seed,
+            progress=progress,
+        )
         return Decision(plan, name, loading, (model, tokenizer))
     return Decision(_without_reading(wish, name, loading, calibration.seed), name, loading)
 
 
-def _by_reading(wish: Wish, model: PreTrainedModel, batches: list, seed: int, progress: bool) -> PruningPlan:
-    from shortgpt.choosing.by_score import choose_layers
-    from shortgpt.choosing.criteria import choose_by
-    from shortgpt.model.anatomy import decoder_layers
-    from shortgpt.scoring.influence import score_layers
-    from shortgpt.utils.arguments import check_amount
-
-    if wish.criterion in METRICS:
-        scores = score_layers(model, batches, metric=wish.criterion, progress=progress)
-        return choose_layers(scores, wish.n, ratio=wish.ratio)
-    depth = len(decoder_layers(model))
-    n = check_amount(wish.n, wish.ratio, depth, "layers", f"this model has {depth} layers")
-    return choose_by(model, batches, wish.criterion, n, seed=seed, progress=progress)
-
-
 def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> PruningPlan:
     """By hand or by a baseline order: the number of layers is all one needs to know."""
-    import numpy as np
-
     from shortgpt.checkpoints.facts import empty_model
-    from shortgpt.choosing.by_score import choose_layers
-    from shortgpt.model.anatomy import decoder_layers, removed_so_far
-    from shortgpt.pruning.plan import PruningPlan, check_indices
-    from shortgpt.scoring.influence import LayerScores
+    from shortgpt.choosing.orders import plan_for
+    from shortgpt.scoring.provenance import Provenance
 
     model = loading.load(name)[0] if name.endswith(".gguf") else empty_model(name, **loading.source)
-    depth, already = len(decoder_layers(model)), removed_so_far(model)
     commit = getattr(model.config, "_commit_hash", None)
-    # a row of zeros stands for scores: it carries the names, and the order does not look at it
-    blank = LayerScores(
-        np.zeros((1, depth)), np.ones(1, int), removed=already, model=f"{name}@{commit}" if commit else name
-    )
-    if wish.layers is None:
-        plan = choose_layers(blank, wish.n, ratio=wish.ratio, order=wish.criterion, seed=seed)
-        return replace(plan, calibration={})
-    check_indices(wish.layers, depth)
-    original = blank.original_layers
-    return PruningPlan(depth + len(already), (*already, *(original[i] for i in wish.layers)), model=blank.model)
+    source = replace(Provenance.of(model), model=f"{name}@{commit}" if commit else name)
+    if wish.layers is not None:
+        return plan_for(source, wish.layers)
+    return shortgpt.choose_layers(source, wish.n, ratio=wish.ratio, by=wish.criterion, seed=seed)
 
 
 def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loading]:
@@ -158,20 +139,18 @@ def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loa
 
 
 def lowest_sublayers(
-    wish: Wish, loading: Loading, calibration: Calibration, *, progress: bool
+    kind: str, wish: Wish, loading: Loading, calibration: Calibration, *, progress: bool
 ) -> tuple[list[int], str, Loaded]:
     """Layers that lose their attention (or FFN), the model's name, and ``(model, tokenizer)``."""
     import numpy as np
 
-    from shortgpt.scoring.sublayers import score_sublayers
-
     name = wish.model or default_model()
     if wish.layers is not None:
         return wish.layers, name, loading.load(name)
-    model, tokenizer, batches = calibration.load_and_read(loading, name)
-    scores = score_sublayers(model, batches, metric=wish.criterion, progress=progress)[wish.sublayers].values
+    model, tokenizer, batches = calibration.with_model(loading, name)
+    scores = shortgpt.score_sublayers(model, batches, metric=wish.criterion, progress=progress)[kind].values
     there = int(np.isfinite(scores).sum())
-    n = wish.n if wish.n is not None else round(wish.ratio * len(scores))
-    if not 0 <= n <= there:
+    n = round(wish.ratio * len(scores)) if wish.ratio is not None else wish.n
+    if n is None or not 0 <= n <= there:
         raise ValueError(f"n must be 0 to {there} ({there} layers of this model have such a sublayer), got {n}")
     return np.argsort(scores, kind="stable")[:n].tolist(), name, (model, tokenizer)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shortgpt
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import FROM_0, FROM_1, MEASURES, Loading, Progress, Texts, spelt
 from shortgpt.cli.places import require_writable
@@ -28,11 +30,23 @@ def parse_batch_size(text: str) -> int | str:
     raise ValueError(f"{text!r} is not a number of prompts: give a whole number from 1, or auto")
 
 
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
+    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
+    from shortgpt.evaluation.harness import OFFLINE_TASKS
+
+    groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
+    names = [name.strip() for name in text.split(",")]
+    return tuple(dict.fromkeys(task for name in names for task in groups.get(name, (name,))))
+
+
 @Parameter(name="*", group=MEASURES)
 @dataclass(frozen=True)
-class Running:
-    """How benchmarks are run: what `shortgpt.evaluate` takes."""
+class Benchmarks:
+    """What `shortgpt.compare` takes for its benchmarks."""
 
+    tasks: Annotated[str, Parameter(metavar="LIST")] = "offline"
+    """offline (the five that come along), paper (ShortGPT's thirteen), none, or a list."""
     limit: Annotated[int | None, FROM_1] = None
     """Only the first items of each task: faster, less sure."""
     shots: Annotated[int | None, FROM_0] = None
@@ -47,8 +61,7 @@ class Running:
 
 def compare_models(
     *models: Annotated[str, Parameter(required=True)],
-    tasks: Annotated[str, Parameter(group=MEASURES, metavar="LIST")] = "offline",
-    running: Running = Running(),
+    benchmarks: Benchmarks = Benchmarks(),
     texts: Annotated[Texts, Parameter(name="*", group=MEASURES)] = Texts(),
     loading: Loading = Loading(),
     progress: Progress = True,
@@ -71,85 +84,62 @@ def compare_models(
 
     Args:
         models: The first one is the reference.
-        tasks: offline (the five that come along), paper (ShortGPT's thirteen), none, or a list.
     """
-    names, documents = _checked(models, tasks, running, texts, loading)
-    table, vocabularies = _measured(models, names, documents, running, texts.bos, loading, progress)
-    notes = []
-    if names:
+    import pandas as pd
+
+    tasks, documents = _checked(models, benchmarks, texts, loading)
+    options = asdict(benchmarks) | {"tasks": tasks, "texts": documents, "bos": texts.bos, "progress": progress}
+    rows, vocabularies = zip(*_measured(models, loading, options), strict=True)
+    table = pd.concat(rows)
+    if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]
-    if names and running.limit is not None:
-        notes.append(
-            f"note: a subset, at most {running.limit} items of each task, with a standard error of up to "
-            f"{50 / running.limit**0.5:.0f} points each"
-        )
-    if vocabularies > 1:
+    notes = []
+    if tasks and (limit := benchmarks.limit) is not None:
+        error = f"a standard error of up to {50 / limit**0.5:.0f} points each"
+        notes.append(f"note: a subset, at most {limit} items of each task, with {error}")
+    if len({*vocabularies}) > 1:
         notes.append("note: these models have different tokenizers, so their perplexities do not compare")
-    if names and running.results is not None:
-        notes.append(f"the results of each task are in {running.results}")
-    return Result(table.assign(limit=running.limit).reset_index(), for_people(table), notes)
+    if tasks and benchmarks.results is not None:
+        notes.append(f"the results of each task are in {benchmarks.results}")
+    return Result(table.assign(limit=benchmarks.limit).reset_index(), for_people(table), notes)
 
 
 def _checked(
-    models: tuple[str, ...], tasks: str, running: Running, texts: Texts, loading: Loading
+    models: tuple[str, ...], benchmarks: Benchmarks, texts: Texts, loading: Loading
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The tasks and the text for perplexity; a misspelt second model should not be found out after minutes with the first."""
+    """Tasks and documents; what is wrong with the second model is not to be found out after minutes with the first."""
     from shortgpt.checkpoints.facts import empty_model
     from shortgpt.evaluation.benchmarks import manager_of
 
-    repeated = [name for name in models if models.count(name) > 1]
-    if repeated:
+    if repeated := [name for name in models if models.count(name) > 1]:
         raise UsageError(f"{repeated[0]} is named twice: name each model once")
-    names = tasks_named(tasks)
-    if names and importlib.util.find_spec("lm_eval") is None:
+    tasks = parse_tasks(benchmarks.tasks)
+    if tasks and importlib.util.find_spec("lm_eval") is None:
         raise ImportError(
             "benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]', or --tasks none"
         )
     documents = texts.documents("perplexity")
-    if running.results is not None:
-        require_writable(running.results)
+    if benchmarks.results is not None:
+        require_writable(benchmarks.results)
     for name in models:
         if not name.endswith(".gguf"):
             empty_model(name, **loading.source)
-    if names:
-        manager_of(names)
-    return names, documents
+    if tasks:
+        manager_of(tasks)
+    return tasks, documents
 
 
-def _measured(
-    models: tuple[str, ...],
-    tasks: tuple[str, ...],
-    documents: list[str],
-    running: Running,
-    bos: bool | None,
-    loading: Loading,
-    progress: bool,
-) -> tuple[pd.DataFrame, int]:
-    """A row for each model, and how many sizes of vocabulary they have. One model is in memory at a time."""
-    import pandas as pd
+def _measured(models: tuple[str, ...], loading: Loading, options: dict) -> Iterator[tuple[pd.DataFrame, int]]:
+    """A row for each model, and the size of its vocabulary. One model is in memory at a time."""
     from tqdm.auto import tqdm
 
-    from shortgpt.evaluation.comparing import compare
-
-    options = asdict(running) | {"bos": bos, "progress": progress}
-    tables, vocabularies = [], set()
     for number, name in enumerate(models, start=1):
         model, tokenizer = loading.load(name)
-        vocabularies.add(len(tokenizer))
         label = f"measuring {name} ({number} of {len(models)})"
-        with tqdm(total=1, desc=label, bar_format="{desc}, {elapsed}", disable=not progress):
-            tables.append(compare({name: model}, tokenizer, tasks=tasks, texts=documents, **options))
+        with tqdm(total=1, desc=label, bar_format="{desc}, {elapsed}", disable=not options["progress"]):
+            row = shortgpt.compare({name: model}, tokenizer, **options)
         del model
-    return pd.concat(tables), len(vocabularies)
-
-
-def tasks_named(text: str) -> tuple[str, ...]:
-    """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
-    from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, PAPER_BENCHMARKS
-
-    groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
-    names = [name.strip() for name in text.split(",")]
-    return tuple(dict.fromkeys(task for name in names for task in groups.get(name, (name,))))
+        yield row, len(tokenizer)
 
 
 def for_people(table: pd.DataFrame) -> str:

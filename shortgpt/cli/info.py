@@ -25,16 +25,18 @@ def tell(model: str | None = None, /, *, loading: Loading = Loading()) -> Result
         model: A folder, a Hub id, a plan, or the packaged default.
     """
     if model is not None and model.endswith(".json"):
-        from shortgpt.checkpoints.facts import plan_in_words
         from shortgpt.pruning.plan import PruningPlan
+        from shortgpt.pruning.plan_words import plan_in_words
 
         plan = PruningPlan.from_json(model)
+        return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
         return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
     return _about_model(model or default_model(), loading)
 
 
 def _about_model(name: str, loading: Loading) -> Result:
-    from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
+    from shortgpt.checkpoints.facts import model_facts
+    from shortgpt.pruning.plan_words import plan_beside, plan_in_words
 
     ready = loading.load(name)[0] if name.endswith(".gguf") else None
     facts = model_facts(name, model=ready, **loading.source)

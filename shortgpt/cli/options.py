@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
+import shortgpt
 from shortgpt.cli.failing import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Loading:
     """Checksum of a .gguf file, from its publisher."""
 
     @property
-    def source(self) -> dict[str, object]:
+    def source(self) -> dict[str, Any]:
         """What finding a configuration needs of this."""
         return {"trust_remote_code": self.trust_remote_code} | ({"revision": self.revision} if self.revision else {})
 
@@ -87,12 +88,11 @@ class Loading:
         import torch
 
         from shortgpt.checkpoints.facts import empty_model
-        from shortgpt.checkpoints.loading import load
 
         _require_device(self.device)
         if not name.endswith(".gguf"):
             empty_model(name, **self.source)  # says in a second what is wrong with a model that takes minutes to load
-        return load(
+        return shortgpt.load(
             name,
             device=self.device,
             dtype="auto" if self.dtype == "auto" else getattr(torch, self.dtype),
@@ -120,12 +120,12 @@ class Texts:
 
     def documents(self, part: str) -> list[str]:
         """Documents of the file, or of a part of the built-in text."""
-        from shortgpt.model.text import built_in_text, documents_of
+        from shortgpt.model.text import documents_of
 
         if self.text is not None:
             documents = documents_of(self.text)
         else:
-            documents = built_in_text(part, language=self.language or "en")["text"]
+            documents = shortgpt.built_in_text(part, language=self.language or "en")["text"]
         documents = [document for document in documents if document.strip()]
         if not documents:
             raise ValueError(f"{self.text} is empty: give at least one document with a few hundred words")
@@ -146,19 +146,23 @@ class Calibration(Texts):
     seed: Annotated[int, FROM_0] = 0
     """Shuffles the documents, and draws for --by random and search."""
 
-    def load_and_read(
+    def batches(self, tokenizer: PreTrainedTokenizerBase, documents: list[str]) -> list[dict[str, Tensor]]:
+        """The documents in samples, as `shortgpt.calibration_batches` makes them."""
+        shape: dict[str, Any] = {
+            "samples": self.samples,
+            "length": self.length,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
+        return shortgpt.calibration_batches(tokenizer, documents, bos=self.bos, **shape)
+
+    def with_model(
         self, loading: Loading, name: str
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Tensor]]]:
         """The model, its tokenizer, and the batches; what is wrong with the text is told before the model is loaded."""
         documents = self.documents("calibration")
         model, tokenizer = loading.load(name)
         return model, tokenizer, self.batches(tokenizer, documents)
-
-    def batches(self, tokenizer: PreTrainedTokenizerBase, documents: list[str]) -> list[dict[str, Tensor]]:
-        from shortgpt.model.text import calibration_batches
-
-        options = {"samples": self.samples, "length": self.length, "batch_size": self.batch_size}
-        return calibration_batches(tokenizer, documents, seed=self.seed, bos=self.bos, **options)
 
 
 def default_model() -> str:

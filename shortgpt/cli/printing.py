@@ -25,9 +25,12 @@ class Result(NamedTuple):
 def show(result: Result, *, as_json: bool, notes: bool) -> None:
     """Print the result; characters that command a terminal (a name may hold some) are left out."""
     for note in result.notes if notes else ():
-        print(note, file=sys.stderr)
-    text = to_json(result.data) if as_json else result.text
-    print(re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", text), flush=True)
+        print(_tame(note), file=sys.stderr)
+    print(to_json(result.data) if as_json else _tame(result.text), flush=True)
+
+
+def _tame(text: str) -> str:
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", text)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from shortgpt.cli.deciding import Decision, Wish, decide, lowest_sublayers
+import shortgpt
+from shortgpt.cli.deciding import Decision, Loaded, Wish, decide, lowest_sublayers
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import CHOICE, FLAG, OUTPUT, Calibration, Loading, Progress
 from shortgpt.cli.places import require_room, require_writable
@@ -92,12 +93,12 @@ def prune_model(
         raise UsageError("--repair fits the pruned model that goes to OUTPUT: not with --on-disk or --sublayers")
     writing.check(output)
     if wish.sublayers and output is not None:
-        return _prune_sublayers(wish, loading, calibration, output, writing, progress)
+        chosen = lowest_sublayers(wish.sublayers, wish, loading, calibration, progress=progress)
+        return _without_sublayers(wish.sublayers, *chosen, output, writing)
     decision = decide(wish, loading, calibration, progress=progress)
     _write_plans(decision.plan, writing, wish.model)
     if output is not None and writing.on_disk:
-        options = {"overwrite": writing.overwrite, "progress": progress}
-        _prune_files(decision.name, output, decision.plan, **options)
+        _prune_files(decision, output, overwrite=writing.overwrite, progress=progress)
     elif output is not None:
         _prune_in_memory(decision, output, repair, calibration, writing, progress)
     return _report(decision, output, writing)
@@ -114,53 +115,45 @@ def _write_plans(plan: PruningPlan, writing: Writing, model: str | None) -> None
             plan.to_mergekit(file, model=model)
 
 
-def _prune_files(name: str, output: Path, plan: PruningPlan, *, overwrite: bool, progress: bool) -> None:
+def _prune_files(decision: Decision, output: Path, *, overwrite: bool, progress: bool) -> None:
     from shortgpt.checkpoints.facts import model_folder
-    from shortgpt.checkpoints.on_disk import prune_checkpoint
     from shortgpt.checkpoints.own_format import is_own_format
 
-    folder = model_folder(name)
+    folder = model_folder(decision.name)
     if is_own_format(folder):
         raise ValueError(
-            f"{name} is saved in shortgpt's own format, which only the built model can be: leave --on-disk out"
+            f"{decision.name} is saved in shortgpt's own format, which only the built model can be: leave --on-disk out"
         )
-    prune_checkpoint(folder, output, plan, overwrite=overwrite, progress=progress)
+    shortgpt.prune_checkpoint(folder, output, decision.plan, overwrite=overwrite, progress=progress)
 
 
 def _prune_in_memory(
     decision: Decision, output: Path, repair: Repair | None, calibration: Calibration, writing: Writing, progress: bool
 ) -> None:
-    from shortgpt.checkpoints.saving import save
-    from shortgpt.pruning.depth import remove_layers
-    from shortgpt.repair.healing import heal
-
     plan = decision.plan
     dense, tokenizer = decision.loaded or decision.loading.load(decision.name)
     if repair is None:
-        pruned = remove_layers(dense, plan)
+        pruned = shortgpt.remove_layers(dense, plan)
     else:
         kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
         batches = calibration.batches(tokenizer, calibration.documents("calibration"))
-        pruned = heal(dense, plan, batches, kind=kind, sites=sites, progress=progress)
-    save(pruned, output, tokenizer=tokenizer, plan=plan, overwrite=writing.overwrite, verify=writing.verify)
+        pruned = shortgpt.heal(dense, plan, batches, kind=kind, sites=sites, progress=progress)
+    shortgpt.save(pruned, output, tokenizer=tokenizer, plan=plan, overwrite=writing.overwrite, verify=writing.verify)
 
 
-def _prune_sublayers(
-    wish: Wish, loading: Loading, calibration: Calibration, output: Path, writing: Writing, progress: bool
+def _without_sublayers(
+    kind: str, chosen: list[int], name: str, loaded: Loaded, output: Path, writing: Writing
 ) -> Result:
-    from shortgpt.checkpoints.saving import save
-    from shortgpt.pruning.sublayers import remove_sublayers
-
-    chosen, name, (model, tokenizer) = lowest_sublayers(wish, loading, calibration, progress=progress)
-    pruned = remove_sublayers(model, **{wish.sublayers: chosen})
-    save(pruned, output, tokenizer=tokenizer, overwrite=writing.overwrite, verify=writing.verify)
-    data = {"model": name, f"removed_{wish.sublayers}": chosen, "folder": str(output), "verified": writing.verify}
+    model, tokenizer = loaded
+    pruned = shortgpt.remove_sublayers(model, **{kind: chosen})  # type: ignore[arg-type]
+    shortgpt.save(pruned, output, tokenizer=tokenizer, overwrite=writing.overwrite, verify=writing.verify)
+    data = {"model": name, f"removed_{kind}": chosen, "folder": str(output), "verified": writing.verify}
     listed, done = ", ".join(map(str, chosen)) or "none", " and verified" if writing.verify else ""
     note = (
         "note: saved in shortgpt's own format, for no transformers configuration can describe it; load it with "
         "shortgpt.load() or name it in these commands"
     )
-    return Result(data, f"removed the {wish.sublayers} of layers {listed}; saved to {output}{done}", [note])
+    return Result(data, f"removed the {kind} of layers {listed}; saved to {output}{done}", [note])
 
 
 def _report(decision: Decision, output: Path | None, writing: Writing) -> Result:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import shortgpt
 from shortgpt.choosing.names import Metric
 from shortgpt.cli.options import CHOICE, FLAG, FROM_0, OUTPUT, Calibration, Loading, Progress, default_model
 from shortgpt.cli.places import require_writable
@@ -52,15 +53,11 @@ def score_model(
     """
     if output is not None:
         require_writable(output, ".csv", ".json")
-    loaded, _, batches = calibration.load_and_read(loading, model or default_model())
+    loaded, _, batches = calibration.with_model(loading, model or default_model())
     if sublayers:
-        from shortgpt.scoring.sublayers import score_sublayers
-
-        table, read = _side_by_side(score_sublayers(loaded, batches, metric=by, progress=progress), n)
+        table, read = _side_by_side(shortgpt.score_sublayers(loaded, batches, metric=by, progress=progress), n)
     else:
-        from shortgpt.scoring.influence import score_layers
-
-        read = score_layers(loaded, batches, metric=by, progress=progress)
+        read = shortgpt.score_layers(loaded, batches, metric=by, progress=progress)
         table = _marked(read, n)
     if output is not None:
         _write(table, output)
@@ -80,9 +77,7 @@ def _marked(scores: LayerScores, n: int | None) -> pd.DataFrame:
     """The table of scores, with what choosing `n` would remove and how sure that is."""
     table = scores.table
     if n is not None:
-        from shortgpt.choosing.by_score import choose_layers
-
-        removed = set(choose_layers(scores, n).removed) - set(scores.removed)
+        removed = set(shortgpt.choose_layers(scores, n).removed) - set(scores.removed)
         table.insert(table.columns.get_loc("tokens"), "remove", [i in removed for i in scores.original_layers])
         frequency = scores.selection_frequency(n) if len(scores.counts) > 1 else float("nan")
         table.insert(table.columns.get_loc("tokens"), "selection_frequency", frequency)

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# transformers imports torchao if it is installed, and that complains about CUDA libraries on machines without a GPU
+NOISY = ("torchao", "torch.utils._pytree")
+
 
 @contextmanager
 def quiet(*names: str, level: int = logging.ERROR) -> Iterator[None]:

@@ -483,8 +483,7 @@ def test_help_fits_80_columns_and_teaches(name):
 
 @pytest.mark.slow
 def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
-    for module in ("loading", "facts"):
-        monkeypatch.setattr(f"shortgpt.checkpoints.{module}.default_model_folder", lambda: folder / "model")
+    monkeypatch.setattr("shortgpt.checkpoints.facts.default_model_folder", lambda: folder / "model")
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)

@@ -13,7 +13,7 @@ from small import LAYERS, build_tiny, random_batch
 from transformers import AutoModelForCausalLM, GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from shortgpt import PruningPlan, choose_layers, decoder_layers, remove_layers, save, score_layers
-from shortgpt.choosing.by_score import removal_order
+from shortgpt.choosing.orders import removal_order
 from shortgpt.model.anatomy import removed_so_far
 from shortgpt.pruning.depth import renumber
 

@@ -23,7 +23,7 @@ from shortgpt import (
     remove_layers,
     save,
 )
-from shortgpt.choosing.repaired import mean_loss, repaired_loss
+from shortgpt.choosing.repaired import RepairedTrials, mean_loss
 from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.repair.fitting import Sample
 from shortgpt.repair.healing import repair
@@ -307,7 +307,7 @@ def test_nan_names_the_layer(tiny):
 
 def test_trials_with_repair_equal_repairing_and_measuring(tiny):
     text, held = batches(), [random_batch(3, 20, seed=50), random_batch(2, 12, seed=51)]
-    value = repaired_loss(tiny, text, held, sites="all")
+    value = RepairedTrials(tiny, text, held, sites="all")
     for removed in ([2, 3], [4], [1, 5]):
         healed = heal(tiny, removed, text, sites="all", progress=False)
         losses = [
@@ -324,9 +324,9 @@ def test_choosing_with_repair_judges_on_text_that_fits_no_patch(tiny, tmp_path):
     text = batches(8, rows=2)
     fitted, held = [b for i, b in enumerate(text) if i not in (1, 5)], [text[1], text[5]]
     plan = choose_repaired(tiny, text, 2, budget=12, progress=False)
-    value = repaired_loss(tiny, fitted, held)
+    value = RepairedTrials(tiny, fitted, held)
     assert plan.search["value"] == pytest.approx(value(plan.removed), abs=1e-5)
-    assert abs(repaired_loss(tiny, text, held)(plan.removed) - value(plan.removed)) > 1e-3  # the split matters
+    assert abs(RepairedTrials(tiny, text, held)(plan.removed) - value(plan.removed)) > 1e-3  # the split matters
     assert plan.search["value"] <= min(value([start, start + 1]) for start in range(1, LAYERS - 1)) + 1e-6
     assert plan == choose_repaired(tiny, text, 2, budget=12, progress=False)
     assert PruningPlan.from_json(plan.to_json(tmp_path / "plan.json")).removed == plan.removed
@@ -340,14 +340,14 @@ def test_choosing_with_repair_after_pruning_names_original_layers():
 
 
 def test_trials_with_repair_say_what_is_wrong_instead_of_calling_it_infinite(tiny):
-    value = repaired_loss(tiny, batches(), batches(1))
+    value = RepairedTrials(tiny, batches(), batches(1))
     for wrong in ([2, 2], [LAYERS], list(range(LAYERS))):
         with pytest.raises(ValueError, match="layer"):
             value(wrong)
     with pytest.raises(ValueError, match="two tokens"):
-        repaired_loss(tiny, batches(), [random_batch(2, 1)])([2])
+        RepairedTrials(tiny, batches(), [random_batch(2, 1)])([2])
     with pytest.raises(ValueError, match="kind='linear'"):
-        repaired_loss(build_tiny("gemma3_text"), batches(), batches(1))([2])
+        RepairedTrials(build_tiny("gemma3_text"), batches(), batches(1))([2])
     with torch.no_grad():
         decoder_layers(tiny)[2].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN"):

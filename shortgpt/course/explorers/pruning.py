@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.choosing.by_score import removal_order
-from shortgpt.course.explorers.parts import announced, button, image, latest
+from shortgpt.course.explorers.parts import announced, button, image, latest, unless_paused
 from shortgpt.course.plots.style import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
 from shortgpt.model.text import calibration_batches
@@ -56,7 +56,6 @@ def explore_pruning(
         for i in range(depth)
     ]
     numbers, written, picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
-    quiet: list[bool] = []  # while several buttons change at once
 
     def picked() -> list[int]:
         return [i for i, layer in enumerate(layers) if layer.value]
@@ -66,50 +65,55 @@ def explore_pruning(
             layer.description = f"layer {i} out" if layer.value else f"layer {i}"
 
     def measure() -> None:
-        now = picked()
         try:
-            found = ablation(now)
+            numbers.value, picture.value = answer_html(ablation, picked(), order)
         except ValueError as error:
             numbers.value, written.value = announced(escape(str(error))), ""
-            return
-        figure, tries = draw_tries(ablation.tried, now, order)
-        numbers.value = announced(f"{cost_html(found, ablation([]), depth)}<br>{tries}")
-        write()
-        picture.value = image(figure, tries)
+        else:
+            write()
 
     def write_now() -> None:
         now = picked()
         if tuple(now) in ablation.tried:  # else a newer choice is about to be measured
             written.value = announced(f"{escape(prompt)} <b>{escape(ablation.writes(now).strip())}</b>")
 
-    def changed(change: object = None) -> None:
-        if not quiet:
-            mark()
-            written.value = "<i>…</i>"
-            ask()
+    def answer() -> None:
+        mark()
+        written.value = "<i>…</i>"
+        ask()
 
     def choose(wanted: Sequence[int]) -> None:
-        quiet.append(True)
-        for i, layer in enumerate(layers):
-            layer.value = i in wanted
-        quiet.clear()
-        changed()
+        with pause():
+            for i, layer in enumerate(layers):
+                layer.value = i in wanted
+        answer()
 
     ask, write = latest(measure), latest(write_now)
+    changed, pause = unless_paused(answer)
     for layer in layers:
         layer.observe(changed, "value")
-    mark()
-    measure()
-    write_now()
-    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, depth, COLUMN)]
-    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
-    stack.add_class("shortgpt-layers")
+    for first in (mark, measure, write_now):  # at once: what is asked for in a cell comes after it
+        first()
     algorithm = button(
         "The algorithm's choice", "as many layers as you removed", lambda: choose(order[: max(1, len(picked()))])
     )
     reset = button("Put all back", "remove no layer", lambda: choose([]))
-    side = [widgets.HBox([algorithm, reset]), numbers, written, picture, widgets.HTML(STYLE)]
-    return widgets.HBox([stack, widgets.VBox(side, layout=widgets.Layout(margin="0 0 0 16px"))])
+    return _page(layers, [widgets.HBox([algorithm, reset]), numbers, written, picture])
+
+
+def _page(layers: Sequence[widgets.Widget], side: list[widgets.Widget]) -> widgets.Widget:
+    """The layers in columns, and what they say beside them."""
+    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, len(layers), COLUMN)]
+    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
+    stack.add_class("shortgpt-layers")
+    return widgets.HBox([stack, widgets.VBox([*side, widgets.HTML(STYLE)], layout=widgets.Layout(margin="0 0 0 16px"))])
+
+
+def answer_html(ablation: Ablation, removed: Sequence[int], order: Sequence[int]) -> tuple[str, str]:
+    """What a choice of layers costs, with the best so far, and the figure of all tries. Raises ValueError as `Ablation`."""
+    costs = cost_html(ablation(removed), ablation([]), ablation.depth)
+    figure, tries = draw_tries(ablation.tried, removed, order)
+    return announced(f"{costs}<br>{tries}"), image(figure, tries)
 
 
 def cost_html(found: Mapping[str, object], dense: Mapping[str, object], depth: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -12,13 +12,13 @@ from tqdm import tqdm
 from shortgpt.evaluation.cost import timed
 
 
-def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int, bar: tqdm) -> tuple[dict[str, Any], dict[str, float]]:
-    """What each way returned when it first ran, and its median seconds (see `timed`), by name."""
-    results: dict[str, Any] = {}
+def in_turn(ways: Sequence[Callable[[], Any]], repeats: int, bar: tqdm) -> tuple[list[Any], list[float]]:
+    """What each way returned when it first ran, and its median seconds (see `timed`)."""
+    results: dict[int, Any] = {}
 
-    def run(name: str) -> None:
-        result = ways[name]()
-        results.setdefault(name, result)  # the others are the same
+    def run(i: int) -> None:
+        result = ways[i]()
+        results.setdefault(i, result)  # the others are the same
 
-    seconds = timed({name: partial(run, name) for name in ways}, repeats=repeats, warmup=0, bar=bar)
-    return results, {name: median(each) for name, each in seconds.items()}
+    seconds = timed({str(i): partial(run, i) for i in range(len(ways))}, repeats=repeats, warmup=0, bar=bar)
+    return [results[i] for i in range(len(ways))], [median(each) for each in seconds.values()]

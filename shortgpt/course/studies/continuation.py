@@ -82,40 +82,32 @@ def prefill_report(
     if isinstance(layer_sets, str | PruningPlan) or not isinstance(layer_sets, Iterable):
         raise TypeError(f"layer_sets must be a list of lists of layers, for instance [[3, 4]], got {shown(layer_sets)}")
     prompts = _long_enough(model, tokenizer, texts, prompt_tokens + new_tokens)
-    ways = [_Way("dense", model, model)]
-    for layers in check_some("layer_sets", list(layer_sets)):
-        view, pruned = prune_prefill(model, layers), remove_layers(model, layers)
-        gone = tuple(current_indices(model, pruned))
-        ways += [
-            _Way("prefill", view, model, 0, gone),
-            _Way("prefill, last token whole", view, model, 1, gone),
-            _Way("removed", pruned, pruned, 0, gone),
-        ]
+    ways = _ways(model, check_some("layer_sets", list(layer_sets)))
     losses: list[list[np.ndarray]] = [[] for _ in ways]  # nats of each token, one array a text
     seconds = np.zeros(len(ways))
     with tqdm(total=len(prompts) * len(ways) * repeats, desc="reading", unit="prompt", disable=not progress) as bar:
         for ids in prompts:
-            reading = {str(i): partial(_read_prompt, way, ids, prompt_tokens) for i, way in enumerate(ways)}
-            read, clock = in_turn(reading, repeats, bar)
-            seconds += list(clock.values())
-            for i, way in enumerate(ways):
-                losses[i].append(_continuation(way, ids, prompt_tokens, *read[str(i)]))
-    weights = [_weights_passed(way.reads, prompts[0][:, :2]) for way in ways]
-    return pd.DataFrame(
-        {
-            "way": way.name,
-            "removed": len(way.layers),
-            "layers": way.layers,
-            **_mean_losses(np.stack(losses[i])),
-            "texts": len(prompts),
-            "prompt_tokens": prompt_tokens,
-            "new_tokens": new_tokens,
-            "read_weights": weights[i] / weights[0],
-            "read_seconds": seconds[i] / len(prompts),
-            "read_speedup": seconds[0] / seconds[i],
-        }
-        for i, way in enumerate(ways)
+            read, clock = in_turn([partial(_read_prompt, way, ids, prompt_tokens) for way in ways], repeats, bar)
+            seconds += clock
+            for way, its, (logits, cache) in zip(ways, losses, read, strict=True):
+                its.append(_continuation(way, ids, prompt_tokens, logits, cache))
+    weights = np.array([_weights_passed(way.reads, prompts[0][:, :2]) for way in ways])
+    table = pd.DataFrame({"way": way.name, "removed": len(way.layers), "layers": way.layers} for way in ways)
+    table = table.join(pd.DataFrame([_mean_losses(np.stack(its)) for its in losses]))
+    table = table.assign(texts=len(prompts), prompt_tokens=prompt_tokens, new_tokens=new_tokens)
+    return table.assign(
+        read_weights=weights / weights[0], read_seconds=seconds / len(prompts), read_speedup=seconds[0] / seconds
     )
+
+
+def _ways(model: PreTrainedModel, layer_sets: Sequence[Sequence[int] | PruningPlan]) -> list[_Way]:
+    ways = [_Way("dense", model, model)]
+    for layers in layer_sets:
+        view, pruned = prune_prefill(model, layers), remove_layers(model, layers)
+        gone = tuple(current_indices(model, pruned))
+        ways += [_Way("prefill", view, model, 0, gone), _Way("prefill, last token whole", view, model, 1, gone)]
+        ways.append(_Way("removed", pruned, pruned, 0, gone))
+    return ways
 
 
 def _read_prompt(way: _Way, ids: Tensor, prompt_tokens: int) -> tuple[Tensor, object]:

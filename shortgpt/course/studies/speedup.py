@@ -77,9 +77,9 @@ def speculative_report(
     with tqdm(total=total, desc="drafting", unit="text", disable=not progress) as bar:
         found = [in_turn(_ways(model, tokenizer, text, cases, new_tokens), repeats, bar) for text in texts]
     rows = []
-    for i, (name, draft, gamma) in enumerate(cases):
-        runs, own = ([results[way] for results, _ in found] for way in (str(i), "alone"))
-        drafted, alone = (sum(seconds[way] for _, seconds in found) for way in (str(i), "alone"))
+    for i, (name, draft, gamma) in enumerate(cases, 1):
+        own, runs = ([results[way] for results, _ in found] for way in (0, i))
+        alone, drafted = (sum(seconds[way] for _, seconds in found) for way in (0, i))
         removed = len(decoder_layers(model)) - len(decoder_layers(draft))
         row = {"draft": name, "removed": removed, "layers": removed_so_far(draft)}
         row |= _counted(runs, gamma, draft_cost(model, draft))
@@ -90,11 +90,11 @@ def speculative_report(
 
 def _ways(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: dict, cases: Sequence[Case], new_tokens: int
-) -> dict[str, Callable[[], Tensor | DraftedText]]:
-    """To write after `prompt`: alone, and by the number of each case."""
+) -> list[Callable[[], Tensor | DraftedText]]:
+    """To write after `prompt`: alone, and in each of the cases."""
     write = partial(write_drafted, model, tokenizer, prompt)
-    drafted = {str(i): partial(write, draft, new_tokens, gamma) for i, (_, draft, gamma) in enumerate(cases)}
-    return {"alone": partial(write_alone, model, tokenizer, prompt, new_tokens), **drafted}
+    drafted = [partial(write, draft, new_tokens, gamma) for _, draft, gamma in cases]
+    return [partial(write_alone, model, tokenizer, prompt, new_tokens), *drafted]
 
 
 def draft_cost(model: PreTrainedModel, draft: PreTrainedModel) -> float:
