@@ -4,7 +4,6 @@ from .checkpoints import (
     prune_checkpoint as prune_checkpoint,
     save as save,
     save_gguf as save_gguf,
-    suggested_models as suggested_models,
 )
 from .choosing import (
     Trials as Trials,
@@ -25,6 +24,7 @@ from .course.studies.continuation import prefill_report as prefill_report
 from .course.studies.drafting import generate_with_draft as generate_with_draft
 from .course.studies.logit_lens import token_paths as token_paths
 from .course.studies.speedup import speculative_report as speculative_report
+from .course.suggestions import suggested_models as suggested_models
 from .evaluation import (
     added_losses as added_losses,
     best_within as best_within,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gguf import GGUFWriter
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 VOCABULARY, HIDDEN, LAYERS = 96, 32, 6
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2")
@@ -36,25 +36,6 @@ def build_tiny(family: str = "llama", seed: int = 0) -> PreTrainedModel:
 def random_batch(rows: int = 3, tokens: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:
     ids = torch.randint(3, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def llama(tokenizer, tied=True, **changes):
-    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
-    config = LlamaConfig(
-        **({"vocab_size": len(tokenizer) + 3, "num_hidden_layers": 4, "initializer_range": 0.2} | sizes | changes),
-        tie_word_embeddings=tied,
-        bos_token_id=0,
-        eos_token_id=1,
-        rope_theta=7000.0,
-        rms_norm_eps=1e-4,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim == 1:
-                weight.uniform_(0.5, 1.5)
-    return model
 
 
 def tiny_gguf(folder: Path, **sizes: int) -> bytes:

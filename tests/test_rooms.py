@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from bad_input import PUBLIC
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "shortgpt"
@@ -144,3 +145,11 @@ def test_importing_leaves_other_loggers_alone():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert out.stdout.split() == ["0", "0"] and "torchao" not in out.stderr
+
+
+def test_every_room_with_public_names_tests_wrong_calls_of_all_of_them():
+    """Each of these files demands a row for every parameter of its room's names: see `bad_input.forgotten`."""
+    assert len(PUBLIC) > 50
+    for name in {*PUBLIC.values()}:
+        file = REPOSITORY / "tests" / name / f"test_bad_input_{name}.py"
+        assert f'forgotten("{name}", CASES, REASONS)' in file.read_text(encoding="utf-8")

@@ -379,7 +379,7 @@ plt.show()
 # %% [markdown]
 # Follow the steps. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Layers are dearer: three of them cost more than the whole way from 32 bits to 4.
 #
-# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`data/measure_grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
+# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`measure/grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
 #
 # - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above. A baseline for all cleverer ways.
 # - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix stay what they were. It is what the paper uses.
@@ -603,7 +603,7 @@ wide
 # %% [markdown]
 # The models took turns, so a machine that grows slower for a while slows them alike; `relative` is the median, over rounds, of the speed by that of the first model in the same round.
 #
-# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `data/measure_speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
+# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
 
 # %%
 stored = pd.read_csv(data_folder() / "speeds.csv").query("batch_size == 1 and phase == 'decode'")

@@ -321,7 +321,7 @@ hidden = pd.DataFrame([row for row in measured if row["removed"] == "question hi
 hidden[["value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `data/measure.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says less about knowledge than it seems to. What we use is its *fall* when layers go, on the same items.
+# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `measure/default_model.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says less about knowledge than it seems to. What we use is its *fall* when layers go, on the same items.
 #
 # Now a check that the harness means what we computed: grammar items, by hand and by harness.
 
@@ -351,7 +351,7 @@ for name, m in models.items():
     print(f"{name}: {by_harness:.2f} % by the harness")
 
 # %% [markdown]
-# Good; from now on the harness does the counting. All items of all five tasks take a quarter of an hour for each model, too long for a lesson. But `evaluate` can keep what it has measured in a file: a run that was stopped goes on where it was, and what is in the file for *this* model, these tasks and these settings is read and not run again. A file that we filled this way comes with the project (`data/measure_evaluation.py`), so the next cell takes seconds.
+# Good; from now on the harness does the counting. All items of all five tasks take a quarter of an hour for each model, too long for a lesson. But `evaluate` can keep what it has measured in a file: a run that was stopped goes on where it was, and what is in the file for *this* model, these tasks and these settings is read and not run again. A file that we filled this way comes with the project (`measure/evaluation.py`), so the next cell takes seconds.
 #
 # It would run everything anew with another `MODEL`, or another version of the harness: set `ITEMS = 100` first. (That is also the number to take if you leave out the line with `shutil`, to see it run.)
 
@@ -484,7 +484,7 @@ few = choice_and_generation(models["−6 layers"], tokenizer, "science", limit=3
 few[["question", "answer", "choice", "written", "read"]]
 
 # %% [markdown]
-# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? The table has the first 120 questions of each task (measured by `data/measure_evaluation.py`). `choice` and `written` are the percent right in each way, and `unread` the percent of written texts in which none of the given answers was found.
+# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? The table has the first 120 questions of each task (measured by `measure/evaluation.py`). `choice` and `written` are the percent right in each way, and `unread` the percent of written texts in which none of the given answers was found.
 
 # %%
 answered = pd.read_csv(data_folder() / "choice_generation.csv", keep_default_na=False)

@@ -167,7 +167,7 @@ print(f"The three layers {sorted(odd['layers'])} have an influence of {odd['lost
 # %% [markdown]
 # ## 2. All eleven, and what they cost
 #
-# Criteria that try sets need more time than a lesson has. So the next table comes from a file: `python data/measure_choosing.py` chose 3, 6 and 9 layers (10, 20 and 30 percent) by every criterion and measured all plans on four genres of the built-in perplexity part. Criteria that score read the whole calibration part; those that try read only a short piece of it, so that dozens of trials stay affordable. No criterion saw the text of the measurement.
+# Criteria that try sets need more time than a lesson has. So the next table comes from a file: `python measure/choosing.py` chose 3, 6 and 9 layers (10, 20 and 30 percent) by every criterion and measured all plans on four genres of the built-in perplexity part. Criteria that score read the whole calibration part; those that try read only a short piece of it, so that dozens of trials stay affordable. No criterion saw the text of the measurement.
 
 # %%
 choosing = pd.read_csv(data_folder() / "choosing.csv")
@@ -467,7 +467,7 @@ wide.map("{:,.1f}".format)
 #
 # ### How far does it go?
 #
-# The matrix $D$ has hundreds of thousands of entries, so it could use more than a few thousand tokens. *Predict:* how far down does perplexity come with ten times the text? `python data/measure_repair.py` has tried it for the plan of `repaired_search`, with prose that was written for this (`built_in_text("repair")`) and shares nothing with the text of the measurement.
+# The matrix $D$ has hundreds of thousands of entries, so it could use more than a few thousand tokens. *Predict:* how far down does perplexity come with ten times the text? `python measure/repair.py` has tried it for the plan of `repaired_search`, with prose that was written for this (`built_in_text("repair")`) and shares nothing with the text of the measurement.
 
 # %%
 repair = pd.read_csv(data_folder() / "repair.csv")

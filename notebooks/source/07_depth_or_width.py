@@ -296,7 +296,7 @@ print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models 
 # %% [markdown]
 # ## 4. The full comparison
 #
-# Three sizes, all of the English perplexity part, standard errors: that takes a quarter of an hour, so `python data/measure_width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
+# Three sizes, all of the English perplexity part, standard errors: that takes a quarter of an hour, so `python measure/width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
 
 # %%
 full = pd.read_csv(data_folder() / "width.csv")

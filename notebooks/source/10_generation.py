@@ -202,7 +202,7 @@ print(f"The highest bar, at {words[step['divergence'].argmax()]!r}, is {step['di
 # %% [markdown]
 # The damage is not spread evenly, and it isn't only where the two would write different tokens. Even the highest bar is a plain one: the same token is the likeliest for both, and they are of very different mind about how likely. Where the text leaves no choice at all, as at the second of two line ends, they agree.
 #
-# Now the openings of 32 documents, measured once by `data/measure_generation.py` with the same function, in stretches of eight tokens: along the dense model's text, and along the pruned model's own. *Predict:* which curve is higher, and does one of them rise?
+# Now the openings of 32 documents, measured once by `measure/generation.py` with the same function, in stretches of eight tokens: along the dense model's text, and along the pruned model's own. *Predict:* which curve is higher, and does one of them rise?
 
 # %%
 along = pd.read_csv(data_folder() / "along.csv")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from shortgpt.pruning.plan import PruningPlan
-from shortgpt.utils.untrusted import one_line
+from shortgpt.utils.untrusted import inside, one_line
 
 CARD_FILE = "README.md"
 MARK = "<!-- written by shortgpt -->"
@@ -69,14 +70,14 @@ def model_card(
     plan: PruningPlan,
     *,
     inherited: Sequence[str] = (),
-    repair: Mapping[str, object] | None = None,
+    repairs: Sequence[Mapping[str, object]] = (),
     own_format: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter.
 
     Args:
         inherited: further lines of front matter, for instance the licence of the dense model (`licence_lines`).
-        repair: what `healing.heal` recorded in the configuration, if the model was repaired.
+        repairs: what the configuration records, if the model was repaired (`repairs_so_far`).
         own_format: whether only our own loader reads the checkpoint (see `saving`).
     """
     name = plan.model or "a model"
@@ -97,7 +98,7 @@ def model_card(
         count=count,
         what=f"Depth pruning took {count} out of {plain(name.partition('@')[0])}"
         f"{f' (commit {plain(commit)})' if commit else ''}; "
-        f"{_others(repair)}.",
+        f"{_others(repairs)}.",
         load=_LOAD_OWN_FORMAT if own_format else _LOAD,
         removed=", ".join(map(str, removed)) or "none",
         kept=len(plan.kept),
@@ -112,10 +113,28 @@ def model_card(
     )
 
 
-def _others(repair: Mapping[str, object] | None) -> str:
+def write_card(src: Path, new: Path, plan: PruningPlan, repairs: Sequence[Mapping[str, object]] = ()) -> None:
+    """The card of the checkpoint `new` that was made of `src`: README.md, because the Hub reads its front matter.
+
+    The card of `src` speaks of another model, and stays beside it.
+    """
+    card = inside(src, CARD_FILE)
+    old = ""
+    if card.is_file():
+        with card.open(encoding="utf-8", errors="replace") as file:
+            old = file.read(1 << 20)
+    (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old), repairs=repairs), encoding="utf-8")
+    if old and MARK not in old:
+        free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
+        shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
+
+
+def _others(repairs: Sequence[Mapping[str, object]]) -> str:
     """What became of the weights that stayed."""
-    if not repair:
-        return "the other weights are unchanged"
+    return "; then ".join(map(_in_words, repairs)) or "the other weights are unchanged"
+
+
+def _in_words(repair: Mapping[str, object]) -> str:
     places = f"layer{'s' * (len(repair['layers']) > 1)} {', '.join(map(str, repair['layers']))}"
     what = {
         "fold": f"the output projection of the FFN was fitted again in {places}",

@@ -121,31 +121,15 @@ def write_tensors(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8 bytes
     buffer = memoryview(bytearray(BUFFER_BYTES))
-    with shard.path.open("rb", buffering=0) as source, path.open("xb", buffering=0) as target:
-        _write_all(target, len(text).to_bytes(8, "little") + text)
-        for begin, end in _joined(shard.tensors[name]["data_offsets"] for name in chosen):
+    with shard.path.open("rb", buffering=0) as source, path.open("xb") as target:
+        target.write(len(text).to_bytes(8, "little") + text)
+        for name in chosen:
+            begin, end = shard.tensors[name]["data_offsets"]
             source.seek(shard.data_start + begin)
             while begin < end:
                 count = source.readinto(buffer[: min(end - begin, BUFFER_BYTES)])
                 if not count:
                     raise ValueError(f"{shard.path} became shorter while it was read: nothing was written")
-                _write_all(target, buffer[:count])
+                target.write(buffer[:count])
                 begin += count
                 report(count)
-
-
-def _joined(ranges) -> list[list[int]]:
-    """Neighbouring byte ranges as one: fewer and larger copies."""
-    joined: list[list[int]] = []
-    for begin, end in ranges:
-        if joined and joined[-1][1] == begin:
-            joined[-1][1] = end
-        else:
-            joined.append([begin, end])
-    return joined
-
-
-def _write_all(file, data) -> None:
-    data = memoryview(data)
-    while data:  # a raw write may take only a part, for instance when the disk is nearly full
-        data = data[file.write(data) :]

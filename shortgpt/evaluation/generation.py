@@ -8,7 +8,7 @@ repetition is high; a model that goes astray is the other way round; and neither
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import perplexity_and_error, token_losses
-from shortgpt.evaluation.writing import repetition, sampling_noise, write_tokens
+from shortgpt.evaluation.writing import distinct, repetition, sampling_noise, write_tokens
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.utils.arguments import check_count, check_number, check_some, check_strings, shown
@@ -125,12 +125,6 @@ def side_by_side(report: pd.DataFrame, *, width: int = 100) -> str:
             lines += [f"    {line}" for line in text]
         lines += ["", ""]
     return "\n".join(lines).rstrip("\n")
-
-
-def distinct(tokens: Sequence, n: int) -> float:
-    """Number of different n-grams of `tokens` by the number of all: 1 if none comes twice, NaN if there is none."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else float("nan")
 
 
 def check_prompts(prompts: object) -> list[str]:

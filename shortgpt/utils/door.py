@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import lazy_loader
 
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quiet import NOISY, quiet
 
 
 def door(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
@@ -18,8 +18,7 @@ def door(package: str, file: str) -> tuple[Callable[[str], object], Callable[[],
     find, listed, names = lazy_loader.attach_stub(package, file)
 
     def get(name: str) -> object:
-        # transformers imports torchao if it is installed, and that complains about CUDA libraries where there is no GPU
-        with quiet("torchao", "torch.utils._pytree"):
+        with quiet(*NOISY):
             try:
                 return find(name)
             except AttributeError as error:

@@ -13,6 +13,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from shortgpt.utils.quiet import NOISY, quiet
+
 MOVED = {
     "benchmarks": "evaluation.benchmarks",
     "calibration": "model.text",
@@ -40,7 +42,8 @@ class _Moved(MetaPathFinder, Loader):
         old = module.__name__
         new = f"shortgpt.{MOVED[old.removeprefix('shortgpt.')]}"
         warnings.warn(f"{old} is now {new}: import it from there", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = import_module(new)
+        with quiet(*NOISY):
+            sys.modules[old] = import_module(new)
 
 
 def install() -> None:

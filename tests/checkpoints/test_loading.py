@@ -236,7 +236,7 @@ def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkey
     def refuse(*args, **options):
         raise OSError(hub_says)
 
-    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    monkeypatch.setattr("shortgpt.checkpoints.soundness.cached_file", refuse)
     with pytest.raises(error, match=message) as caught:
         load("x/y")
     assert "\n" not in str(caught.value)

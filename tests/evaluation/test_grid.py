@@ -111,7 +111,7 @@ def test_a_full_disk_is_one_sentence_and_the_rows_before_stay(model, tokenizer, 
 
 
 def test_a_misspelt_task_is_told_before_anything_is_measured(model, tokenizer, monkeypatch):
-    monkeypatch.setattr("shortgpt.evaluation.harness._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
+    monkeypatch.setattr("shortgpt.evaluation.benchmarks._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
     monkeypatch.setattr(grid, "fingerprint", lambda *args: pytest.fail("measured"))
     tokenizer.eos_token = "?"
     with pytest.raises(ValueError, match="unknown task pica"):

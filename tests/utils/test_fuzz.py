@@ -24,17 +24,17 @@ from transformers import AutoModelForCausalLM
 
 from shortgpt import PruningPlan, prune_checkpoint, read_grid, remove_layers, save
 from shortgpt.checkpoints.card import licence_lines, model_card
-from shortgpt.checkpoints.default_model import _sha256, read_gguf
 from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
-from shortgpt.checkpoints.gguf_header import number_of_weights
+from shortgpt.checkpoints.gguf import _number_of_weights, read_gguf, sha256_of
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.cli.info import _in_words
+from shortgpt.cli.info import in_words
 from shortgpt.course.answer_book import AnswerBook
 from shortgpt.evaluation.records import KEY, known
 from shortgpt.pruning.sublayers import remove_sublayers
 from shortgpt.utils.untrusted import raised_here
 
+pytestmark = pytest.mark.slow
 SECONDS = 20  # of the slowest example on a machine with much else to do; here it is below 2
 
 
@@ -259,7 +259,7 @@ def test_configurations(checkpoints, tmp_path, family, data):
     folder = copied(checkpoints / family, tmp_path / "source", "config.json", data.draw(files(config)))
     with one_sentence():
         facts = model_facts(folder)
-        assert "\n" not in "".join(_in_words(facts).values())
+        assert "\n" not in "".join(in_words(facts).values())
     with one_sentence():
         pruned(folder, tmp_path / "target")
 
@@ -295,7 +295,7 @@ def test_our_own_format(checkpoints, tmp_path, data):
     config = json.loads((checkpoints / "own" / "config.json").read_text())
     folder = copied(checkpoints / "own", tmp_path / "source", "config.json", data.draw(files(config)))
     with one_sentence():
-        assert _in_words(model_facts(folder)) and plan_beside(folder).removed == (0,)
+        assert in_words(model_facts(folder)) and plan_beside(folder).removed == (0,)
     with one_sentence():
         restore(folder)
 
@@ -319,6 +319,6 @@ def test_gguf_files(gguf, tmp_path, data):
     spoilt = data.draw(st.one_of(st.just(bytes(head)), torn(bytes(head))))
     file.write_bytes(spoilt + (gguf[end:] if len(spoilt) == end else b""))
     with one_sentence():
-        number_of_weights(file)
+        _number_of_weights(file)
     with one_sentence():
-        read_gguf(file, _sha256(file))
+        read_gguf(file, sha256_of(file))

@@ -13,15 +13,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 from small import LAYERS, build_tiny, random_batch, tiny_gguf
 from transformers import AutoConfig, AutoModelForCausalLM
-from typer.testing import CliRunner
 
 from shortgpt import PruningPlan, load, prune_checkpoint, read_grid, remove_layers, remove_sublayers, save
 from shortgpt.checkpoints.card import licence_lines, model_card
-from shortgpt.checkpoints.default_model import _sha256, read_gguf
 from shortgpt.checkpoints.facts import model_facts, plan_in_words
+from shortgpt.checkpoints.gguf import read_gguf, sha256_of
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.cli import app
+from shortgpt.cli import main
 from shortgpt.course import plots
 from shortgpt.course.answer_book import read_answers
 from shortgpt.course.explorers.frontier import budget_html
@@ -370,7 +369,7 @@ def test_a_broken_gguf_file_with_the_right_checksum_is_one_sentence(tmp_path, sp
     file = tmp_path / "x.gguf"
     file.write_bytes(spoil(tiny_gguf(tmp_path)))
     with pytest.raises(ValueError, match=r"x.gguf has a damaged GGUF header, or is cut short: download it again$"):
-        load(file, sha256=_sha256(file))
+        load(file, sha256=sha256_of(file))
 
 
 def test_a_gguf_header_of_a_larger_model_is_refused(tmp_path, soon):
@@ -378,7 +377,7 @@ def test_a_gguf_header_of_a_larger_model_is_refused(tmp_path, soon):
     for field, width in (("block_count", 10**9), ("feed_forward_length", 10**9)):
         file.write_bytes(tiny_gguf(tmp_path, **{field: width}))
         with pytest.raises(ValueError, match="is the most that is read|describes a larger model"):
-            read_gguf(file, _sha256(file))
+            read_gguf(file, sha256_of(file))
 
 
 def test_rwkv_says_that_it_needs_more_layers(tmp_path):
@@ -400,7 +399,7 @@ def evil_plan() -> PruningPlan:
 
 
 def test_nothing_in_a_card_is_a_tag_a_link_or_another_row():
-    card = model_card(evil_plan(), repair={"kind": "fold", "layers": [1], "samples": 4})
+    card = model_card(evil_plan(), repairs=[{"kind": "fold", "layers": [1], "samples": 4}])
     assert "<img" not in card and "![" not in card.replace("\\![", "").replace("!\\[", "") and "\x1b" not in card
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["shortgpt", "pruned", "depth-pruning"]
     rows = [line for line in card.splitlines() if line.startswith("|")]
@@ -422,7 +421,7 @@ def test_a_mergekit_configuration_holds_any_name():
         assert config["slices"][0]["sources"][0]["model"] == name and set(config) == {"merge_method", "dtype", "slices"}
 
 
-def test_names_do_not_command_a_terminal(tmp_path, dense):
+def test_names_do_not_command_a_terminal(tmp_path, dense, capsys):
     words = plan_in_words(evil_plan())
     assert words.replace("\n", "").isprintable() and len(words.splitlines()) == 4
     evil_plan().to_json(tmp_path / "plan.json")
@@ -433,8 +432,9 @@ def test_names_do_not_command_a_terminal(tmp_path, dense):
         ("info", dense, "--json"),
         ("info", "\x1b[31m/a/b"),
     ):
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        assert (result.stdout or result.stderr) and not {"\x1b", "\x9b"} & {*result.output}
+        main([str(a) for a in arguments])
+        shown = "".join(capsys.readouterr())
+        assert shown and not {"\x1b", "\x9b"} & {*shown}
 
 
 def test_a_sentence_holds_a_name_in_one_line():

@@ -13,7 +13,7 @@ from shortgpt.course.explorers.parts import announced, button, image
 from shortgpt.course.plots.results import draw_frontier
 from shortgpt.course.plots.style import literal, plain_log_ticks
 from shortgpt.evaluation.grid import NOT_TASKS
-from shortgpt.evaluation.pareto import best_within, frontier, frontier_steps
+from shortgpt.evaluation.tables import best_within, frontier, frontier_steps
 from shortgpt.utils.arguments import shown
 
 BESIDE = {*NOT_TASKS, "perplexity", "memory_mb"}  # columns of a grid that are no accuracy

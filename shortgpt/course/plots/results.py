@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from shortgpt.course.plots.style import PALETTE, literal, look, new_axes, number, plain_log_ticks, say
-from shortgpt.evaluation.pareto import frontier
+from shortgpt.evaluation.tables import frontier
 from shortgpt.utils.arguments import check_count, shown
 
 TITLES = {"memory_mb": "weights in memory (MB)", "perplexity": "perplexity (log scale)"}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from shortgpt.course.plots.style import HATCHES, MARKERS, PALETTE, literal, new_axes, say
 from shortgpt.evaluation.benchmarks import BENCHMARKS
-from shortgpt.evaluation.retention import AVERAGE
+from shortgpt.evaluation.tables import AVERAGE
 from shortgpt.utils.arguments import check_choice, check_strings, shown
 from shortgpt.utils.data import data_folder
 
