@@ -4,7 +4,7 @@ import errno
 
 import pytest
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
+from shortgpt.checkpoints.facts import clear_errors
 
 PAGES = "an explanation\nof many lines, " * 20
 
