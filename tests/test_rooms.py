@@ -172,7 +172,7 @@ def homes() -> dict[str, str]:
 
 
 def named_by_tests(folder: Path) -> set[str]:
-    """Modules that the tests in `folder` name: by an import, by a name that lives there, as ``room.module``, by their own name."""
+    """Modules that the tests in `folder` name: by an import, a name that lives there, ``room.module``, their own name."""
     named, home = set(), homes()
     for file in folder.glob("test_*.py"):
         text = file.read_text(encoding="utf-8")

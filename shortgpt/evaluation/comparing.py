@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -199,17 +200,18 @@ def compare(
     models = check_models(models)  # before the first is measured
     check_tokenizer(tokenizer)
     texts = None if texts is None else check_strings("texts", texts)
-    options = {"limit": limit, "batch_size": batch_size, "shots": shots, "seed": seed, "results": results}
+    options: dict[str, Any] = dict(limit=limit, batch_size=batch_size, shots=shots, seed=seed, results=results)
     tasks, _, _ = check_request(tokenizer, tasks, **options)
     begin_tokens(tokenizer, bos)  # refuses to force what the tokenizer doesn't have
     rows = {}
     for name, model in models.items():
         cost = size(model)
-        row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
+        row: dict[str, float] = {name: cost[name] for name in ("layers", "parameters")}
+        row["memory_mb"] = cost["memory_bytes"] / 1e6
         row["perplexity"] = perplexity(model, tokenizer, texts, bos=bos)
-        rows[name] = row | (
-            _scores(evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options), errors) if tasks else {}
-        )
+        if tasks:
+            row |= _scores(evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options), errors)
+        rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from shortgpt.utils.arguments import check_count, check_counts, check_path, chec
 Way = TypeVar("Way")
 
 
-def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, int | None]:
+def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, Any]:
     """``layers``, ``parameters``, ``memory_bytes`` of the weights and buffers, and ``disk_bytes`` of a saved checkpoint.
 
     Bytes count real storage, each piece once: packed integers, their scales, tied weights; not what accelerate keeps on
@@ -198,7 +198,7 @@ def _seconds(way: Callable[[], object]) -> float:
 
 def _prompt(model: PreTrainedModel, batch_size: int, tokens: int, seed: int) -> Tensor:
     """Random tokens, ``[batch_size, tokens]``."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(vocabulary, (batch_size, tokens), generator=generator).to(input_device(model))
 
@@ -206,7 +206,7 @@ def _prompt(model: PreTrainedModel, batch_size: int, tokens: int, seed: int) -> 
 def _write(model: PreTrainedModel, prompt: Tensor, tokens: int) -> None:
     """Write `tokens` tokens after each row of the prompt, no fewer."""
     with eval_mode(model), within_positions(model, prompt.shape[1] + tokens):
-        model.generate(
+        model.generate(  # type: ignore[operator]
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=tokens,

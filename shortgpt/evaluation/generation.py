@@ -131,7 +131,7 @@ def check_prompts(prompts: object) -> list[str]:
     return check_some("prompts", check_strings("prompts", prompts))
 
 
-def _reference(models: Mapping[str, PreTrainedModel], reference: object) -> PreTrainedModel:
+def _reference(models: Mapping[str, PreTrainedModel], reference: PreTrainedModel | str | None) -> PreTrainedModel:
     if reference is None:
         return next(iter(models.values()))
     if isinstance(reference, str):
@@ -147,7 +147,7 @@ def _measures(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, writte
     tokens, ends = written.tolist(), model.generation_config.eos_token_id
     ends = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
     last = tokens[-1] in ends
-    text = tokenizer.decode(written, skip_special_tokens=True)
+    text = str(tokenizer.decode(written, skip_special_tokens=True))
     row = {"text": text, "tokens": len(tokens), "ended": last or len(tokens) < new_tokens}
     body = tokens[:-1] if last else tokens
     return row | {"repetition": repetition(text)} | {f"distinct_{n}": distinct(body, n) for n in (1, 2, 3)}

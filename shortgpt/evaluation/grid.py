@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from shortgpt.pruning.depth import remove_layers
 from shortgpt.quantization.methods import is_quantized, quantize
 from shortgpt.utils.arguments import check_choice, check_path, check_some, check_strings
 
-METHODS = {  # name in the grid -> bits and method of `quantize`
+METHODS: dict[str, tuple[int, str] | None] = {  # name in the grid -> bits and method of `quantize`
     "none": None,
     "int8": (8, "int8"),
     "rtn8": (8, "rtn"),
@@ -115,9 +116,9 @@ def size_quality_grid(
     todo = [key for key in wanted if key not in have or have[key]["settings"] != marks[key[1]]]
     with tqdm(total=len(todo), desc="measuring the grid", unit="model", disable=not progress) as bar:
         for key, candidate in _candidates(model, removal, todo, calibration):
-            row = dict(zip(GRID_KEY, key, strict=True))
+            row: dict[str, object] = dict(zip(GRID_KEY, key, strict=True))
             row |= {"gone": removal[: key[0]], "layers": len(decoder_layers(candidate))}
-            row["bits"] = METHODS[key[1]][0] if METHODS[key[1]] else 8 * model.dtype.itemsize
+            row["bits"], _ = METHODS[key[1]] or (8 * model.dtype.itemsize, None)
             row |= _measured(candidate, documents, loss, scores, disk=disk, speeds=speeds)
             have[key] = row | {"settings": marks[key[1]]}
             write_rows(path, have.values())
@@ -164,17 +165,23 @@ def _candidates(
     """The models of the grid; of a method that comes first there is one quantized model, shared by all that need it."""
     whole: tuple[str, PreTrainedModel] | None = None
     for n, method, order in todo:
-        if method == "none":
+        scheme = METHODS[method]
+        if scheme is None:
             yield (n, method, order), remove_layers(model, removal[:n])
             continue
-        bits, name = METHODS[method]
-        options = {"method": name, "calibration": calibration if name == "gptq" else None, "progress": False}
+        rounded = partial(
+            quantize,
+            bits=scheme[0],
+            method=scheme[1],
+            calibration=calibration if method == "gptq" else None,
+            progress=False,
+        )
         if n and order == "prune first":
-            yield (n, method, order), quantize(remove_layers(model, removal[:n]), bits, **options)
+            yield (n, method, order), rounded(remove_layers(model, removal[:n]))
             continue
         if whole is None or whole[0] != method:
             whole = None  # let go of the last one first
-            whole = method, quantize(model, bits, **options)
+            whole = method, rounded(model)
         yield (n, method, order), remove_layers(whole[1], removal[:n])
 
 
@@ -192,7 +199,7 @@ def _measured(
         with tempfile.TemporaryDirectory(prefix="shortgpt-grid-") as folder:
             cost = size(candidate, save(candidate, Path(folder, "model")))
     losses = [loss(candidate, ids) for ids in documents]
-    row = {name: cost[name] for name in ("memory_bytes", "disk_bytes")}
+    row: dict[str, Any] = {name: cost[name] for name in ("memory_bytes", "disk_bytes")}
     row |= {"losses": [float(each.sum()) for each in losses], "tokens": [len(each) for each in losses]}
     if scores:
         row |= scores(candidate).drop_duplicates("task").set_index("task")["value"].to_dict()
@@ -203,8 +210,8 @@ def _measured(
 
 def _table(rows: list[dict], tasks: Sequence[str]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
-    sums = ([np.sum(row[name]) for row in rows] for name in ("losses", "tokens"))
-    table["perplexity"] = np.exp(np.divide(*sums))
+    loss, tokens = ([np.sum(row[name]) for row in rows] for name in ("losses", "tokens"))
+    table["perplexity"] = np.exp(np.divide(loss, tokens))
     table["memory_mb"] = table["memory_bytes"] / 1e6
     columns = ["removed", "layers", "method", "bits", "order", "perplexity", *tasks]
     columns += ["memory_mb", *MEASURED]

@@ -23,7 +23,7 @@ from shortgpt.evaluation.benchmarks import BENCHMARKS, OFFLINE_TASKS, offline_ta
 from shortgpt.model.hooks import eval_mode, numbers_only
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, begin_tokens
-from shortgpt.utils.quiet import no_data_bars, quiet
+from shortgpt.utils.quieting import no_data_bars, quiet
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -197,8 +197,8 @@ def _without_report_and_task_bars() -> Iterator[None]:
     from lm_eval import evaluator
     from lm_eval.api import task
 
-    new = {(evaluator, name): lambda *args: None for name in ("add_env_info", "get_git_commit_hash")}
-    new[task, "tqdm"] = partial(tqdm, disable=True)
+    new: dict[tuple[object, str], object] = {(task, "tqdm"): partial(tqdm, disable=True)}
+    new |= {(evaluator, name): lambda *args: None for name in ("add_env_info", "get_git_commit_hash")}
     old = {place: getattr(*place) for place in new if hasattr(*place)}
     try:
         for place in old:

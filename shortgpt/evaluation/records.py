@@ -184,7 +184,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bos:
     parts = [type(model).__name__, json.dumps(_settings(model.config.to_dict()), sort_keys=True, default=str)]
     for name, value in model.state_dict().items():
         parts += [f"{name} {part}" for part in _bits(value)]
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
     loss = token_losses(model, torch.arange(64) * 7919 % vocabulary).mean().item()
     parts += [f"{loss:.3f}", json.dumps(sorted(tokenizer.get_vocab().items()))]
     parts += [str(tokenizer(text)["input_ids"]) for text in ("A b, 12", "水")]

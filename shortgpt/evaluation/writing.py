@@ -34,7 +34,7 @@ def continue_text(
     check_tokenizer(tokenizer)
     check_count("new_tokens", new_tokens)
     written = write_tokens(model, tokenizer, prompt_tokens(tokenizer, prompt, bos), new_tokens)
-    return tokenizer.decode(written[0], skip_special_tokens=True)
+    return str(tokenizer.decode(written[0], skip_special_tokens=True))
 
 
 @torch.inference_mode()
@@ -77,10 +77,10 @@ def sampled_text(
     with tqdm(total=samples, desc="sampling text", unit="sample", disable=not progress) as bar:
         for first in range(0, samples, batch_size):
             rows = range(first, min(first + batch_size, samples))
-            ids = torch.full((len(rows), 1), start)
+            ids = torch.tensor([[start]] * len(rows))
             draws = sampling_noise([np.random.default_rng([seed, row]) for row in rows], temperature, len(tokenizer))
-            ids = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            written = write_tokens(model, tokenizer, ids, length, draws)
+            begun = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            written = write_tokens(model, tokenizer, begun, length, draws)
             texts += tokenizer.batch_decode(written, skip_special_tokens=True)
             bar.update(len(rows))
     return texts
@@ -111,7 +111,7 @@ def write_tokens(
     device = input_device(model)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     with eval_mode(model), within_positions(model, length + new_tokens):
-        written = model.generate(
+        written = model.generate(  # type: ignore[operator]
             **{name: tensor.to(device) for name, tensor in ids.items()},
             max_new_tokens=new_tokens,
             do_sample=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,8 +112,8 @@ def plot_criteria(
     dense = table[table[x] == 0][y].median()
     if not np.isnan(dense):
         ax.axhline(dense, color="black", linestyle=":", linewidth=1)
-        at_right = {"xytext": (-3, 3), "textcoords": "offset points", "ha": "right", "fontsize": 9}
-        ax.annotate("dense", (ax.get_xlim()[1], dense), **at_right)
+        at_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+        ax.annotate("dense", (1, dense), xytext=(-3, 3), fontsize=9, **at_right)
     if log:
         plain_log_ticks(ax)
     _name_line_ends(ax, lines, highlight)
@@ -137,7 +138,7 @@ def _name_line_ends(ax: Axes, lines: dict[str, pd.DataFrame], highlight: Collect
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = {name: (line.index[-1], line["mid"].iloc[-1]) for name, line in lines.items()}
     heights = {name: to_axes.transform(end)[1] for name, end in ends.items()}
-    order = sorted(heights, key=heights.get)
+    order = sorted(heights, key=heights.__getitem__)
     places = np.array([heights[name] for name in order])
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)

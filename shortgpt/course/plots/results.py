@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -84,13 +86,14 @@ def draw_frontier(
     note: str = "removed",
 ) -> None:
     """Draw what `plot_frontier` draws, without its sentence; `best` are the rows of the frontier."""
-    style = {"markersize": 8, "markeredgecolor": "black", "capsize": 3}
+    style: dict[str, Any] = {"markersize": 8, "markeredgecolor": "black", "capsize": 3}
     for i, (label, rows) in enumerate(table.dropna(subset=[x, y]).groupby(group, sort=False)):
         errors = rows[error] if error else None
         ax.errorbar(rows[x], rows[y], errors, label=literal(label), **(look(i) | {"linestyle": "none"} | style))
-        beside = {"xytext": (7, 2), "ha": "left"} if i % 2 == 0 else {"xytext": (-7, -8), "ha": "right"}
+        offset, side = ((7, 2), "left") if i % 2 == 0 else ((-7, -8), "right")
+        beside: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "ha": side, "fontsize": 9}
         for place, noted in zip(rows[[x, y]].to_numpy(), rows[note], strict=True):
-            ax.annotate(f"−{noted:.0f}" if noted else "0", place, textcoords="offset points", fontsize=9, **beside)
+            ax.annotate(f"−{noted:.0f}" if noted else "0", place, **beside)
     ax.step(best[x], best[y], where="post", color="black", linewidth=1.2, linestyle="--", label="frontier", zorder=0)
     ax.set(xlabel=literal(TITLES.get(x, x)), ylabel=literal(TITLES.get(y, y)))
     if y == "perplexity":
