@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.utils.untrusted import inside, one_line
@@ -70,7 +71,7 @@ def model_card(
     plan: PruningPlan,
     *,
     inherited: Sequence[str] = (),
-    repair: Mapping[str, object] | None = None,
+    repair: Mapping[str, Any] | None = None,
     own_format: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter.
@@ -129,7 +130,7 @@ def write_card(src: Path, new: Path, plan: PruningPlan) -> None:
         shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
 
 
-def _others(repair: Mapping[str, object] | None) -> str:
+def _others(repair: Mapping[str, Any] | None) -> str:
     """What became of the weights that stayed."""
     if not repair:
         return "the other weights are unchanged"
@@ -161,7 +162,7 @@ def _score_table(plan: PruningPlan) -> str:
     """Scores of the removed layers and of those that would have been next, lowest first."""
     if not plan.scores:
         return ""
-    ranked = sorted(plan.scores, key=plan.scores.get)
+    ranked = sorted(plan.scores, key=plan.scores.__getitem__)
     shown = [i for i in ranked if i in plan.removed] + [i for i in ranked if i not in plan.removed][:NEIGHBOURS]
     rows = [f"| {i} | {plan.scores[i]:.5f} | {'removed' if i in plan.removed else 'kept'} |" for i in shown]
     return "\n".join(["", f"| layer | {plain(plan.criterion.replace('_', ' '))} | |", "|---|---|---|", *rows, ""])

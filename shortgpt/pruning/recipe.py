@@ -88,3 +88,17 @@ def write_own_format(model: PreTrainedModel, recipe: Mapping[str, object], folde
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
+
+
+def write_plain(model: PreTrainedModel, folder: str) -> None:
+    """Write `model` for a library that loads it itself.
+
+    Raises:
+        ValueError: its configuration doesn't describe it, so that another model would be loaded.
+    """
+    if getattr(model, RECIPE, None) is not None:
+        raise ValueError(
+            f"transformers' configuration can't describe this pruned {type(model).__name__}, and this method loads it from "
+            "a plain checkpoint: use 8 bits, or method='rtn'"
+        )
+    model.save_pretrained(folder)
