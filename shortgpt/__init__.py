@@ -4,8 +4,10 @@ The method is that of ShortGPT (Men et al., arXiv 2403.03853). The names in ``__
 `__init__.pyi` says where each of them, and of all the others, is at home. Nothing is imported before it is used.
 """
 
-from shortgpt.utils.door import door as _door
-from shortgpt.utils.old_paths import install as _install_old_paths
+from importlib import import_module as _import_module
+
+from shortgpt.utils.lazy import door as _door
+from shortgpt.utils.old_paths import MOVED as _MOVED, install as _install_old_paths
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022  (in the order of the walk)
@@ -34,8 +36,12 @@ __all__ = [  # noqa: RUF022  (in the order of the walk)
     "speed",
 ]
 
-__getattr__, _, _ = _door(__name__, __file__)
+_find, _, _ = _door(__name__, __file__)
 _install_old_paths()
+
+
+def __getattr__(name: str) -> object:
+    return _import_module(f"shortgpt.{name}") if name in _MOVED else _find(name)
 
 
 def __dir__() -> list[str]:

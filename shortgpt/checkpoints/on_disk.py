@@ -31,9 +31,10 @@ from shortgpt.model.names import LayerNames, find_stack
 from shortgpt.pruning.depth import kept_layers, remove_layers
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
 from shortgpt.pruning.recipe import MODEL_TYPE, RECIPE
+from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import check_target, written_beside
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 from shortgpt.utils.untrusted import in_one_sentence, inside
 
 SINGLE_FILE = "model.safetensors"
@@ -94,7 +95,7 @@ def prune_checkpoint(
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, new / name)
         plan.to_json(new / PLAN_FILE)
-        write_card(src, new, plan)
+        write_card(src, new, plan, repairs_so_far(config))
         if not quantized:  # quantization libraries can't load without the data
             _require_complete(new)
     return dst
@@ -172,7 +173,7 @@ def _dense(src: Path) -> PreTrainedModel:
             raise
         raise ValueError(
             f"transformers has no causal language model for {src.name} (model_type {shown(kind)}): update transformers; if "
-            "the checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
+            "the checkpoint brings its own code, load it with trust_remote_code, then remove_layers and save"
         ) from error
 
 

@@ -21,13 +21,14 @@ from shortgpt.checkpoints.card import CARD_FILE, model_card
 from shortgpt.checkpoints.own_format import is_own_format, restore
 from shortgpt.checkpoints.soundness import enough_layers
 from shortgpt.model.adapters import require_no_adapter
-from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers, removed_so_far, runs_own_code
+from shortgpt.model.anatomy import decoder_layers, removed_so_far, runs_own_code
 from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
 from shortgpt.pruning.recipe import RECIPE, write_own_format
+from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
@@ -76,8 +77,7 @@ def save(
             _save_tokenizer(tokenizer, new)
         if plan is not None:
             plan.to_json(new / PLAN_FILE)
-            repair = getattr(model.config, REPAIR_FIELD, None)
-            card = model_card(plan, repair=repair, own_format=is_own_format(new))
+            card = model_card(plan, repairs=repairs_so_far(model.config), own_format=is_own_format(new))
             (new / CARD_FILE).write_text(card, encoding="utf-8")
         if verify:
             _require_equal_reload(model, *before, new)

@@ -62,7 +62,7 @@ def _require_sound_section(section: dict, name: str | os.PathLike) -> None:
         raise ValueError(
             f"config.json of {name} says that layers were removed which it can't have had ({REMOVED_FIELD})"
         )
-    if repair is not None and not _is_repair(repair):
+    if repair is not None and not _are_repairs(repair):
         raise ValueError(f"config.json of {name} tells of a repair that there is not ({REPAIR_FIELD})")
 
 
@@ -93,8 +93,12 @@ def are_layers(value: object) -> bool:
     return isinstance(value, list) and all(is_whole(i, most=MOST_LAYERS) for i in value) and len(value) == len({*value})
 
 
+def _are_repairs(value: object) -> bool:
+    """Whether `value` is what `repair_record` writes, or wrote: a list of steps, or one alone."""
+    return all(map(_is_repair, value if isinstance(value, list) else [value]))
+
+
 def _is_repair(value: object) -> bool:
-    """Whether `value` is what `healing` and `merging` record."""
     return (
         isinstance(value, dict)
         and value.get("kind") in ("fold", "linear", "merge")

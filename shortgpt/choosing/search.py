@@ -1,40 +1,50 @@
 """Choose layers by trying them: one at a time, one after another, or by a search over whole sets.
 
-The functions take ``value``, any function from a collection of removed layers to a number (lower is better); `Trials` is
-one. If it has a method `rebase`, it is told the set that the next trials start from. Infinity means that a set can't be
-removed. What the value measures, and on which text, decides how far the choice carries: hold other text back to check it.
+The functions take `Trials`, or others like them: a lower value is better, and infinity means that a set can't be removed.
+What the value measures, and on which text, decides how far the choice carries: hold other text back to check it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from math import comb, inf
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from shortgpt.pruning.plan import check_indices
-from shortgpt.utils.arguments import check_count, shown
+from shortgpt.utils.arguments import check_amount, check_count, shown
 
-Value = Callable[[Collection[int]], float]
 Removed = tuple[int, ...]  # ascending
 _FITTED = 0.8  # the share of exchanges that are proposed, not drawn
 
 
-def leave_one_out(value: Value, depth: int, *, progress: bool = True) -> np.ndarray:
+class Valued(Protocol):
+    """What can be searched, as `Trials`: ``trials(removed)`` is a number, ``rebase`` says which sets come next."""
+
+    depth: int
+
+    def __call__(self, removed: Collection[int]) -> float: ...
+
+    def rebase(self, removed: Collection[int]) -> None: ...
+
+
+def leave_one_out(trials: Valued, depth: int | None = None, *, progress: bool = True) -> np.ndarray:
     """The value without each layer alone, float64 ``[depth]``: low means that the layer is missed least.
 
     Removing the n lowest at once is what Shortened LLaMA does with perplexity (Kim et al., arXiv 2402.02834). It does not
-    see that of two layers either can go, but not both: `greedy` does. Costs `depth` evaluations.
+    see that of two layers either can go, but not both: `greedy` does. Costs `depth` evaluations; by
+    default that is all layers.
     """
-    depth = _check(value, depth)
-    _rebase(value, ())
-    bar = tqdm(range(depth), desc="leaving out each layer", unit="layer", disable=not progress)
-    return np.array([value([layer]) for layer in bar])
+    layers = range(_depth_of(trials) if depth is None else check_count("depth", depth))
+    trials.rebase(())
+    bar = tqdm(layers, desc="leaving out each layer", unit="layer", disable=not progress)
+    return np.array([trials([layer]) for layer in bar])
 
 
-def greedy(value: Value, depth: int, n: int, *, start: Collection[int] = (), progress: bool = True) -> list[int]:
+def greedy(trials: Valued, n: int, *, start: Collection[int] = (), progress: bool = True) -> list[int]:
     """Remove the layer without which the value is lowest, and again from what is left, until `n` are gone.
 
     This is SLEB (Song et al., arXiv 2402.09025). The result begins with `start` (removed already) and has `n` layers in the
@@ -44,17 +54,18 @@ def greedy(value: Value, depth: int, n: int, *, start: Collection[int] = (), pro
     Raises:
         ValueError: an unknown or repeated layer in `start`, n out of range, or no layer that can go.
     """
-    depth = _check(value, depth)
-    order = check_indices(start, depth)
-    n = check_removed(n, depth, least=len(order))
+    depth = _depth_of(trials)
+    order, n = check_indices(start, depth), check_removed(n, depth)
+    if n < len(order):
+        raise ValueError(f"n must be {len(order)} to {depth - 1} (start has {len(order)} layers), got {n}")
     rounds = range(len(order), n)
     bar = tqdm(total=sum(depth - k for k in rounds), desc="greedy removal", unit="trial", disable=not progress)
     with bar:
         for _ in rounds:
-            _rebase(value, order)
+            trials.rebase(order)
             values = np.full(depth, inf)
             for layer in (layer for layer in range(depth) if layer not in order):
-                values[layer] = value([*order, layer])
+                values[layer] = trials([*order, layer])
                 bar.update()
             if np.isinf(values).all():
                 raise ValueError(f"without layers {order} no other layer can be removed: choose fewer than {n}")
@@ -64,8 +75,7 @@ def greedy(value: Value, depth: int, n: int, *, start: Collection[int] = (), pro
 
 
 def evolve(
-    value: Value,
-    depth: int,
+    trials: Valued,
     n: int,
     *,
     starts: Iterable[Collection[int]] = (),
@@ -93,14 +103,10 @@ def evolve(
         ValueError: n out of range, a start that has not n layers, a budget below the number of starts, or no set that
             can be removed.
     """
-    depth = _check(value, depth)
-    n = check_removed(n, depth)
-    budget, rng = check_count("budget", budget), np.random.default_rng(check_count("seed", seed, least=0))
-    first = [tuple(sorted(check_indices(start, depth))) for start in starts]
-    for start in first:
-        if len(start) != n:
-            raise ValueError(f"each start must have n = {n} layers, got one with {len(start)}: {list(start)}")
-    first = list(dict.fromkeys(first)) or [tuple(sorted(rng.permutation(depth)[:n].tolist()))]
+    depth = _depth_of(trials)
+    n, budget = check_removed(n, depth), check_count("budget", budget)
+    rng = np.random.default_rng(check_count("seed", seed, least=0))
+    first = _first_sets(starts, depth, n, rng)
     if len(first) > budget:
         raise ValueError(f"budget must be at least the number of starts, {len(first)}, got {budget}")
     tried: dict[Removed, float] = {}
@@ -113,13 +119,13 @@ def evolve(
                 child = (rng.random() < _FITTED and _cheapest(tried, best, depth)) or _varied(best, depth, rng)
             if child in tried:
                 continue
-            tried[child] = value(child)
+            tried[child] = trials(child)
             bar.update()
             if tried[child] < low:
                 best, low = child, tried[child]
                 bar.set_postfix_str(f"best {low:.4f}")
                 if len(tried) >= len(first):
-                    _rebase(value, best)
+                    trials.rebase(best)
     if low == inf:
         raise ValueError(f"none of {len(tried)} sets of {n} layers can be removed: choose fewer")
     rows = [{"evaluation": i, "layers": layers, "value": v} for i, (layers, v) in enumerate(tried.items(), start=1)]
@@ -127,12 +133,18 @@ def evolve(
     return best, history.assign(best=history["value"].cummin())
 
 
-def check_removed(n: object, depth: int, *, least: int = 0) -> int:
+def check_removed(n: object, depth: int) -> int:
     """`n` as an int, if so many of `depth` layers can go."""
-    n = check_count("n", n, least=None)
-    if not least <= n < depth:
-        raise ValueError(f"n must be {least} to {depth - 1} (this model has {depth} layers), got {n}")
-    return n
+    return check_amount(n, None, depth, "layers", f"this model has {depth} layers")
+
+
+def _first_sets(starts: Iterable[Collection[int]], depth: int, n: int, rng: np.random.Generator) -> list[Removed]:
+    """The distinct sets among `starts`, or a random one."""
+    first = [tuple(sorted(check_indices(start, depth))) for start in starts]
+    for start in first:
+        if len(start) != n:
+            raise ValueError(f"each start must have n = {n} layers, got one with {len(start)}: {list(start)}")
+    return list(dict.fromkeys(first)) or [tuple(sorted(rng.permutation(depth)[:n].tolist()))]
 
 
 def _cheapest(tried: dict[Removed, float], parent: Removed, depth: int) -> Removed | None:
@@ -171,12 +183,7 @@ def _varied(parent: Removed, depth: int, rng: np.random.Generator) -> Removed:
     return tuple(sorted(removed))
 
 
-def _rebase(value: Value, removed: Collection[int]) -> None:
-    if hasattr(value, "rebase"):
-        value.rebase(removed)
-
-
-def _check(value: object, depth: object) -> int:
-    if not callable(value):
-        raise TypeError(f"value must be a function of the removed layers, for instance Trials(...), got {shown(value)}")
-    return check_count("depth", depth)
+def _depth_of(trials: object) -> int:
+    if not callable(trials) or not hasattr(trials, "depth"):
+        raise TypeError(f"expected trials of removed layers, for instance Trials(model, batches), got {shown(trials)}")
+    return trials.depth

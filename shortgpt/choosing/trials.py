@@ -8,16 +8,16 @@ about half of as many forward passes, and the results are those of `remove_layer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.stand_ins import Output, copied, stand_ins
+from shortgpt.choosing.resuming import Output, copied, stand_ins
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import NO_TOKENS, check_batches
-from shortgpt.model.hooks import layer_output, logits_of, require_numbers, run_backbone, unpadded
+from shortgpt.model.hooks import hooked, layer_output, logits_of, require_numbers, run_backbone, unpadded
 from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.depth import require_removable
@@ -122,16 +122,12 @@ class Trials:
     def _record(self, batch: Mapping[str, Tensor], removed: Collection[int], kept: Sequence[Output]) -> list[Output]:
         """The outputs of all layers from ``len(kept)`` on."""
         outputs: list[Output] = []
-        handles = [
-            layer.register_forward_hook(lambda module, args, output: outputs.append(copied(output, self._whole)))
-            for layer in self._stack[len(kept) :]
-        ]
-        try:
-            with stand_ins(self._stack, self._widths, removed, kept):
-                run_backbone(self._view, batch)
-        finally:
-            for handle in handles:
-                handle.remove()
+
+        def keep(position: int, layer: nn.Module, args: tuple, kwargs: dict, output: Output) -> None:
+            outputs.append(copied(output, self._whole))
+
+        with hooked(self._stack[len(kept) :], keep), stand_ins(self._stack, self._widths, removed, kept):
+            run_backbone(self._view, batch)
         return outputs
 
     @torch.inference_mode()
@@ -142,17 +138,10 @@ class Trials:
 
     @torch.inference_mode()
     def _sum(self, index: int, batch: Mapping[str, Tensor], logits: Tensor) -> float:
-        """The objective summed over the counted tokens of a batch: a few at a time in float32, the sum in float64."""
+        """The objective summed over the counted tokens of a batch."""
         if self.objective == "loss":
-            logits, references, compare = logits[:, :-1], batch["input_ids"][:, 1:], cross_entropy
-        else:
-            references, compare = self._dense_logits(index), _divergence
-        values = []
-        for row in zip(logits, references.to(logits.device), strict=True):
-            for some, their_references in zip(*(each.split(_CHUNK) for each in row), strict=True):
-                values.append(compare(some, their_references).cpu().double())
-        require_numbers(self.model, torch.cat(values))
-        return torch.cat(values).sum().item()
+            return loss_sum(self.model, batch, logits)
+        return _sum_over_tokens(self.model, _divergence, logits, self._dense_logits(index))
 
     def _dense_logits(self, index: int) -> Tensor:
         """Of one batch, from the state that left the dense model's last layer: they take too much memory to keep."""
@@ -188,6 +177,28 @@ class Trials:
                 if all((state - expected).abs().max() <= near for state in resumed):
                     return True
         return False
+
+
+def loss_sum(model: PreTrainedModel, batch: Mapping[str, Tensor], logits: Tensor) -> float:
+    """Cross entropy in nats, summed over all tokens of `batch` (of `unpadded`) that have one before them.
+
+    Raises:
+        ValueError: `logits`, ``[batch, tokens, vocabulary]`` from `model`, hold a NaN.
+    """
+    return _sum_over_tokens(model, cross_entropy, logits[:, :-1], batch["input_ids"][:, 1:])
+
+
+def _sum_over_tokens(
+    model: PreTrainedModel, compare: Callable[[Tensor, Tensor], Tensor], logits: Tensor, references: Tensor
+) -> float:
+    """A few tokens at a time in float32, the sum in float64."""
+    values = [
+        compare(some, their_references).cpu().double()
+        for row in zip(logits, references.to(logits.device), strict=True)
+        for some, their_references in zip(*(each.split(_CHUNK) for each in row), strict=True)
+    ]
+    require_numbers(model, torch.cat(values))
+    return torch.cat(values).sum().item()
 
 
 def _divergence(logits: Tensor, dense: Tensor) -> Tensor:

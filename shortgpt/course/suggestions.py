@@ -1,6 +1,6 @@
 """Models that the lessons suggest beside the default one: what each downloads, needs and takes, and where it fits.
 
-The numbers were measured once (`data/measure_models.py`, which says how) and are read from `data/models.csv`.
+The numbers were measured once (`measure/models.py`, which says how) and are read from `data/models.csv`.
 """
 
 from __future__ import annotations

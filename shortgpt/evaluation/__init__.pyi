@@ -1,4 +1,4 @@
-from .benchmarks import paper_benchmarks as paper_benchmarks
+from .benchmarks import OFFLINE_TASKS as OFFLINE_TASKS, paper_benchmarks as paper_benchmarks
 from .comparing import compare as compare, evaluate as evaluate, removal_sweep as removal_sweep
 from .cost import size as size, speed as speed, speed_table as speed_table
 from .generation import (
@@ -7,8 +7,6 @@ from .generation import (
     side_by_side as side_by_side,
 )
 from .grid import read_grid as read_grid, size_quality_grid as size_quality_grid
-from .harness import OFFLINE_TASKS as OFFLINE_TASKS
-from .interaction import added_losses as added_losses
 from .likelihood import (
     mean_and_error as mean_and_error,
     perplexity as perplexity,
@@ -16,6 +14,11 @@ from .likelihood import (
     token_losses as token_losses,
 )
 from .memory import key_value_bytes as key_value_bytes
-from .pareto import best_within as best_within, frontier as frontier, frontier_steps as frontier_steps
-from .retention import retention_table as retention_table
+from .tables import (
+    added_losses as added_losses,
+    best_within as best_within,
+    frontier as frontier,
+    frontier_steps as frontier_steps,
+    retention_table as retention_table,
+)
 from .writing import continue_text as continue_text, repetition as repetition, sampled_text as sampled_text

@@ -104,4 +104,4 @@ def within_positions(model: PreTrainedModel, tokens: int) -> Iterator[None]:
         ) from error
 
 
-NO_TOKENS = "the calibration batches hold no token: give calibration_batches() some text"
+NO_TOKENS = "the calibration batches hold no token: give calibration_batches() some text (in the shell: --text)"

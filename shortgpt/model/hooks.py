@@ -117,8 +117,8 @@ def by_token(states: Tensor, mask: Tensor) -> Tensor:
     shape = tuple(mask.shape)
     if states.ndim == 3 and states.shape[:2] == shape:
         return states
-    for axes in ((0, 1), (1, 2), (1, 0)):
-        if states.ndim > max(axes) and tuple(states.shape[axis] for axis in axes) == shape:
+    for axes in ((0, 1), (1, 2), (1, 0)):  # features come behind them
+        if states.ndim > max(axes) + 1 and tuple(states.shape[axis] for axis in axes) == shape:
             return states.movedim(axes, (0, 1)).flatten(2)
     raise ValueError(
         f"the layers' hidden states have shape {list(states.shape)}, which does not hold one state for each of the "

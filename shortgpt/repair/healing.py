@@ -28,11 +28,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from shortgpt.model.adapters import require_no_adapter
-from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers
+from shortgpt.model.anatomy import decoder_layers, original_layers
 from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import eval_mode, unpadded
 from shortgpt.pruning.depth import kept_layers, remove_layers
 from shortgpt.pruning.plan import PruningPlan
+from shortgpt.pruning.repair_record import record_repair
 from shortgpt.repair.fitting import Sample, fit_projection, fit_residual
 from shortgpt.repair.patches import add_patches
 from shortgpt.utils.arguments import check_choice
@@ -122,8 +123,8 @@ def repair(
                 states = [sample.run(layer, i, x) for sample, x in zip(samples, states, strict=True)]
     if kind == "linear":
         pruned = add_patches(pruned, patches)
-    how = {"kind": kind, "sites": sites, "layers": sorted(targets), "samples": rows}
-    setattr(pruned.config, REPAIR_FIELD, how)
+    original = original_layers(model)
+    record_repair(pruned.config, kind, sites, [original[i] for i in targets], rows)
     return pruned
 
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shortgpt.model.adapters import require_no_adapter
-from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers
+from shortgpt.model.anatomy import decoder_layers, original_layers
 from shortgpt.pruning.depth import kept_layers, remove_layers
 from shortgpt.pruning.plan import PruningPlan
+from shortgpt.pruning.repair_record import record_repair
 
 
 @torch.no_grad()
@@ -48,9 +49,9 @@ def merge_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) ->
         gone = range(i + 1, following)
         if gone:
             _add_differences(layer, i, {j: dict(stack[j].named_parameters()) for j in gone})
-            merged.append(i)
+            merged.append(original_layers(model)[i])
     if merged:
-        setattr(pruned.config, REPAIR_FIELD, {"kind": "merge", "sites": "gaps", "layers": merged, "samples": 0})
+        record_repair(pruned.config, "merge", "gaps", merged, 0)
     return pruned
 
 

@@ -6,29 +6,28 @@
 for removal) and 2. There is one cosine per token; tokens of one sample are not independent, so uncertainty is computed
 over *samples*. The last layer is measured before the final norm, like every other. The model never sees a pad.
 
-This module is arithmetic and a table. Hooks are in `capture`, choosing layers is in `choose`, removing is in `pruning`.
+This module is arithmetic. The table is in `scores`, hooks in `model/hooks`, choosing in `choosing`, removing in `pruning`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from shortgpt.model.anatomy import decoder_layers, model_name, removed_so_far, text_config
+from shortgpt.model.anatomy import decoder_layers, model_name, removed_so_far
 from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import Reporter, by_token, run_backbone, unpadded, watch_layers
 from shortgpt.model.text import sample_digests
-from shortgpt.utils.arguments import check_choice, check_count, shown
+from shortgpt.scoring.provenance import begins_with_bos
+from shortgpt.scoring.scores import LayerScores
+from shortgpt.utils.arguments import check_choice, shown
 from shortgpt.utils.distributed import share
 
 
@@ -60,105 +59,6 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "angular_distance": angular_distance,
     "relative_magnitude": relative_magnitude,
 }
-
-
-@dataclass(frozen=True)
-class LayerScores:
-    """Scores of every layer, kept as one sum per sample and layer so that batches and processes merge exactly.
-
-    Attributes:
-        sums: float64 ``[samples, layers]``, the metric summed over the sample's real tokens.
-        counts: int64 ``[samples]``, its real tokens.
-        metric: a key of `METRICS`.
-        removed: original indices of layers that had been removed before scoring (empty for a dense model).
-        digests: fingerprint of each sample's tokens (SHA-256), whatever its batch or padding.
-        bos: whether every sample began with the model's begin token (BOS).
-        model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
-    """
-
-    sums: np.ndarray
-    counts: np.ndarray
-    metric: str = "block_influence"
-    removed: tuple[int, ...] = ()
-    digests: tuple[bytes, ...] = ()
-    model: str = ""
-    bos: bool = False
-
-    @property
-    def sha256(self) -> str:
-        """Fingerprint of the calibration tokens: of all samples, in order."""
-        return hashlib.sha256(b"".join(self.digests)).hexdigest() if self.digests else ""
-
-    @property
-    def calibration(self) -> dict[str, int | str | bool]:
-        """What was read, as a plan records it."""
-        read = {"tokens": int(self.counts.sum()), "samples": len(self.counts), "sha256": self.sha256}
-        return read | {"bos": self.bos}
-
-    @property
-    def values(self) -> np.ndarray:
-        """Score of each layer, float64 ``[layers]``: a mean over tokens, never a mean of batch means."""
-        return self.sums.sum(0) / self.counts.sum()
-
-    @property
-    def standard_errors(self) -> np.ndarray:
-        """Standard error of each score over samples, float64 ``[layers]``; NaN if there is one sample only."""
-        return self._error_of(self.sums)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a layer, in layer order: ``layer, score, standard_error, tokens, samples``.
-
-        For a model that had been pruned before, ``original_layer`` tells where each layer stood in the dense model.
-        """
-        table = pd.DataFrame({"layer": range(len(self.values)), "score": self.values})
-        table["standard_error"] = self.standard_errors
-        table["tokens"], table["samples"] = int(self.counts.sum()), len(self.counts)
-        if self.removed:
-            table.insert(1, "original_layer", self.original_layers)
-        return table
-
-    @property
-    def original_layers(self) -> list[int]:
-        """The index that each scored layer has in the dense model."""
-        depth = self.sums.shape[1] + len(self.removed)
-        return [layer for layer in range(depth) if layer not in self.removed]
-
-    def merge(self, other: LayerScores) -> LayerScores:
-        """Scores over the samples of both, for instance of two processes. Raises ValueError if they don't fit."""
-        if not isinstance(other, LayerScores):
-            raise TypeError(f"only scores can be merged, got {shown(other)}: pass what score_layers() returned")
-        if (self.metric, self.removed, self.sums.shape[1]) != (other.metric, other.removed, other.sums.shape[1]):
-            raise ValueError("only scores of one metric and one model can be merged")
-        sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
-        return LayerScores(
-            sums, counts, self.metric, self.removed, self.digests + other.digests, self.model, self.bos and other.bos
-        )
-
-    def difference(self, first: int, second: int) -> tuple[float, float]:
-        """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
-        paired = (self.sums[:, first] - self.sums[:, second])[:, None]
-        return float(paired.sum() / self.counts.sum()), float(self._error_of(paired)[0])
-
-    def selection_frequency(self, n: int, *, resamples: int = 1000, seed: int = 0) -> pd.Series:
-        """How often each layer is among the `n` lowest when the samples are drawn again with replacement (bootstrap).
-
-        1 or 0 means that the choice does not hang on which texts were read; in between, it does.
-        """
-        check_count("n", n, least=0)
-        samples = len(self.counts)
-        draws = np.random.default_rng(seed).integers(samples, size=(resamples, samples))
-        scores = self.sums[draws].sum(1) / self.counts[draws].sum(1)[:, None]  # [resamples, layers]
-        chosen = np.argsort(scores, axis=1, kind="stable")[:, :n]
-        frequency = np.bincount(chosen.ravel(), minlength=scores.shape[1]) / resamples
-        return pd.Series(frequency, name="selection_frequency").rename_axis("layer")
-
-    def _error_of(self, sums: np.ndarray) -> np.ndarray:
-        samples, total = len(self.counts), self.counts.sum()
-        if samples < 2:
-            return np.full(sums.shape[1], np.nan)
-        residuals = sums - self.counts[:, None] * (sums.sum(0) / total)  # of the ratio estimator
-        return np.sqrt(samples / (samples - 1) * (residuals**2).sum(0)) / total
 
 
 @torch.inference_mode()
@@ -229,12 +129,6 @@ def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: st
     # not every accelerator has float64, so this is done on the CPU
     sums, counts = per_token.double().sum(-1).T.numpy(), mask.sum(1).cpu().numpy()
     return sums, counts, sample_digests(batch), begins_with_bos(model, batch)
-
-
-def begins_with_bos(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> bool:
-    """Whether every sample of `batch`, one of `unpadded`, has the model's begin token in front."""
-    bos = text_config(model.config).bos_token_id
-    return bos is not None and bool((batch["input_ids"][:, 0] == bos).all())
 
 
 def require_finite(per_token: Tensor, dtype: torch.dtype, parts: int = 1) -> None:

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from shortgpt.scoring.influence import LayerScores
+from shortgpt.scoring.scores import LayerScores, lowest, require_scores
 from shortgpt.utils.arguments import check_count, shown
 
 
@@ -37,31 +37,23 @@ def plan_agreement(scores: Mapping[str, LayerScores], n: int) -> pd.DataFrame:
     """
     if not isinstance(scores, Mapping):
         raise TypeError(f"scores must be a dict from name to scores, got {shown(scores)}")
-    for each in scores.values():
-        _require_scores(each)
+    layers = [require_scores(each).original_layers for each in scores.values()]
     if len(scores) < 2:
         raise ValueError(f"agreement needs the scores of at least two texts, got {len(scores)}: score another text")
-    layers = next(iter(scores.values())).original_layers
-    for name, each in scores.items():
-        if each.original_layers != layers:
+    for name, its_layers in zip(scores, layers, strict=True):
+        if its_layers != layers[0]:
             raise ValueError(
                 f"the scores {shown(name)} are of other layers than the first: score the same model on every text"
             )
-    n = _check_n(n, len(layers))
+    depth = len(layers[0])
+    n = _check_n(n, depth)
     rows = []
     for first, second in combinations(scores, 2):
         a, b = scores[first].values[None], scores[second].values[None]  # [1, layers]
         overlap = float(_overlap(a, b, n)[0])
-        rows.append(
-            {
-                "first": first,
-                "second": second,
-                "rank_correlation": float(_spearman(a, b)[0]),
-                "overlap": overlap,
-                "jaccard": overlap / (2 - overlap),  # m shared of n each: m / (2n - m)
-                "chance": n / len(layers),
-            }
-        )
+        jaccard = overlap / (2 - overlap)  # m shared of n each: m / (2n - m)
+        row = {"first": first, "second": second, "rank_correlation": float(_spearman(a, b)[0])}
+        rows.append(row | {"overlap": overlap, "jaccard": jaccard, "chance": n / depth})
     return pd.DataFrame(rows)
 
 
@@ -88,65 +80,45 @@ def tokens_needed(scores: LayerScores, n: int, *, resamples: int = 200, seed: in
     Raises:
         TypeError: something else for the scores. ValueError: fewer than two samples, or `n` outside 1 to layers - 1.
     """
-    _require_scores(scores)
-    samples, depth = scores.sums.shape
+    samples, depth = require_scores(scores).sums.shape
     n = _check_n(n, depth)
-    resamples, seed = check_count("resamples", resamples), check_count("seed", seed, least=0)
+    resamples, rng = check_count("resamples", resamples), np.random.default_rng(check_count("seed", seed, least=0))
     if samples < 2:
         raise ValueError("these scores are of one sample only: score at least two, so that they can be compared")
-    rng = np.random.default_rng(seed)
-    sizes = [2**i for i in range((samples // 2).bit_length())]
     rows = []
-    for k in [*sizes, samples]:
-        disjoint = k < samples
-        if disjoint:
-            drawn = rng.permuted(np.tile(np.arange(samples), (resamples, 1)), axis=1)[:, : 2 * k]
+    for k in [*(2**i for i in range((samples // 2).bit_length())), samples]:
+        if k < samples:
+            drawn = rng.permuted(np.tile(np.arange(samples), (resamples, 1)), axis=1)
         else:
             drawn = rng.integers(samples, size=(resamples, 2 * samples))
-        (a, tokens), (b, more) = (_redrawn(scores, half) for half in (drawn[:, :k], drawn[:, k:]))
-        overlap = _overlap(a, b, n)
-        rows.append(
-            {
-                "samples": k,
-                "tokens": round(float(np.mean([tokens, more]))),
-                "overlap": overlap.mean(),
-                "low": np.quantile(overlap, 0.1),
-                "high": np.quantile(overlap, 0.9),
-                "rank_correlation": _spearman(a, b).mean(),
-                "overlap_with_all": _overlap(a, scores.values[None], n).mean(),
-                "draws": "disjoint" if disjoint else "bootstrap",
-                "chance": n / depth,
-            }
-        )
+        row = {"samples": k, **_agreement(scores, drawn[:, :k], drawn[:, k : 2 * k], n)}
+        rows.append(row | {"draws": "disjoint" if k < samples else "bootstrap", "chance": n / depth})
     return pd.DataFrame(rows)
 
 
-def _redrawn(scores: LayerScores, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores ``[draws, layers]`` and tokens ``[draws]`` of the samples in each row of `drawn`, ``[draws, k]``."""
-    times = np.zeros((len(drawn), len(scores.counts)))  # how often each sample was drawn
-    np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
-    tokens = times @ scores.counts
-    return times @ scores.sums / tokens[:, None], tokens
+def _agreement(scores: LayerScores, one: np.ndarray, other: np.ndarray, n: int) -> dict[str, float]:
+    """A row of `tokens_needed`: of two sets of samples in each draw, int ``[draws, k]``."""
+    (a, tokens), (b, more) = scores.redrawn(one), scores.redrawn(other)
+    overlap = _overlap(a, b, n)
+    return {
+        "tokens": round(float(np.mean([tokens, more]))),
+        "overlap": overlap.mean(),
+        "low": np.quantile(overlap, 0.1),
+        "high": np.quantile(overlap, 0.9),
+        "rank_correlation": _spearman(a, b).mean(),
+        "overlap_with_all": _overlap(a, scores.values[None], n).mean(),
+    }
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     """Share of the `n` lowest layers that two scorings have in common: ``[draws, layers]`` each → ``[draws]``."""
-    return (_lowest(a, n) & _lowest(b, n)).sum(1) / n
-
-
-def _lowest(values: np.ndarray, n: int) -> np.ndarray:
-    """Which layers are the `n` lowest of their row, of equals the first, as `choose_layers` has it: bool, same shape."""
-    chosen = np.zeros(values.shape, dtype=bool)
-    np.put_along_axis(chosen, np.argsort(values, axis=1, kind="stable")[:, :n], True, axis=1)
-    return chosen
+    return (lowest(a, n) & lowest(b, n)).sum(1) / n
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of each row of `a` with that of `b`, equals sharing their mean rank: ``[draws]``."""
-    a, b = (pd.DataFrame(values).rank(axis=1).to_numpy() for values in (a, b))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # no order at all: 0 / 0
-        return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    """Spearman's rank correlation of each row of `a` with that of `b`: ``[draws]``; NaN where one has no order at all."""
+    ranks = [pd.DataFrame(values).rank(axis=1) for values in (a, b)]
+    return ranks[0].corrwith(ranks[1], axis=1).to_numpy()
 
 
 def _check_n(n: object, depth: int) -> int:
@@ -154,8 +126,3 @@ def _check_n(n: object, depth: int) -> int:
     if n >= depth:
         raise ValueError(f"n must be 1 to {depth - 1} (these are scores of {depth} layers), got {n}")
     return n
-
-
-def _require_scores(scores: object) -> None:
-    if not isinstance(scores, LayerScores):
-        raise TypeError(f"expected scores from score_layers(), got {shown(scores)}")

@@ -271,7 +271,7 @@ def test_an_existing_folder_is_refused_or_replaced_whole(dense, tmp_path):
     target = tmp_path / "mine"
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite=True"):
+    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite to replace"):
         prune_checkpoint(dense, target, [1], progress=False)
     assert listing(target) == [("thesis.txt", 4)]
     prune_checkpoint(dense, target, [1], overwrite=True, progress=False)
@@ -422,6 +422,7 @@ on_disk.prune_checkpoint(sys.argv[1], sys.argv[2], [1], overwrite=True, progress
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["in the weights", "before the card", "between the renames", "after the renames"])
 def test_a_killed_run_leaves_no_half_checkpoint_and_the_next_one_tidies_up(dense, tmp_path, point):
     target = tmp_path / "mine"
@@ -461,6 +462,7 @@ def test_a_run_that_still_lives_is_left_alone(dense, tmp_path):
     assert reload(tmp_path / "other") and sorted(os.listdir(tmp_path)) == ["dense", "mine", "other"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path):
     """Without knowing where it is: a real signal at several times, in a process that prunes again and again."""
     build_tiny().save_pretrained(tmp_path / "dense", max_shard_size="50KB")

@@ -133,6 +133,21 @@ def test_pads_and_batches_play_no_part(family_model, objective, side):
     assert objective == "loss" or (trials([]) == 0 and trials([3]) > 1e-3)
 
 
+def test_a_masked_entry_of_the_vocabulary_is_no_damaged_weight(tiny, batch):
+    """Some models never say some tokens: their logits are minus infinity, and 0 times that is no NaN here."""
+    expected = Trials(tiny, [batch], objective="divergence")([2])
+    unused = next(i for i in range(96) if not (batch["input_ids"] == i).any())
+
+    def mask(module, args, output):
+        return output.index_fill(-1, torch.tensor([unused]), float("-inf"))
+
+    tiny.lm_head.register_forward_hook(mask)
+    for objective in ("loss", "divergence"):
+        trials = Trials(tiny, [batch], objective=objective)
+        assert np.isfinite(trials([2])) and (objective == "loss" or trials([]) == 0)
+    assert trials([2]) == pytest.approx(expected, rel=0.2)
+
+
 def test_the_divergence_stays_that_from_the_dense_model(tiny, batch):
     trials = Trials(tiny, [batch], objective="divergence")
     trials.rebase([1, 4])
@@ -253,23 +268,36 @@ def brute():
 def test_leave_one_out_and_greedy_are_what_brute_force_says(brute):
     model, batches, table = brute
     expected = [table[(layer,)] for layer in range(5)]
-    np.testing.assert_allclose(leave_one_out(Trials(model, batches), 5, progress=False), expected, atol=1e-5)
+    np.testing.assert_allclose(leave_one_out(Trials(model, batches), progress=False), expected, atol=1e-5)
     order: list[int] = []
     while len(order) < 4:
         left = [layer for layer in range(5) if layer not in order]
         order.append(min(left, key=lambda layer: table[tuple(sorted([*order, layer]))]))
     for n in range(5):
-        assert greedy(Trials(model, batches), 5, n, progress=False) == order[:n]
-        assert greedy(Trials(model, batches), 5, 4, start=order[:n], progress=False) == order
+        assert greedy(Trials(model, batches), n, progress=False) == order[:n]
+        assert greedy(Trials(model, batches), 4, start=order[:n], progress=False) == order
 
 
 @pytest.mark.parametrize("n", range(5))
 def test_the_search_finds_the_optimum_of_all_sets(brute, n):
     model, batches, table = brute
     best = min((value, removed) for removed, value in table.items() if len(removed) == n)
-    found, history = evolve(Trials(model, batches), 5, n, budget=50, progress=False)
+    found, history = evolve(Trials(model, batches), n, budget=50, progress=False)
     assert found == best[1] and history["best"].iloc[-1] == pytest.approx(best[0], abs=1e-5)
     assert sorted(history["layers"]) == [s for s in sorted(table) if len(s) == n]  # each once, then it ends
+
+
+class Made:
+    """Trials of no model: any function of the removed layers."""
+
+    def __init__(self, value, depth: int = 14):
+        self.value, self.depth = value, depth
+
+    def __call__(self, removed):
+        return self.value(removed)
+
+    def rebase(self, removed):
+        pass
 
 
 def landscape(depth: int = 14, seed: int = 0):
@@ -281,7 +309,7 @@ def landscape(depth: int = 14, seed: int = 0):
         pairs = sum(together[i] for i in removed if i + 1 in removed)
         return float(price[list(removed)].sum() + pairs)
 
-    return value
+    return Made(value, depth)
 
 
 def test_the_search_beats_greedy_and_random_search_on_equal_evaluations():
@@ -291,8 +319,8 @@ def test_the_search_beats_greedy_and_random_search_on_equal_evaluations():
         value = landscape(depth, seed)
         every = np.sort([value(s) for s in itertools.combinations(range(depth), n)])
         found = {
-            "evolve": value(evolve(value, depth, n, budget=budget, seed=seed, progress=False)[0]),
-            "greedy": value(greedy(value, depth, n, progress=False)),
+            "evolve": value(evolve(value, n, budget=budget, seed=seed, progress=False)[0]),
+            "greedy": value(greedy(value, n, progress=False)),
             "random": np.random.default_rng(seed).choice(every, budget, replace=False).min(),
         }
         for way, low in found.items():
@@ -304,7 +332,7 @@ def test_the_search_beats_greedy_and_random_search_on_equal_evaluations():
 def test_the_search_never_returns_worse_than_its_best_start():
     value, starts = landscape(), [[0, 1, 2], [11, 5, 2], [3, 7, 9], [9, 7, 3]]
     for budget in (3, 4, 20):
-        found, history = evolve(value, 14, 3, starts=starts, budget=budget, progress=False)
+        found, history = evolve(value, 3, starts=starts, budget=budget, progress=False)
         assert value(found) <= min(map(value, starts))
         assert list(history["layers"][:3]) == [(0, 1, 2), (2, 5, 11), (3, 7, 9)] and len(history) == budget
         assert history["layers"].is_unique and history["value"].min() == value(found)
@@ -313,7 +341,7 @@ def test_the_search_never_returns_worse_than_its_best_start():
 
 
 def test_a_seed_decides_the_search():
-    runs = [evolve(landscape(), 14, 5, budget=40, seed=seed, progress=False)[1] for seed in (1, 1, 2)]
+    runs = [evolve(landscape(), 5, budget=40, seed=seed, progress=False)[1] for seed in (1, 1, 2)]
     pd.testing.assert_frame_equal(runs[0], runs[1])
     assert list(runs[0]["layers"]) != list(runs[2]["layers"])
 
@@ -322,12 +350,12 @@ def test_sets_that_can_not_go_are_passed_over():
     def value(removed):
         return inf if 2 in removed else landscape()(removed)
 
-    order = greedy(value, 14, 12, progress=False)
-    assert 2 not in order and 2 not in evolve(value, 14, 5, starts=[[2, 3, 4, 5, 6]], progress=False)[0]
+    order = greedy(Made(value), 12, progress=False)
+    assert 2 not in order and 2 not in evolve(Made(value), 5, starts=[[2, 3, 4, 5, 6]], progress=False)[0]
     with pytest.raises(ValueError, match="no other layer can be removed: choose fewer than 14"):
-        greedy(lambda removed: inf if len(removed) > 2 else 0.0, 15, 14 - 0, progress=False)
+        greedy(Made(lambda removed: inf if len(removed) > 2 else 0.0, 15), 14, progress=False)
     with pytest.raises(ValueError, match="none of 10 sets of 2 layers can be removed"):
-        evolve(lambda removed: inf, 5, 2, progress=False)
+        evolve(Made(lambda removed: inf, 5), 2, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -341,16 +369,16 @@ def test_sets_that_can_not_go_are_passed_over():
 )
 def test_bad_searches_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        evolve(landscape(), 14, 2, progress=False, **options)
+        evolve(landscape(), 2, progress=False, **options)
 
 
 @pytest.mark.parametrize("n", [-1, 14])
 def test_an_impossible_number_of_layers_is_refused(n):
     for find in (greedy, evolve):
         with pytest.raises(ValueError, match=f"n must be 0 to 13 .*14 layers.* got {n}"):
-            find(landscape(), 14, n, progress=False)
+            find(landscape(), n, progress=False)
     with pytest.raises(ValueError, match="n must be 2 to 13"):
-        greedy(landscape(), 14, 1, start=[3, 4], progress=False)
+        greedy(landscape(), 1, start=[3, 4], progress=False)
 
 
 # ---- criteria ---------------------------------------------------------------------------------------------------------
@@ -438,6 +466,7 @@ def as_if_dense(pruned):
     return model
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_criterion_seed_and_count(tiny):
     batches, counts, measured = [random_batch()], [3, 0, 2], []
 
@@ -524,7 +553,7 @@ def test_on_the_real_model_trials_equal_pruned_models(real):
 
 def test_each_round_of_greedy_resumes_at_what_was_removed_before(tiny):
     trials = Trials(tiny, [random_batch()])
-    first, _ = order = greedy(trials, LAYERS, 2, progress=False)
+    first, _ = order = greedy(trials, 2, progress=False)
     run = LAYERS  # the dense pass
     run += sum(len(set(range(i, LAYERS)) - {i}) for i in range(LAYERS))  # each layer alone
     run += len(set(range(first, LAYERS)) - {first})  # the states without the first are recorded

@@ -19,13 +19,14 @@ from shortgpt import (
     load,
     merge_layers,
     perplexity,
+    prune_checkpoint,
     remove_layers,
     save,
 )
-from shortgpt.choosing.repaired import mean_loss, repaired_loss
-from shortgpt.repair.fitting import Sample
+from shortgpt.choosing.repaired import RepairedTrials, mean_loss
+from shortgpt.pruning.repair_record import repairs_so_far
+from shortgpt.repair.fitting import HOLD_BACK, RIDGES, Sample, fit
 from shortgpt.repair.healing import repair
-from shortgpt.repair.least_squares import HOLD_BACK, RIDGES, fit
 
 FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt2")  # Gemma 3 has a norm behind the FFN
 
@@ -177,6 +178,7 @@ def test_a_folded_model_is_a_plain_checkpoint_with_no_more_parameters(tmp_path, 
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "healed")
     torch.testing.assert_close(logits(reloaded, random_batch()), logits(healed, random_batch()), atol=1e-5, rtol=1e-5)
     repaired = json.loads((tmp_path / "healed" / "config.json").read_text())["shortgpt_repair"]
+    (repaired,) = repaired
     assert repaired["kind"] == "fold" and repaired["sites"] == sites and repaired["samples"] == 16
 
 
@@ -227,7 +229,54 @@ def test_nothing_removed_is_nothing_repaired(tiny):
 def test_an_already_pruned_model_is_repaired_towards_itself():
     pruned = remove_layers(build_tiny(), [1])
     healed = heal(pruned, [2], batches(), progress=False)
-    assert healed.config.shortgpt_removed_layers == [1, 3] and healed.config.shortgpt_repair["layers"] == [1]
+    assert healed.config.shortgpt_removed_layers == [1, 3]
+    assert [step["layers"] for step in repairs_so_far(healed.config)] == [[2]]  # which was layer 1 of the pruned one
+
+
+def test_the_record_names_layers_of_the_dense_model_and_forgets_those_that_go():
+    merged = merge_layers(build_tiny(), [3])  # into 2
+    healed = heal(merged, [4], batches(), sites="all", progress=False)  # 5 of the dense model; nothing behind the last
+    steps = [(step["kind"], step["layers"]) for step in repairs_so_far(healed.config)]
+    assert steps == [("merge", [2]), ("fold", [4])]
+    for gone, left in (([0], steps), ([2], steps[1:]), ([3], steps[:1]), ([2, 3], [])):  # now: 0 1 2 4
+        shorter = remove_layers(healed, gone)
+        assert [(step["kind"], step["layers"]) for step in repairs_so_far(shorter.config)] == left
+    assert len(repairs_so_far(healed.config)) == 2 and not repairs_so_far(remove_layers(build_tiny(), [1]).config)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_record_is_no_list_with_an_entry_a_layer(depth):
+    """As long as the model is deep, it would be sliced with the layers."""
+    model = build_tiny()
+    for _ in range(depth):
+        model = heal(model, [len(decoder_layers(model)) - 1], batches(), progress=False)
+    shorter = remove_layers(model, list(range(depth, len(decoder_layers(model)))))
+    assert repairs_so_far(remove_layers(shorter, [])) == repairs_so_far(shorter.config)
+
+
+def test_the_card_of_a_model_repaired_twice_tells_both_in_the_dense_numbering(tmp_path):
+    model = build_tiny()
+    plan = PruningPlan(removed=(1, 4), layers=LAYERS)
+    healed = heal(merge_layers(model, [1]), [3], batches(), progress=False)
+    save(healed, tmp_path / "twice", plan=plan)
+    card = " ".join((tmp_path / "twice" / "README.md").read_text().split())
+    assert "removed layers were merged into layer 0 (" in card and "; then the output" in card
+    assert "fitted again in layer 3, in closed form on 16 samples" in card
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "twice")
+    assert [step["layers"] for step in repairs_so_far(reloaded.config)] == [[0], [3]]
+    prune_checkpoint(tmp_path / "twice", tmp_path / "shorter", [0], progress=False)
+    card = (tmp_path / "shorter" / "README.md").read_text()
+    assert "merged" not in card and "fitted again in layer 3" in card
+
+
+def test_a_record_of_an_earlier_release_is_read(tmp_path, tokenizer):
+    """It was the last step alone."""
+    healed = heal(build_tiny(), [2], batches(), progress=False)
+    healed.config.shortgpt_repair = healed.config.shortgpt_repair[0]
+    save(healed, tmp_path / "old", tokenizer=tokenizer)
+    again, _ = load(str(tmp_path / "old"))
+    again = heal(again, [3], batches(), progress=False)  # 4 of the dense model
+    assert [step["layers"] for step in repairs_so_far(again.config)] == [[1], [3]]
 
 
 def test_half_precision_keeps_its_dtype():
@@ -257,7 +306,7 @@ def test_nan_names_the_layer(tiny):
 
 def test_trials_with_repair_equal_repairing_and_measuring(tiny):
     text, held = batches(), [random_batch(3, 20, seed=50), random_batch(2, 12, seed=51)]
-    value = repaired_loss(tiny, text, held, sites="all")
+    value = RepairedTrials(tiny, text, held, sites="all")
     for removed in ([2, 3], [4], [1, 5]):
         healed = heal(tiny, removed, text, sites="all", progress=False)
         losses = [
@@ -274,9 +323,9 @@ def test_choosing_with_repair_judges_on_text_that_fits_no_patch(tiny, tmp_path):
     text = batches(8, rows=2)
     fitted, held = [b for i, b in enumerate(text) if i not in (1, 5)], [text[1], text[5]]
     plan = choose_repaired(tiny, text, 2, budget=12, progress=False)
-    value = repaired_loss(tiny, fitted, held)
+    value = RepairedTrials(tiny, fitted, held)
     assert plan.search["value"] == pytest.approx(value(plan.removed), abs=1e-5)
-    assert abs(repaired_loss(tiny, text, held)(plan.removed) - value(plan.removed)) > 1e-3  # the split matters
+    assert abs(RepairedTrials(tiny, text, held)(plan.removed) - value(plan.removed)) > 1e-3  # the split matters
     assert plan.search["value"] <= min(value([start, start + 1]) for start in range(1, LAYERS - 1)) + 1e-6
     assert plan == choose_repaired(tiny, text, 2, budget=12, progress=False)
     assert PruningPlan.from_json(plan.to_json(tmp_path / "plan.json")).removed == plan.removed
@@ -290,14 +339,14 @@ def test_choosing_with_repair_after_pruning_names_original_layers():
 
 
 def test_trials_with_repair_say_what_is_wrong_instead_of_calling_it_infinite(tiny):
-    value = repaired_loss(tiny, batches(), batches(1))
+    value = RepairedTrials(tiny, batches(), batches(1))
     for wrong in ([2, 2], [LAYERS], list(range(LAYERS))):
         with pytest.raises(ValueError, match="layer"):
             value(wrong)
     with pytest.raises(ValueError, match="two tokens"):
-        repaired_loss(tiny, batches(), [random_batch(2, 1)])([2])
+        RepairedTrials(tiny, batches(), [random_batch(2, 1)])([2])
     with pytest.raises(ValueError, match="kind='linear'"):
-        repaired_loss(build_tiny("gemma3_text"), batches(), batches(1))([2])
+        RepairedTrials(build_tiny("gemma3_text"), batches(), batches(1))([2])
     with torch.no_grad():
         decoder_layers(tiny)[2].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN"):
@@ -311,6 +360,14 @@ def test_mean_loss_leaves_pads_out(tiny):
         "attention_mask": torch.tensor([[0] * 4 + [1] * 10]),
     }
     assert mean_loss(tiny, [padded]) == pytest.approx(mean_loss(tiny, [batch]), abs=1e-5)
+
+
+def test_text_longer_than_the_learned_positions_is_refused_in_a_sentence():
+    model = build_tiny("gpt2")
+    with pytest.raises(
+        ValueError, match="300 tokens are too many for this GPT2LMHeadModel, which learned 256 positions"
+    ):
+        mean_loss(model, [random_batch(1, 300)])
 
 
 def test_samples_of_an_earlier_recording_can_be_used_again(tiny):

@@ -17,7 +17,7 @@ from shortgpt import (
     span_distances,
     width_scores,
 )
-from shortgpt.choosing.repaired import repaired_loss
+from shortgpt.choosing.repaired import RepairedTrials
 from shortgpt.choosing.trials import Trials
 from shortgpt.model.hooks import unpadded
 from shortgpt.model.text import sample_digests
@@ -143,7 +143,7 @@ READERS = {
     "Trials, loss": lambda model, some: Trials(model, some)([1]),
     "Trials, divergence": lambda model, some: Trials(model, some, objective="divergence")([1]),
     "heal": lambda model, some: heal(model, [2], some, progress=False)(**random_batch()).logits.detach(),
-    "repaired_loss": lambda model, some: repaired_loss(model, some, some, kind="linear")([2, 3]),
+    "RepairedTrials": lambda model, some: RepairedTrials(model, some, some, kind="linear")([2, 3]),
     "width_scores": lambda model, some: width_scores(model, "heads", scores="activation", batches=some, progress=False),
 }
 

@@ -9,8 +9,7 @@ from shortgpt import PruningPlan, prune_checkpoint, remove_layers, remove_sublay
 from shortgpt.checkpoints import default_model
 from shortgpt.checkpoints.own_format import is_own_format
 from shortgpt.course.answer_book import AnswerBook
-from shortgpt.evaluation.grid_file import write_rows
-from shortgpt.evaluation.records import ROW, add
+from shortgpt.evaluation.records import ROW, add, write_rows
 
 PLAN = PruningPlan(layers=LAYERS, removed=(2,), model="some/model")
 

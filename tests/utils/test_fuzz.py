@@ -28,12 +28,13 @@ from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
 from shortgpt.checkpoints.gguf import _number_of_weights, read_gguf, sha256_of
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.cli.info import _in_words
+from shortgpt.cli.info import in_words
 from shortgpt.course.answer_book import AnswerBook
 from shortgpt.evaluation.records import KEY, known
 from shortgpt.pruning.sublayers import remove_sublayers
 from shortgpt.utils.untrusted import raised_here
 
+pytestmark = pytest.mark.slow
 SECONDS = 20  # of the slowest example on a machine with much else to do; here it is below 2
 
 
@@ -258,7 +259,7 @@ def test_configurations(checkpoints, tmp_path, family, data):
     folder = copied(checkpoints / family, tmp_path / "source", "config.json", data.draw(files(config)))
     with one_sentence():
         facts = model_facts(folder)
-        assert "\n" not in "".join(_in_words(facts).values())
+        assert "\n" not in "".join(in_words(facts).values())
     with one_sentence():
         pruned(folder, tmp_path / "target")
 
@@ -294,7 +295,7 @@ def test_our_own_format(checkpoints, tmp_path, data):
     config = json.loads((checkpoints / "own" / "config.json").read_text())
     folder = copied(checkpoints / "own", tmp_path / "source", "config.json", data.draw(files(config)))
     with one_sentence():
-        assert _in_words(model_facts(folder)) and plan_beside(folder).removed == (0,)
+        assert in_words(model_facts(folder)) and plan_beside(folder).removed == (0,)
     with one_sentence():
         restore(folder)
 

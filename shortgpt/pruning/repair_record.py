@@ -1,0 +1,31 @@
+"""What the configuration of a repaired model says about that: one entry a repair, in the numbering of the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from transformers import PreTrainedConfig
+
+from shortgpt.model.anatomy import REMOVED_FIELD, REPAIR_FIELD
+
+Step = dict[str, object]  # kind, sites, samples: how; layers: where, original indices
+
+
+def repairs_so_far(config: PreTrainedConfig) -> list[Step]:
+    """What was repaired in the model with this configuration and is still there, the first repair first (maybe none)."""
+    record = getattr(config, REPAIR_FIELD, None) or []
+    return [record] if isinstance(record, dict) else list(record)  # releases up to 0.1 kept the last step alone
+
+
+def record_repair(config: PreTrainedConfig, kind: str, sites: str, layers: Collection[int], samples: int) -> None:
+    """Note in `config` (changed in place) one more repair, of `layers` (original indices)."""
+    step = {"kind": kind, "sites": sites, "layers": sorted(layers), "samples": samples}
+    setattr(config, REPAIR_FIELD, [*repairs_so_far(config), step])
+
+
+def forget_removed(config: PreTrainedConfig) -> None:
+    """Leave out of the record in `config` (changed in place) what was repaired in layers that are gone by now."""
+    gone = getattr(config, REMOVED_FIELD, ())
+    steps = [step | {"layers": [i for i in step["layers"] if i not in gone]} for step in repairs_so_far(config)]
+    if hasattr(config, REPAIR_FIELD):
+        setattr(config, REPAIR_FIELD, [step for step in steps if step["layers"]])
