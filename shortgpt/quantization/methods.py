@@ -147,8 +147,7 @@ def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
 
 
 def _require_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    linears = _linears(model)
-    if not linears:
+    if not (linears := _linears(model)):
         raise ValueError(
             f"{type(model).__name__} keeps its weights in other modules than linear layers, so nothing would be quantized: "
             "use bits=4, method='nf4'"
