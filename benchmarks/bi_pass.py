@@ -21,7 +21,6 @@ import itertools
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,22 +83,15 @@ def measure_bytes(way: str, shapes: list[list[int]]) -> Iterator[Row]:
     """Peak of the resident set above the loaded model; `shapes` must grow, because freed memory may be kept."""
     import psutil
 
+    from shortgpt.utils.peak import highest
+
     run, batches = prepare(shapes)
     run("backbone", {name: values[:1, :8] for name, values in batches[0].items()})  # warm-up
     process = psutil.Process()
     before = process.memory_info().rss
     for (rows, tokens), batch in zip(shapes, batches, strict=True):
-        peak, done = [0], threading.Event()
-
-        def watch(peak: list[int] = peak, done: threading.Event = done) -> None:
-            while not done.wait(0.003):
-                peak[0] = max(peak[0], process.memory_info().rss)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        run(way, batch)
-        done.set()
-        watcher.join()
+        with highest(lambda: process.memory_info().rss, 0.003) as peak:
+            run(way, batch)
         row = {"way": way, "rows": rows, "tokens": tokens, "repeat": 0}
         yield row | {"quantity": "bytes", "value": max(peak[0] - before, 0)}
 

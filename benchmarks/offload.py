@@ -25,7 +25,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,25 +51,17 @@ def build(folder: Path, layers: int) -> None:
 
 def score(folder: Path, batches: int, tokens: int, memory: int | None) -> dict[str, object]:
     """Load and score in this process; `memory` is what the weights may take (bytes), None for all of them."""
-    import psutil
-
     from shortgpt import calibration_batches, load, score_layers
+    from shortgpt.utils.peak import highest
 
     options = {} if memory is None else {"device_map": "auto", "max_memory": {"cpu": memory}}
-    peak, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous_bytes(psutil.Process().pid))
-
-    threading.Thread(target=watch, daemon=True).start()
-    start = time.perf_counter()
-    model, tokenizer = load(folder, device="cpu", **options)
-    loaded, cpu = time.perf_counter(), time.process_time()
-    text = calibration_batches(tokenizer, samples=4 * batches, length=tokens, batch_size=4)
-    scores = score_layers(model, text, progress=False)
-    seconds, cpu = time.perf_counter() - loaded, time.process_time() - cpu
-    done.set()
+    with highest(lambda: anonymous_bytes(os.getpid()), 0.02) as peak:
+        start = time.perf_counter()
+        model, tokenizer = load(folder, device="cpu", **options)
+        loaded, cpu = time.perf_counter(), time.process_time()
+        text = calibration_batches(tokenizer, samples=4 * batches, length=tokens, batch_size=4)
+        scores = score_layers(model, text, progress=False)
+        seconds, cpu = time.perf_counter() - loaded, time.process_time() - cpu
     on_disk = sum(p.device.type == "meta" for p in model.parameters()) / len(list(model.parameters()))
     return {
         "load": loaded - start,

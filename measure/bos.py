@@ -25,8 +25,8 @@ from shortgpt import (
 )
 from shortgpt.evaluation.likelihood import scored_tokens, token_losses
 from shortgpt.model.tokens import begin_tokens
-from shortgpt.utils.data import data_folder
 
+FILE = Path(__file__).parents[1] / "data" / "bos.csv"
 PROMPT, LAYERS, LENGTH, SAMPLES = "The capital of France is", 3, 128, 8
 
 
@@ -63,7 +63,7 @@ def main(name: str) -> None:
                 }
             )
             print(rows[-1], flush=True)
-    pd.DataFrame(rows).to_csv(data_folder() / "bos.csv", index=False)
+    pd.DataFrame(rows).to_csv(FILE, index=False)
 
 
 if __name__ == "__main__":

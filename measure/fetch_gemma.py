@@ -18,7 +18,8 @@ import zipfile
 from pathlib import Path
 
 from shortgpt import save
-from shortgpt.checkpoints.default_model import cache_folder, read_gguf
+from shortgpt.checkpoints.default_model import cache_folder
+from shortgpt.checkpoints.gguf import read_gguf
 from shortgpt.utils.atomic import file_written_beside
 
 TERMS = (

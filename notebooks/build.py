@@ -23,12 +23,11 @@ import os
 import re
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import jupytext
@@ -39,6 +38,9 @@ from exercise_notebooks import Cell, ExerciseError, exercise_cells, has_exercise
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from shortgpt.utils.atomic import file_written_beside
+from shortgpt.utils.peak import highest
 
 NOTEBOOKS = Path(__file__).resolve().parent
 CELL_SECONDS = 1800
@@ -150,26 +152,17 @@ def clean(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return cleaned
 
 
-@contextmanager
-def peak_memory() -> Iterator[list[int]]:
+def peak_memory() -> AbstractContextManager[list[int]]:
     """Sample the memory of all child processes while the block runs; ``[0]`` of the list is the peak in bytes."""
-    peak, stop = [0], threading.Event()
+    return highest(_children_bytes, 0.1)
 
-    def sample() -> None:
-        while not stop.wait(0.1):
-            total = 0
-            for child in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):  # it may have ended since it was listed
-                    total += child.memory_info().rss
-            peak[0] = max(peak[0], total)
 
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
+def _children_bytes() -> int:
+    total = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it may have ended since it was listed
+            total += child.memory_info().rss
+    return total
 
 
 def execute(notebook: NotebookNode, folder: Path, name: str) -> None:
@@ -213,12 +206,8 @@ def write(notebook: NotebookNode, target: Path) -> None:
     """Replace ``target`` at once, or leave it as it was."""
     nbformat.validate(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with file_written_beside(target) as beside:
         beside.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,10 +4,10 @@ The method is that of ShortGPT (Men et al., arXiv 2403.03853). The names in ``__
 `__init__.pyi` says where each of them, and of all the others, is at home. Nothing is imported before it is used.
 """
 
-import lazy_loader as _lazy
+from importlib import import_module as _import_module
 
-from shortgpt.utils import old_paths as _old_paths
-from shortgpt.utils.quiet import quiet as _quiet
+from shortgpt.utils.lazy import door as _door
+from shortgpt.utils.old_paths import MOVED as _MOVED, install as _install_old_paths
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022  (in the order of the walk)
@@ -36,14 +36,12 @@ __all__ = [  # noqa: RUF022  (in the order of the walk)
     "speed",
 ]
 
-_find, _, _ = _lazy.attach_stub(__name__, __file__)
-_old_paths.install()
+_find, _, _ = _door(__name__, __file__)
+_install_old_paths()
 
 
 def __getattr__(name: str) -> object:
-    # transformers imports torchao when it is installed, and that complains about CUDA libraries on machines without a GPU
-    with _quiet("torchao", "torch.utils._pytree"):
-        return _find(name)
+    return _import_module(f"shortgpt.{name}") if name in _MOVED else _find(name)
 
 
 def __dir__() -> list[str]:

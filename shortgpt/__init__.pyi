@@ -1,66 +1,106 @@
-from .checkpoints.gguf_export import save_gguf as save_gguf
-from .checkpoints.loading import describe as describe
-from .checkpoints.loading import load as load
-from .checkpoints.on_disk import prune_checkpoint as prune_checkpoint
-from .checkpoints.saving import save as save
-from .checkpoints.suggestions import suggested_models as suggested_models
-from .choosing.by_criterion import choose_by as choose_by
-from .choosing.by_criterion import choose_repaired as choose_repaired
-from .choosing.by_criterion import compare_criteria as compare_criteria
-from .choosing.by_score import choose_layers as choose_layers
-from .choosing.orders import removal_order as removal_order
-from .choosing.search import leave_one_out as leave_one_out
-from .choosing.trials import Trials as Trials
+from .checkpoints import (
+    describe as describe,
+    load as load,
+    prune_checkpoint as prune_checkpoint,
+    save as save,
+    save_gguf as save_gguf,
+)
+from .choosing import (
+    Trials as Trials,
+    choose_by as choose_by,
+    choose_layers as choose_layers,
+    choose_repaired as choose_repaired,
+    compare_criteria as compare_criteria,
+    leave_one_out as leave_one_out,
+    removal_order as removal_order,
+)
 from .course.studies.ablation import Ablation as Ablation
 from .course.studies.accumulation import divergence_along as divergence_along
-from .course.studies.choice_generation import choice_and_generation as choice_and_generation
-from .course.studies.choice_generation import choice_summary as choice_summary
+from .course.studies.choice_generation import (
+    choice_and_generation as choice_and_generation,
+    choice_summary as choice_summary,
+)
 from .course.studies.continuation import prefill_report as prefill_report
 from .course.studies.drafting import generate_with_draft as generate_with_draft
 from .course.studies.logit_lens import token_paths as token_paths
 from .course.studies.speedup import speculative_report as speculative_report
-from .evaluation.benchmarks import paper_benchmarks as paper_benchmarks
-from .evaluation.comparing import compare as compare
-from .evaluation.comparing import evaluate as evaluate
-from .evaluation.comparing import removal_sweep as removal_sweep
-from .evaluation.cost import size as size
-from .evaluation.cost import speed as speed
-from .evaluation.cost import speed_table as speed_table
-from .evaluation.generation import generation_report as generation_report
-from .evaluation.generation import generation_summary as generation_summary
-from .evaluation.generation import side_by_side as side_by_side
-from .evaluation.grid import read_grid as read_grid
-from .evaluation.grid import size_quality_grid as size_quality_grid
-from .evaluation.interaction import added_losses as added_losses
-from .evaluation.likelihood import perplexity as perplexity
-from .evaluation.likelihood import perplexity_table as perplexity_table
-from .evaluation.memory import key_value_bytes as key_value_bytes
-from .evaluation.pareto import best_within as best_within
-from .evaluation.pareto import frontier as frontier
-from .evaluation.pareto import frontier_steps as frontier_steps
-from .evaluation.retention import retention_table as retention_table
-from .evaluation.writing import continue_text as continue_text
-from .evaluation.writing import repetition as repetition
-from .evaluation.writing import sampled_text as sampled_text
-from .model.anatomy import decoder_layers as decoder_layers
-from .model.hooks import hidden_states as hidden_states
-from .model.hooks import watch_layers as watch_layers
-from .model.text import built_in_text as built_in_text
-from .model.text import calibration_batches as calibration_batches
-from .pruning.depth import remove_layers as remove_layers
-from .pruning.plan import PruningPlan as PruningPlan
-from .pruning.prefill import prune_prefill as prune_prefill
-from .pruning.sublayers import remove_sublayers as remove_sublayers
-from .pruning.width import remove_channels as remove_channels
-from .pruning.width import remove_heads as remove_heads
-from .pruning.width_units import equal_parameters as equal_parameters
-from .pruning.width_units import width_scores as width_scores
-from .quantization.methods import quantize as quantize
-from .repair.healing import heal as heal
-from .repair.merging import merge_layers as merge_layers
-from .scoring.influence import block_influence as block_influence
-from .scoring.influence import score_layers as score_layers
-from .scoring.spans import span_distances as span_distances
-from .scoring.stability import plan_agreement as plan_agreement
-from .scoring.stability import tokens_needed as tokens_needed
-from .scoring.sublayers import score_sublayers as score_sublayers
+from .course.suggestions import suggested_models as suggested_models
+from .evaluation import (
+    added_losses as added_losses,
+    best_within as best_within,
+    compare as compare,
+    continue_text as continue_text,
+    evaluate as evaluate,
+    frontier as frontier,
+    frontier_steps as frontier_steps,
+    generation_report as generation_report,
+    generation_summary as generation_summary,
+    key_value_bytes as key_value_bytes,
+    paper_benchmarks as paper_benchmarks,
+    perplexity as perplexity,
+    perplexity_table as perplexity_table,
+    read_grid as read_grid,
+    removal_sweep as removal_sweep,
+    repetition as repetition,
+    retention_table as retention_table,
+    sampled_text as sampled_text,
+    side_by_side as side_by_side,
+    size as size,
+    size_quality_grid as size_quality_grid,
+    speed as speed,
+    speed_table as speed_table,
+)
+from .model import (
+    built_in_text as built_in_text,
+    calibration_batches as calibration_batches,
+    decoder_layers as decoder_layers,
+    hidden_states as hidden_states,
+    watch_layers as watch_layers,
+)
+from .pruning import (
+    PruningPlan as PruningPlan,
+    equal_parameters as equal_parameters,
+    prune_prefill as prune_prefill,
+    remove_channels as remove_channels,
+    remove_heads as remove_heads,
+    remove_layers as remove_layers,
+    remove_sublayers as remove_sublayers,
+    width_scores as width_scores,
+)
+from .quantization import quantize as quantize
+from .repair import heal as heal, merge_layers as merge_layers
+from .scoring import (
+    block_influence as block_influence,
+    plan_agreement as plan_agreement,
+    score_layers as score_layers,
+    score_sublayers as score_sublayers,
+    span_distances as span_distances,
+    tokens_needed as tokens_needed,
+)
+
+__version__: str
+__all__ = [
+    "PruningPlan",
+    "block_influence",
+    "built_in_text",
+    "calibration_batches",
+    "choose_layers",
+    "compare",
+    "continue_text",
+    "decoder_layers",
+    "describe",
+    "evaluate",
+    "heal",
+    "hidden_states",
+    "load",
+    "perplexity",
+    "prune_checkpoint",
+    "quantize",
+    "remove_layers",
+    "remove_sublayers",
+    "save",
+    "score_layers",
+    "size",
+    "speed",
+    "watch_layers",
+]

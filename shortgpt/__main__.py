@@ -13,9 +13,9 @@ def leave_at_once(*_: object) -> None:
 def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         signal.signal(signal.SIGINT, leave_at_once)
-    from shortgpt.cli import app
+    from shortgpt import cli
 
-    sys.exit(app())
+    sys.exit(cli.main())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fixtures: tiny random models (milliseconds, for breadth) and the real default model (for truth). No network anywhere."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -12,9 +13,27 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
 import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a widget must not halt it)
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from small import FAMILIES, build_tiny, random_batch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+settings.register_profile(
+    "shortgpt",
+    deadline=None,  # CI machines are slow at times
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),  # as found: shrinking a failure can take minutes
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("shortgpt")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"real", "real_tokenizer"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
 
 
 @pytest.fixture(params=FAMILIES)
@@ -43,6 +62,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
 
 
+@pytest.fixture
+def world(tmp_path, tokenizer, monkeypatch):
+    """What functions are called wrongly in, for tests/<room>/test_bad_input_<room>.py."""
+    from bad_input import World
+
+    world = World(tmp_path, tokenizer)
+    monkeypatch.chdir(tmp_path / "here")
+    return world
+
+
 @pytest.fixture(scope="session")
 def real():
     """``(model, tokenizer)``: the default model, downloaded once into the cache. Tests must not change it."""
@@ -57,20 +86,6 @@ def real_tokenizer(real):
 
 
 @pytest.fixture
-def bytes_tokenizer():
-    """Byte-level BPE with three merges, two special tokens, and one added word."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
-    words = ["<s>", "</s>", *letters, *("".join(pair) for pair in merges)]
-    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    tokenizer.add_tokens(["ShortGPT"])
-    return tokenizer
-
-
-@pytest.fixture
 def fake_default(tmp_path, monkeypatch):
     """The default model's machinery around a tiny GGUF-like file: what is built is a tiny model, what is counted is calls."""
     from shortgpt.checkpoints import default_model
@@ -78,7 +93,7 @@ def fake_default(tmp_path, monkeypatch):
     calls = {"download": 0, "convert": 0}
     monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path / "cache"))
     content = b"pretend this is GGUF"
-    monkeypatch.setattr(default_model, "GGUF_SHA256", default_model.hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(default_model, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
 
     def download(into):
         calls["download"] += 1

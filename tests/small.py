@@ -1,7 +1,11 @@
 """Tiny random models and batches. Not in conftest: lessons have a conftest too, and `import conftest` finds the last one."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from gguf import GGUFWriter
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 VOCABULARY, HIDDEN, LAYERS = 96, 32, 6
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2")
@@ -34,20 +38,38 @@ def random_batch(rows: int = 3, tokens: int = 16, seed: int = 0) -> dict[str, to
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def llama(tokenizer, tied=True, **changes):
-    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
-    config = LlamaConfig(
-        **({"vocab_size": len(tokenizer) + 3, "num_hidden_layers": 4, "initializer_range": 0.2} | sizes | changes),
-        tie_word_embeddings=tied,
-        bos_token_id=0,
-        eos_token_id=1,
-        rope_theta=7000.0,
-        rms_norm_eps=1e-4,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim == 1:
-                weight.uniform_(0.5, 1.5)
-    return model
+def tiny_gguf(folder: Path, **sizes: int) -> bytes:
+    """A tiny Llama as GGUF, whose header may lie about its sizes."""
+    file = folder / "tiny.gguf"
+    sizes = {"block_count": 2, "context_length": 64, "embedding_length": 32, "feed_forward_length": 64} | sizes
+    writer = GGUFWriter(file, "llama")
+    writer.add_name("tiny")
+    for name, value in sizes.items():
+        getattr(writer, f"add_{name}")(value)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(16)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*(chr(97 + i) for i in range(15)), "ab"])
+    writer.add_token_types([1] * 16)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    shapes = {"token_embd.weight": (16, 32), "output_norm.weight": (32,), "output.weight": (16, 32)}
+    for i in range(2):
+        shapes |= {f"blk.{i}.{name}.weight": (32, 32) for name in ("attn_q", "attn_output")}
+        shapes |= {f"blk.{i}.{name}.weight": (16, 32) for name in ("attn_k", "attn_v")}
+        shapes |= {f"blk.{i}.{name}.weight": (32,) for name in ("attn_norm", "ffn_norm")}
+        shapes |= {
+            f"blk.{i}.ffn_gate.weight": (64, 32),
+            f"blk.{i}.ffn_up.weight": (64, 32),
+            f"blk.{i}.ffn_down.weight": (32, 64),
+        }
+    for name, shape in shapes.items():
+        writer.add_tensor(name, np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file.read_bytes()

@@ -249,15 +249,21 @@ def test_a_t4_gets_float16_where_the_checkpoint_has_bfloat16(tmp_path, tokenizer
     assert newer == {"half": torch.bfloat16, "own": torch.bfloat16, "single": torch.float32}
 
 
+MAY_NAME_BFLOAT16 = {
+    "shortgpt/checkpoints/loading.py": "to compare with what a checkpoint has",
+    "shortgpt/cli/options.py": "a choice on the command line",
+}
+
+
 def test_nothing_else_in_the_package_or_the_lessons_asks_for_bfloat16():
-    """Named in code, docstrings and comments aside: to compare with what a model has, and as a choice on the command line."""
-    places = []
+    """Named in code, docstrings and comments aside."""
+    places = set()
     for path in sorted([*(ROOT / "shortgpt").rglob("*.py"), *(ROOT / "notebooks" / "source").glob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            name = getattr(node, "attr", getattr(node, "value", None))
-            if name in ("bfloat16", "bf16"):
-                places.append(path.relative_to(ROOT).as_posix())
-    assert set(places) == {"shortgpt/models.py", "shortgpt/gguf_export.py", "shortgpt/cli/options.py"}, places
+            if getattr(node, "attr", getattr(node, "value", None)) in ("bfloat16", "bf16"):
+                places.add(path.relative_to(ROOT).as_posix())
+    assert "shortgpt/checkpoints/loading.py" in places, "this test looks where nothing is"
+    assert places <= MAY_NAME_BFLOAT16.keys()
 
 
 @pytest.mark.real

@@ -5,7 +5,10 @@ import importlib.util
 import itertools
 import json
 import re
+import sys
 from collections import Counter, defaultdict
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
+MEASURE = Path(__file__).resolve().parents[1] / "measure"
 CHOICE_TASKS = ("grammar", "physical", "science", "chinese")
 AT_LEAST = {"last_word": 200, "grammar": 400, "physical": 200, "science": 200, "chinese": 100}
 
@@ -28,8 +32,9 @@ def rows(task):
     return [json.loads(line) for line in (DATA / "tasks" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def run_file(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def script(name: str) -> ModuleType:
+    """The module of `measure/<name>.py`, imported as when it is run, under a name that nothing else has."""
+    spec = importlib.util.spec_from_file_location(f"measure_{name}", MEASURE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -40,18 +45,31 @@ def question(row):
 
 
 def test_the_text_files_are_what_the_documents_give():
-    build = run_file(DATA / "build_text.py")
+    build = script("build_text")
     for part in build.PARTS:
         assert (DATA / "text" / f"{part}.jsonl").read_text(encoding="utf-8") == build.render(part), (
-            "run `python data/build_text.py`"
+            "run `python measure/build_text.py`"
         )
 
 
 def test_the_grammar_file_is_what_its_script_gives():
-    make = run_file(DATA / "tasks" / "make_grammar.py")
+    make = script("make_grammar")
     before = (DATA / "tasks" / "grammar.jsonl").read_bytes()
     make.main()
     assert (DATA / "tasks" / "grammar.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MEASURE.glob("*.py")))
+def test_a_script_says_how_to_run_it_and_writes_into_data(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(MEASURE)  # repair.py imports its neighbour choosing.py
+    module = script(name)
+    sys.modules.pop("choosing", None)
+    assert f"python measure/{name}.py" in module.__doc__
+    paths = [value for value in vars(module).values() if isinstance(value, Path)]
+    assert all(path.is_relative_to(DATA) and path.exists() for path in paths), paths
+    assert paths or name == "fetch_gemma", "writes a checkpoint into the cache, and says where"
+    assert f"`measure/{name}.py`" in (DATA / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -122,6 +140,7 @@ def test_length_gives_nothing_away(task):
         assert won / len(items) <= 1 / len(items[0]["choices"]) + 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["last_word", "physical", "science", "chinese"])
 def test_no_two_items_are_nearly_the_same(task):
     """Questions alike in more than 85 % of their characters and in their choices count as one."""
@@ -164,18 +183,18 @@ def test_the_readme_names_every_data_file():
 
 
 def test_the_projects_readme_states_what_was_measured():
-    measure = run_file(DATA / "measure.py")
+    measure = script("default_model")
     text = (DATA.parent / "README.md").read_text(encoding="utf-8")
     block = text.partition(measure.BEGIN)[2].partition(measure.END)[0].strip()
     assert block == measure.render_results(json.loads((DATA / "results.json").read_text()))
 
 
 def test_the_readme_tables_are_what_was_measured():
-    measure = run_file(DATA / "measure.py")
+    measure = script("default_model")
     text = (DATA / "README.md").read_text(encoding="utf-8")
     block = text.partition(measure.BEGIN)[2].partition(measure.END)[0].strip()
     measured = json.loads((DATA / "measured.json").read_text())
-    assert block == measure.render(measured), "run `python data/measure.py --render`"
+    assert block == measure.render(measured), "run `python measure/default_model.py --render`"
     assert {row["task"] for row in measured["accuracy"]} == set(OFFLINE_TASKS)
     assert {r["items"] for r in measured["accuracy"] if r["removed"] != "question hidden"} == {measure.LIMIT}
 
@@ -276,15 +295,15 @@ def test_what_lesson_07_says_of_depth_and_width():
 
 
 def test_repeated_triples_are_those_behind_the_first_half(real_tokenizer):
-    script = run_file(DATA / "measure_generation.py")
-    repeated_after = script.repeated_after
+    measured = script("generation")
+    repeated_after = measured.repeated_after
     assert repeated_after("a b c", "a b c a b c") == 1 / 3, "b c a and c a b are new"
     assert repeated_after("a b c a b c", "a b c a b c d") == 0 and np.isnan(repeated_after("a b c", "a b c"))
     checked = 0
     for row in pd.read_csv(DATA / "relay.csv").itertuples():
         ids = real_tokenizer(row.text)["input_ids"]
-        if len(ids) == script.LENGTH:  # neither half ended early, so the first one ends in the middle
-            again = repeated_after(real_tokenizer.decode(ids[: script.LENGTH // 2]), row.text)
+        if len(ids) == measured.LENGTH:  # neither half ended early, so the first one ends in the middle
+            again = repeated_after(real_tokenizer.decode(ids[: measured.LENGTH // 2]), row.text)
             assert again == pytest.approx(row.repeated_after, nan_ok=True), row  # NaN: under three words behind it
             checked += 1
     assert checked > 64

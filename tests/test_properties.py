@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from references import identity_logits, logits, reference_scores
 from small import HIDDEN, LAYERS, VOCABULARY, build_tiny, random_batch
 from transformers import AutoModelForCausalLM, GenerationConfig
@@ -29,17 +28,7 @@ from shortgpt import (
 from shortgpt.model.anatomy import removed_so_far
 from shortgpt.scoring.influence import METRICS, LayerScores
 
-settings.register_profile(
-    "shortgpt",
-    deadline=None,  # CI machines are slow at times
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate),  # as found: shrinking a failure can take minutes
-    max_examples=15,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-settings.load_profile("shortgpt")
-few = settings(settings.get_profile("shortgpt"), max_examples=6)  # where files are written
+few = settings(max_examples=6)  # where files are written
 
 MODELS = {family: build_tiny(family) for family in ("llama", "gpt2", "gemma3_text")}  # nobody may change them
 TINY = MODELS["llama"]

@@ -73,7 +73,7 @@ import pandas as pd
 
 from shortgpt import choose_layers, compare, describe, load, remove_layers, save, score_layers
 from shortgpt import built_in_text, calibration_batches, continue_text, perplexity, removal_sweep, size
-from shortgpt.course.plots.basic import PALETTE, plot_scores, plot_sweep
+from shortgpt.course.plots import PALETTE, plot_scores, plot_sweep
 
 MODEL = "smollm2-135m-instruct"  # or a name from the table in section 7, or any Hub id
 model, tokenizer = load(MODEL)

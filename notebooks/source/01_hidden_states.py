@@ -71,7 +71,7 @@ from matplotlib.figure import Figure
 
 from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
 from shortgpt import block_influence, span_distances, watch_layers
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_norms, plot_similarity
+from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -502,7 +502,7 @@ draw_lens(prompts[2])
 # %%
 from shortgpt import token_paths
 from shortgpt.course.explorers import explore_token
-from shortgpt.course.plots.tokens import plot_token_path
+from shortgpt.course.plots import plot_token_path
 
 explore_token(model, tokenizer)
 

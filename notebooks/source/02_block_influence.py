@@ -79,7 +79,7 @@ from shortgpt import block_influence, built_in_text, calibration_batches, choose
 from shortgpt import hidden_states, load, perplexity, remove_layers, score_layers, watch_layers
 from shortgpt.utils.data import data_folder
 from shortgpt.scoring.influence import LayerScores, relative_magnitude
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_layers, plot_scores
+from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_layers, plot_scores
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors

@@ -74,9 +74,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load
-from shortgpt import perplexity, removal_order, remove_layers, save, score_layers, size
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks, plot_layers, plot_sweep
-from shortgpt.course.widgets import look_up, pruning_explorer
+from shortgpt import perplexity, removal_order, remove_layers, save, score_layers
+from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
+from shortgpt.model.view import share_weights
+from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -199,7 +200,7 @@ pd.DataFrame(rows).T
 # Llama-2-7B it isn't (ShortGPT, table 1), and here even less so: after it there is no other layer to make good what is missing.
 
 # %%
-file = shortgpt.calibration.data_folder() / "paper" / "table1_last_layer.csv"
+file = data_folder() / "paper" / "table1_last_layer.csv"
 published = pd.read_csv(file).set_index("removed")["ppl"]
 ours = damage["perplexity"].iloc[-1]
 pd.DataFrame(
@@ -215,7 +216,7 @@ pd.DataFrame(
 
 # %%
 plan = choose_layers(scores, 3)
-by_hand = shortgpt.pruning.share_weights(model)  # a copy of the module tree, so that the original stays as it is
+by_hand = share_weights(model)  # a copy of the module tree, so that the original stays as it is
 by_hand.model.layers = nn.ModuleList(layer for i, layer in enumerate(by_hand.model.layers) if i not in plan.removed)
 print("removed:", sorted(plan.removed))
 print("layers in the list:", len(by_hand.model.layers))
@@ -498,55 +499,12 @@ for n in (0, 3, 6, 9):
 # never loses, even at nine, are words and phrases. Perplexity alone would not have told this; a model is also what it writes.
 
 # %% [markdown]
-# ## 6. Explore
+# ## 6. Explore: prune it yourself
 #
-# Choose a criterion, move the slider, read what the model writes. Everything is computed beforehand, which takes about a minute
-# and a half: ten depths for each of four criteria.
-
-# %%
-COUNTS = range(10)
-told = {}
-rows = []
-for name in tqdm(["Block Influence", "relative magnitude", "reverse", "random"]):
-    for n in COUNTS:
-        layers = orders[name][:n]
-        smaller, key = remove_layers(model, layers), tuple(sorted(layers))
-        if key not in told:
-            told[key] = continue_text(smaller, tokenizer, PROMPT, new_tokens=20).strip()
-        row = {"criterion": name, "removed": n, "layers": layers, "perplexity": perplexity_without(layers)}
-        rows.append(row | {"parameters": size(smaller)["parameters"], "text": told[key]})
-table = pd.DataFrame(rows)
-print(f"{len(table)} rows, {len(told)} different models")
-
-# %%
-pruning_explorer(table, depth)
-
-# %% [markdown]
-# The slider needs a running notebook. Without one, here is the same for one setting. Change the two variables and run the cell
-# to see another.
-
-# %%
-CRITERION, REMOVED = "Block Influence", 6
-row = look_up(table, criterion=CRITERION, removed=REMOVED)
-_, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.6), height_ratios=[1, 4], layout="constrained")
-plot_layers(depth, row["layers"], ax=top)
-plot_sweep(table, y="perplexity", hue="criterion", ax=bottom)
-bottom.plot(REMOVED, row["perplexity"], marker="o", markersize=16, fillstyle="none", color="black")
-plt.show()
-print(f"{CRITERION}, {REMOVED} of {depth} layers removed, {row['parameters'] / 1e6:.1f} million parameters:")
-print(f"perplexity {row['perplexity']:,.1f}.")
-print(f"It writes: {PROMPT} {row['text']}")
-
-# %% [markdown]
-# Try it: set the criterion to *reverse* and take one single layer. Then find the largest number of layers at which *random*
-# still writes English, and look at which layers the draw has spared.
-
-# %% [markdown]
-# ### Prune it yourself
-#
-# The slider follows orders that somebody else made. Here you choose. Press a layer to take it out and press it again to put
-# it back (by keyboard: Tab and the space bar). Perplexity is measured on a short text, from the first changed layer on, so
-# an answer takes about a second; *the algorithm's choice* takes as many layers as you have taken, by Block Influence.
+# So far the layers went in an order that somebody else had made. Here you choose. Press a layer to take it out and press it
+# again to put it back (by keyboard: Tab and the space bar). Perplexity is measured on a short text, from the first changed
+# layer on, so an answer takes about a second; *the algorithm's choice* takes as many layers as you have taken, by Block
+# Influence.
 #
 # Predict first: six layers are to go. Is it better to spread them, or to take six in a row?
 
@@ -578,6 +536,9 @@ ablation.table(CHOICES).drop(columns=["layers"]).round(1)
 # the same. The spread-out choice looks careful and is many times worse than the row, because it happens to include a layer
 # that the model can't do without (put the six back one at a time to find it; lesson 01 met it in section 6). And the row
 # even beats Block Influence here, on one short text about gypsum: lesson 06 asks whether that holds.
+#
+# Try it: take out the last layer and nothing else, which is `orders["reverse"][:1]` in the dictionary. Then find the largest
+# `n` at which the model without `orders["random"][:n]` still writes English, and look at which layers the draw has spared.
 
 # %% [markdown]
 # ## Exercises
@@ -647,7 +608,7 @@ check_number_layers(number_layers)
 
 # %% tags=["apply"]
 require_passed(number_layers)
-by_hand = shortgpt.pruning.share_weights(model)  # a copy of the module tree over the same weights
+by_hand = share_weights(model)  # a copy of the module tree over the same weights
 survivors = [layer for i, layer in enumerate(by_hand.model.layers) if i not in (12, 14, 17)]
 by_hand.model.layers = nn.ModuleList(survivors)
 by_hand.config.num_hidden_layers = len(survivors)

@@ -73,9 +73,9 @@ from shortgpt import (
     read_grid, removal_order, remove_layers, save, score_layers, size, size_quality_grid, speed_table,
 )  # fmt: skip
 from shortgpt.evaluation.likelihood import mean_and_error
-from shortgpt.course.plots.basic import PALETTE, plot_size_quality
-from shortgpt.course.plots.evaluation import plot_frontier
+from shortgpt.course.plots import PALETTE, plot_frontier
 from shortgpt.model.view import share_weights
+from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -370,22 +370,22 @@ display(grid.pivot(index="removed", columns="method", values="perplexity")[["non
 display(grid.pivot(index="removed", columns="method", values="memory_mb")[["none", "int8", "nf4"]].round(1))
 
 # %% [markdown]
-# The same nine models as points in a plane: left is small, down is good.
+# The same nine models as points in a plane: left is small, down is good. The number beside a point says how many layers are gone. (The dashed line joins the models that no other one beats; section 7 is about it.)
 
 # %%
-plot_size_quality(grid, group="method")
+plot_frontier(grid)
 plt.show()
 
 # %% [markdown]
 # Follow the steps. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Layers are dearer: three of them cost more than the whole way from 32 bits to 4.
 #
-# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`data/measure_grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
+# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`measure/grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
 #
 # - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above. A baseline for all cleverer ways.
 # - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix stay what they were. It is what the paper uses.
 
 # %%
-measured = read_grid(shortgpt.calibration.data_folder() / "grid.csv")
+measured = read_grid(data_folder() / "grid.csv")
 METHODS = ["none", "int8", "nf4", "gptq", "rtn4"]
 pruned_first = measured[measured["order"] != "quantize first"].set_index("method").loc[METHODS].reset_index()
 for column in ("perplexity", "grammar", "last_word"):
@@ -515,7 +515,7 @@ orders.round(4)
 # Here are the paper's own numbers for it (table 5): Llama-2-7B, another model, 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with four answers, one in English, one in Chinese.
 
 # %%
-paper = shortgpt.calibration.data_folder() / "paper"
+paper = data_folder() / "paper"
 table5 = pd.read_csv(paper / "table5_order.csv").set_index("order")
 table5.columns = ["MMLU (English)", "CMMLU (Chinese)"]
 
@@ -603,10 +603,10 @@ wide
 # %% [markdown]
 # The models took turns, so a machine that grows slower for a while slows them alike; `relative` is the median, over rounds, of the speed by that of the first model in the same round.
 #
-# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `data/measure_speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
+# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
 
 # %%
-stored = pd.read_csv(shortgpt.calibration.data_folder() / "speeds.csv").query("batch_size == 1 and phase == 'decode'")
+stored = pd.read_csv(data_folder() / "speeds.csv").query("batch_size == 1 and phase == 'decode'")
 by_time = pruned_first.merge(stored[["method", "removed", "seconds"]], on=["method", "removed"])
 by_time["ms a token"] = 1000 * by_time["seconds"]
 plot_frontier(by_time, x="ms a token")
@@ -734,7 +734,7 @@ check_best_models(best_models)
 
 # %% tags=["apply"]
 require_passed(best_models)
-stored = read_grid(shortgpt.calibration.data_folder() / "grid.csv").query("order != 'quantize first'")
+stored = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'")
 kept = best_models(stored["memory_mb"].tolist(), stored["perplexity"].tolist())
 for row in stored.iloc[kept].itertuples():
     print(f"{row.memory_mb:4.0f} MB  perplexity {row.perplexity:6.1f}  {row.method}, {row.removed} layers removed")
@@ -771,7 +771,7 @@ check_interaction(interaction)
 
 # %% tags=["apply"]
 require_passed(interaction)
-table = read_grid(shortgpt.calibration.data_folder() / "grid.csv").query("order != 'quantize first'")
+table = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'")
 per_token = {(row.removed, row.method): torch.tensor(row.losses) / torch.tensor(row.tokens) for row in table.itertuples()}
 for removed in (3, 6, 9):
     four = [per_token[key] for key in ((0, "none"), (removed, "none"), (0, "nf4"), (removed, "nf4"))]

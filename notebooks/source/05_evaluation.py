@@ -74,8 +74,8 @@ from shortgpt import (
     evaluate, generation_report, generation_summary, load, perplexity, perplexity_table, remove_layers, retention_table,
     score_layers, side_by_side,
 )  # fmt: skip
-from shortgpt.course.plots.basic import MARKERS, PALETTE, plot_retention
-from shortgpt.course.plots.evaluation import plot_beside_paper
+from shortgpt.course.plots import MARKERS, PALETTE, plot_beside_paper, plot_retention
+from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
@@ -281,7 +281,7 @@ def choice_score(model, question: str, choice: str) -> float:
 # Now one item of the science task, in the form in which the benchmark puts it. *Look at* the lead of the best answer over the second best.
 
 # %%
-tasks_folder = shortgpt.calibration.data_folder() / "tasks"
+tasks_folder = data_folder() / "tasks"
 item = pd.read_json(tasks_folder / "science.jsonl", lines=True).iloc[1]
 question = f"Question: {item['question']}\nAnswer:"
 by_choice = pd.DataFrame({name: {c: choice_score(m, question, " " + c) for c in item["choices"]} for name, m in models.items()})
@@ -316,12 +316,12 @@ print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 # One limitation of these items first. They were written for this course, and their wording gives some answers away. When the question is hidden and only the choices are shown, the dense model should be at guessing level. Is it?
 
 # %%
-measured = json.loads((shortgpt.calibration.data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
+measured = json.loads((data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
 hidden = pd.DataFrame([row for row in measured if row["removed"] == "question hidden"]).set_index("task")
 hidden[["value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `data/measure.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says less about knowledge than it seems to. What we use is its *fall* when layers go, on the same items.
+# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `measure/default_model.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says less about knowledge than it seems to. What we use is its *fall* when layers go, on the same items.
 #
 # Now a check that the harness means what we computed: grammar items, by hand and by harness.
 
@@ -351,7 +351,7 @@ for name, m in models.items():
     print(f"{name}: {by_harness:.2f} % by the harness")
 
 # %% [markdown]
-# Good; from now on the harness does the counting. All items of all five tasks take a quarter of an hour for each model, too long for a lesson. But `evaluate` can keep what it has measured in a file: a run that was stopped goes on where it was, and what is in the file for *this* model, these tasks and these settings is read and not run again. A file that we filled this way comes with the project (`data/measure_evaluation.py`), so the next cell takes seconds.
+# Good; from now on the harness does the counting. All items of all five tasks take a quarter of an hour for each model, too long for a lesson. But `evaluate` can keep what it has measured in a file: a run that was stopped goes on where it was, and what is in the file for *this* model, these tasks and these settings is read and not run again. A file that we filled this way comes with the project (`measure/evaluation.py`), so the next cell takes seconds.
 #
 # It would run everything anew with another `MODEL`, or another version of the harness: set `ITEMS = 100` first. (That is also the number to take if you leave out the line with `shutil`, to see it run.)
 
@@ -359,7 +359,7 @@ for name, m in models.items():
 TASKS = ["last_word", "grammar", "physical", "science", "chinese"]
 ITEMS = None  # all; or the first so many of each task
 file = f"{tempfile.mkdtemp()}/evaluated.jsonl"
-shutil.copy(shortgpt.calibration.data_folder() / "evaluated.jsonl", file)
+shutil.copy(data_folder() / "evaluated.jsonl", file)
 results = pd.concat(
     [evaluate(m, tokenizer, TASKS, limit=ITEMS, results=file).assign(model=name) for name, m in models.items()], ignore_index=True
 )
@@ -484,10 +484,10 @@ few = choice_and_generation(models["−6 layers"], tokenizer, "science", limit=3
 few[["question", "answer", "choice", "written", "read"]]
 
 # %% [markdown]
-# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? The table has the first 120 questions of each task (measured by `data/measure_evaluation.py`). `choice` and `written` are the percent right in each way, and `unread` the percent of written texts in which none of the given answers was found.
+# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? The table has the first 120 questions of each task (measured by `measure/evaluation.py`). `choice` and `written` are the percent right in each way, and `unread` the percent of written texts in which none of the given answers was found.
 
 # %%
-answered = pd.read_csv(shortgpt.calibration.data_folder() / "choice_generation.csv", keep_default_na=False)
+answered = pd.read_csv(data_folder() / "choice_generation.csv", keep_default_na=False)
 ways = pd.concat(
     [choice_summary(table).assign(removed=n, task=task) for (task, n), table in answered.groupby(["task", "removed"])], ignore_index=True
 )
@@ -579,7 +579,7 @@ for row in terms.itertuples():
 # The paper's models know more. MMLU is an exam in English with multiple-choice questions from 57 subjects, CMMLU asks the same kind of questions in Chinese, and both have four answers. Here is how much of the *above-chance* score is kept in its table 2.
 
 # %%
-paper = shortgpt.calibration.data_folder() / "paper"
+paper = data_folder() / "paper"
 table2 = pd.read_csv(paper / "table2_benchmarks.csv").pivot(index=["model", "benchmark"], columns="method", values="score")
 exam = table2.loc[(slice(None), ["MMLU", "CMMLU"]), ["Dense", "ShortGPT"]]
 exam = exam.assign(kept_above_chance=100 * (exam["ShortGPT"] - 25) / (exam["Dense"] - 25))
@@ -688,7 +688,7 @@ check_kept_above_chance(kept_above_chance)
 
 # %% tags=["apply"]
 require_passed(kept_above_chance)
-stored = json.loads((shortgpt.calibration.data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
+stored = json.loads((data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
 accuracy = pd.DataFrame(stored).set_index(["removed", "task"])["value"]
 for task, choices in {"grammar": 2, "physical": 2, "science": 4}.items():
     before, after = accuracy[0, task], accuracy[6, task]
@@ -777,7 +777,7 @@ check_answer_scores(answer_scores)
 
 # %% tags=["apply"]
 require_passed(answer_scores)
-science = pd.read_json(shortgpt.calibration.data_folder() / "tasks" / "science.jsonl", lines=True).head(40)
+science = pd.read_json(data_folder() / "tasks" / "science.jsonl", lines=True).head(40)
 picked = []
 for item in science.itertuples():
     prompt = f"Question: {item.question}\nAnswer:"

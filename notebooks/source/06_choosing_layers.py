@@ -71,9 +71,8 @@ from shortgpt import Trials, built_in_text, calibration_batches, compare_criteri
 from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
 from shortgpt import score_layers, tokens_needed, watch_layers
 from shortgpt.scoring.influence import block_influence, relative_magnitude
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
-from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_tokens_needed
-from shortgpt.course.widgets import picking_explorer, try_layers
+from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks, plot_agreement, plot_criteria, plot_tokens_needed
+from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -168,10 +167,10 @@ print(f"The three layers {sorted(odd['layers'])} have an influence of {odd['lost
 # %% [markdown]
 # ## 2. All eleven, and what they cost
 #
-# Criteria that try sets need more time than a lesson has. So the next table comes from a file: `python data/measure_choosing.py` chose 3, 6 and 9 layers (10, 20 and 30 percent) by every criterion and measured all plans on four genres of the built-in perplexity part. Criteria that score read the whole calibration part; those that try read only a short piece of it, so that dozens of trials stay affordable. No criterion saw the text of the measurement.
+# Criteria that try sets need more time than a lesson has. So the next table comes from a file: `python measure/choosing.py` chose 3, 6 and 9 layers (10, 20 and 30 percent) by every criterion and measured all plans on four genres of the built-in perplexity part. Criteria that score read the whole calibration part; those that try read only a short piece of it, so that dozens of trials stay affordable. No criterion saw the text of the measurement.
 
 # %%
-choosing = pd.read_csv(shortgpt.calibration.data_folder() / "choosing.csv")
+choosing = pd.read_csv(data_folder() / "choosing.csv")
 choosing["layers"] = choosing["layers"].map(json.loads)
 whole = choosing[choosing["criterion"] == "dense"].iloc[0]
 plain = choosing[(choosing["repair"] == "none") & ~choosing["criterion"].isin(["dense", "repaired_search"])]
@@ -216,8 +215,6 @@ table.round(1)
 # What does a better plan cost? Forward passes against the result. Down and to the left is better, and a point is worth its price only if nothing is both left of it and below: the dashed line joins these points. (A marker inside another: the same plan.) *Predict:* does the line go down steadily?
 
 # %%
-from shortgpt.course.plots.basic import MARKERS
-
 _, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
 for ax, n in zip(axes, (3, 6, 9), strict=True):
     paid = asking[asking["removed"] == n].sort_values(["forward_passes", "perplexity"])
@@ -470,10 +467,10 @@ wide.map("{:,.1f}".format)
 #
 # ### How far does it go?
 #
-# The matrix $D$ has hundreds of thousands of entries, so it could use more than a few thousand tokens. *Predict:* how far down does perplexity come with ten times the text? `python data/measure_repair.py` has tried it for the plan of `repaired_search`, with prose that was written for this (`built_in_text("repair")`) and shares nothing with the text of the measurement.
+# The matrix $D$ has hundreds of thousands of entries, so it could use more than a few thousand tokens. *Predict:* how far down does perplexity come with ten times the text? `python measure/repair.py` has tried it for the plan of `repaired_search`, with prose that was written for this (`built_in_text("repair")`) and shares nothing with the text of the measurement.
 
 # %%
-repair = pd.read_csv(shortgpt.calibration.data_folder() / "repair.csv")
+repair = pd.read_csv(data_folder() / "repair.csv")
 curve = repair[(repair["removed"] == 6) & (repair["tokens"] > 0)]
 cut_six = repair[(repair["removed"] == 6) & (repair["tokens"] == 0)].iloc[0]
 dense_row = repair[repair["removed"] == 0].iloc[0]
@@ -512,23 +509,24 @@ share.round(0)
 # %% [markdown]
 # ## 7. Beat the algorithm
 #
-# Your turn. Pick layers, press *Try*; a button beside it shows what an algorithm takes for the same number. Everything is valued on a few hundred tokens, so an answer comes in about a second (and differences in the second digit mean nothing).
+# Your turn. Press layers to take them out; *the algorithm's choice* shows what greedy takes for the same number. Everything is valued on 128 tokens, so an answer comes in about a second (and differences in the second digit mean nothing).
 
 # %%
-game = Trials(model, calibration_batches(tokenizer, texts, samples=1, length=256))
+from shortgpt import Ablation
+from shortgpt.course.explorers import explore_pruning
+
 greedy_order = choosing[(choosing["criterion"] == "greedy") & (choosing["removed"] == 9)]["layers"].iloc[0]
-algorithms = {"Block Influence": removal_order(scores), "greedy": greedy_order}
-picking_explorer(game, depth, algorithms)
+explore_pruning(model, tokenizer, greedy_order, text=texts[0])
 
 # %% [markdown]
 # Without a running notebook: put your layers into the list and run the cell. Ours is a naive guess, every third layer of the middle.
 
 # %%
 MINE = [8, 11, 14, 17, 20, 23]
-tried = {}
-for name, layers in {"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}}.items():
-    found = try_layers(game, layers, tried)
-    print(f"{name:15} {found['layers']}: perplexity {found['perplexity']:,.1f}, best so far {found['best_perplexity']:,.1f}")
+algorithms = {"Block Influence": removal_order(scores), "greedy": greedy_order}
+game = Ablation(model, tokenizer, texts[0])
+tried = game.table({"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}})
+tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 
 # %% [markdown]
 # *Try it* (10 minutes, medium): beat greedy with three layers; then with six. Which layers did you never dare to touch, and were you right?
@@ -539,7 +537,7 @@ for name, layers in {"mine": MINE, **{name: order[: len(MINE)] for name, order i
 # The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6; what each means is in its table 10):
 
 # %%
-pd.read_csv(shortgpt.calibration.data_folder() / "paper" / "metrics_table10.csv").set_index("metric")
+pd.read_csv(data_folder() / "paper" / "metrics_table10.csv").set_index("metric")
 
 # %% [markdown]
 # Its figures show perplexity and MMLU (a multiple-choice exam) against the share of layers removed. In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
@@ -597,7 +595,7 @@ check_overlap_above_chance(overlap_above_chance)
 
 # %% tags=["apply"]
 require_passed(overlap_above_chance)
-stored = pd.read_csv(shortgpt.calibration.data_folder() / "choosing.csv").query("repair == 'none' and removed == 6")
+stored = pd.read_csv(data_folder() / "choosing.csv").query("repair == 'none' and removed == 6")
 stored = stored.drop_duplicates("criterion").set_index("criterion")  # of the coins, the first
 plans = stored["layers"].map(json.loads)
 for name, layers in plans.drop("block_influence").items():

@@ -68,7 +68,8 @@ from shortgpt import (
     built_in_text, calibration_batches, decoder_layers, equal_parameters, key_value_bytes, load, perplexity, removal_order, remove_channels,
     remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
 )  # fmt: skip
-from shortgpt.course.plots.basic import MARKERS, PALETTE, plain_log_ticks
+from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks
+from shortgpt.utils.data import data_folder
 
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
@@ -295,10 +296,10 @@ print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models 
 # %% [markdown]
 # ## 4. The full comparison
 #
-# Three sizes, all of the English perplexity part, standard errors: that takes a quarter of an hour, so `python data/measure_width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
+# Three sizes, all of the English perplexity part, standard errors: that takes a quarter of an hour, so `python measure/width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
 
 # %%
-full = pd.read_csv(shortgpt.calibration.data_folder() / "width.csv")
+full = pd.read_csv(data_folder() / "width.csv")
 dense = full[full["removed"] == "dense"].iloc[0]
 pruned = full[full["removed"] != "dense"].assign(percent=lambda t: 100 * (1 - t["parameters"] / dense["parameters"]))
 pruned.pivot(index="removed", columns="layers", values="times_dense").round(2).sort_values(3)
@@ -397,7 +398,7 @@ ours = {
 ours = pd.Series({name: perplexity(m, tokenizer, texts) for name, m in ours.items()})
 
 # %%
-paper = shortgpt.calibration.data_folder() / "paper"
+paper = data_folder() / "paper"
 theirs = pd.read_csv(paper / "table1_last_layer.csv").set_index("removed")["ppl"]
 table1 = pd.DataFrame({"Llama-2-7B (the paper)": theirs, "our model": ours}).loc[ours.index]
 table1.round(2)

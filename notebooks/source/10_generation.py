@@ -70,9 +70,9 @@ from shortgpt import (
     built_in_text, calibration_batches, continue_text, decoder_layers, divergence_along, generate_with_draft, load,
     prefill_report, prune_prefill, removal_order, remove_layers, score_layers, speculative_report,
 )  # fmt: skip
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
-from shortgpt.course.plots.generation import plot_divergence_along
+from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_divergence_along
 from shortgpt.course.studies.speedup import break_even_acceptance, draft_cost, speculative_speedup
+from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -107,7 +107,7 @@ def log_probability(model, question, answer):
 # %%
 rows = []
 for task in ("physical", "grammar"):
-    items = pd.read_json(shortgpt.calibration.data_folder() / "tasks" / f"{task}.jsonl", lines=True)
+    items = pd.read_json(data_folder() / "tasks" / f"{task}.jsonl", lines=True)
     for item in items.iloc[:: len(items) // 40].head(40).to_dict("records"):
         question = f"Question: {item['question']}\nAnswer:" if "question" in item else ""
         answers = [(" " if question else "") + item["choices"][i] for i in (item["answer"], 1 - item["answer"])]
@@ -202,10 +202,10 @@ print(f"The highest bar, at {words[step['divergence'].argmax()]!r}, is {step['di
 # %% [markdown]
 # The damage is not spread evenly, and it isn't only where the two would write different tokens. Even the highest bar is a plain one: the same token is the likeliest for both, and they are of very different mind about how likely. Where the text leaves no choice at all, as at the second of two line ends, they agree.
 #
-# Now the openings of 32 documents, measured once by `data/measure_generation.py` with the same function, in stretches of eight tokens: along the dense model's text, and along the pruned model's own. *Predict:* which curve is higher, and does one of them rise?
+# Now the openings of 32 documents, measured once by `measure/generation.py` with the same function, in stretches of eight tokens: along the dense model's text, and along the pruned model's own. *Predict:* which curve is higher, and does one of them rise?
 
 # %%
-along = pd.read_csv(shortgpt.calibration.data_folder() / "along.csv")
+along = pd.read_csv(data_folder() / "along.csv")
 plot_divergence_along(along)
 plt.show()
 
@@ -227,7 +227,7 @@ for writer, table in halves.groupby("written_by"):
 # *Predict:* the pruned model is in a loop, and the **dense** model takes over. Does it get out?
 
 # %%
-relay = pd.read_csv(shortgpt.calibration.data_folder() / "relay.csv")
+relay = pd.read_csv(data_folder() / "relay.csv")
 for row in relay[relay["prompt"] == 0].itertuples():
     print(f"{row.first}, then {row.second}: {' '.join(row.text.split())}\n")
 
@@ -399,7 +399,7 @@ check_repeated_share(repeated_share)
 
 # %% tags=["apply"]
 require_passed(repeated_share)
-stored = pd.read_csv(shortgpt.calibration.data_folder() / "relay.csv")
+stored = pd.read_csv(data_folder() / "relay.csv")
 writers = stored[stored["first"] == stored["second"]].dropna(subset=["text"])  # one model wrote both halves
 lengths = [1, 2, 3, 4, 5]
 shares = pd.DataFrame({n: [repeated_share(text.split(), n) for text in writers["text"]] for n in lengths}, index=writers["first"])

@@ -64,10 +64,10 @@ import pandas as pd
 from shortgpt import added_losses, choice_summary, read_grid
 from shortgpt.course.answer_book import AnswerBook
 from shortgpt.evaluation.benchmarks import BENCHMARKS
-from shortgpt.course.plots.basic import MARKERS, PALETTE, plain_log_ticks
-from shortgpt.course.plots.choosing import plot_criteria
+from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks, plot_criteria
+from shortgpt.utils.data import data_folder
 
-DATA = shortgpt.calibration.data_folder()
+DATA = data_folder()
 layers = pd.read_csv(DATA / "layers.csv")
 choosing = pd.read_csv(DATA / "choosing.csv")
 dense = choosing[choosing["criterion"] == "dense"].iloc[0]

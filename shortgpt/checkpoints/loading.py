@@ -1,32 +1,34 @@
 """Get a model and its tokenizer: the packaged default, a Hub id, a local folder, or a GGUF file.
 
-How the packaged default reaches the machine is in `packaged.py`.
+How the packaged default reaches the machine is in `default_model`.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.checkpoints.completeness import require_whole
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder, default_model_folder, read_gguf
-from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
+from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder
+from shortgpt.checkpoints.facts import clear_errors, model_folder
+from shortgpt.checkpoints.gguf import read_gguf
 from shortgpt.checkpoints.own_format import base_config, is_own_format, restore, saved_dtype
 from shortgpt.checkpoints.shards import read_index
-from shortgpt.checkpoints.sound_config import require_sound_config
-from shortgpt.checkpoints.vocabulary import read_tokenizer
+from shortgpt.checkpoints.soundness import read_tokenizer, require_sound_config, require_whole, some
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import COUNT_NAMES
 from shortgpt.model.offload import accelerate_hooks
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_flag, shown
+from shortgpt.utils.quieting import quiet
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def load(
@@ -73,77 +75,112 @@ def load(
         PermissionError: a gated model without access.
         OSError: the disk is full.
     """
-    if not isinstance(name, str | os.PathLike):
-        raise TypeError(f"expected a Hub id or the path of a folder, got {shown(name)}")
-    if not str(name):
-        raise ValueError("expected a Hub id or the path of a folder, got ''")
+    _check_name(name)
     check_flag("trust_remote_code", trust_remote_code)
     device = _best_device() if str(device) == "auto" else _usable_device(device)
-    if (
-        dtype != "auto"
-        and not isinstance(dtype, torch.dtype)
-        and not (isinstance(dtype, str) and isinstance(getattr(torch, dtype, None), torch.dtype))
-    ):
-        raise ValueError(f'unknown dtype {shown(dtype)}: take torch.float32, torch.bfloat16, torch.float16 or "auto"')
+    _check_dtype(dtype)
     if max_memory is not None and not isinstance(max_memory, Mapping):
         raise TypeError(f'max_memory is a dict, for instance {{0: "20GiB", "cpu": "4GiB"}}, got {shown(max_memory)}')
     device_map = "auto" if device_map is None and max_memory is not None else device_map
-    is_default = str(name) == DEFAULT_MODEL
-    if is_default:
-        folder = default_model_folder()
-    elif str(name).endswith(".gguf"):
-        if device_map is not None:
-            raise ValueError(
-                f"{Path(name).name}: a GGUF file is unpacked in memory, so device_map and max_memory do not apply; load it "
-                "once without them, save() it as a checkpoint and load that"
-            )
-        model, tokenizer = read_gguf(Path(name), sha256, dtype=torch.float32 if dtype == "auto" else dtype)
-        return model.to(device), tokenizer
+    if str(name).endswith(".gguf"):
+        model, tokenizer = _from_gguf(Path(name), sha256, dtype, device_map)
     else:
-        folder = folder_or_hub_id(name)
-    options = {"trust_remote_code": trust_remote_code, **from_pretrained}
-    place = {key: value for key, value in from_pretrained.items() if key in ("revision", "cache_dir")}
-    choice = {"trust_remote_code": trust_remote_code, **place}
-    with clear_errors(str(name)):
-        require_sound_config(folder, **place)
-        require_no_adapter_beside(name, folder, **place)
-        for index in Path(folder).glob("*.safetensors.index*.json"):
-            read_index(index)  # transformers would follow ../ in it
-        own = is_own_format(folder)
-        if own and device_map is not None:
-            raise ValueError(
-                f"{name} is in shortgpt's own format, which is read into memory as a whole: load it without device_map and "
-                "max_memory"
-            )
-        config = base_config(folder) if own else AutoConfig.from_pretrained(folder, **choice)
-        if config.is_encoder_decoder:
-            raise ValueError(
-                f"{folder} is an encoder-decoder ({config.model_type}); only decoder-only models can be pruned here"
-            )
-        tokenizer = read_tokenizer(name, folder, config, **choice)  # before the weights, which take longer
-        if dtype == "auto":
-            on_gpu = not (device == "cpu" or is_default)
-            dtype = _dtype_on_gpu(folder, choice) if on_gpu else torch.float32
-        options |= {"dtype": dtype, "use_safetensors": True}
-        if own:
-            model = restore(folder, dtype=None if dtype == "auto" else dtype)
-        elif device_map is None:
-            model = _read(folder, **options)
-        else:
-            model = _spread(folder, device_map, max_memory, options)
-    model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
+        if dtype == "auto" and (device == "cpu" or str(name) == DEFAULT_MODEL):
+            dtype = torch.float32
+        options = {"trust_remote_code": trust_remote_code, **from_pretrained}
+        folder = model_folder(name)
+        with clear_errors(str(name)):
+            model, tokenizer = _from_folder(name, folder, dtype, device_map, max_memory, options)
+        model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if not getattr(model, "hf_device_map", None):
         model = model.to(device)
     return without_repacking(model).eval(), tokenizer
 
 
+def _check_name(name: object) -> None:
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"expected a Hub id or the path of a folder, got {shown(name)}")
+    if not str(name):
+        raise ValueError("expected a Hub id or the path of a folder, got ''")
+
+
+def _check_dtype(dtype: object) -> None:
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype != "auto" and not isinstance(named, torch.dtype):
+        raise ValueError(f'unknown dtype {shown(dtype)}: take torch.float32, torch.bfloat16, torch.float16 or "auto"')
+
+
+def _from_gguf(file: Path, sha256: str | None, dtype: torch.dtype | str, device_map: object) -> Loaded:
+    if device_map is not None:
+        raise ValueError(
+            f"{file.name}: a GGUF file is unpacked in memory, so device_map and max_memory do not apply; load it "
+            "once without them, save() it as a checkpoint and load that"
+        )
+    return read_gguf(file, sha256, dtype=torch.float32 if dtype == "auto" else dtype)
+
+
+def _from_folder(
+    name: str | os.PathLike,
+    folder: str,
+    dtype: torch.dtype | str,
+    device_map: object,
+    max_memory: Mapping | None,
+    options: dict,
+) -> Loaded:
+    """Model and tokenizer from a folder (or Hub id) that transformers or `own_format` can read; `options` are for both."""
+    own = is_own_format(folder)
+    config = _sound_config(name, folder, own, options)
+    if own and device_map is not None:
+        raise ValueError(
+            f"{name} is in shortgpt's own format, which is read into memory as a whole: load it without device_map and "
+            "max_memory"
+        )
+    choice = _choice(options)
+    tokenizer = read_tokenizer(name, folder, config, **choice)  # before the weights, which take longer
+    if dtype == "auto":
+        dtype = _dtype_on_gpu(saved_dtype(folder) if own else getattr(config.get_text_config(), "dtype", None))
+    if own:
+        return restore(folder, dtype=None if dtype == "auto" else dtype), tokenizer
+    options = options | {"dtype": dtype, "use_safetensors": True}
+    if device_map is None:
+        return _read(folder, **options), tokenizer
+    return _spread(folder, device_map, max_memory, options), tokenizer
+
+
+def _choice(options: Mapping[str, object]) -> dict[str, object]:
+    """Those of `options` that say which files are meant, and whether their code may run."""
+    return {key: value for key, value in options.items() if key in ("revision", "cache_dir", "trust_remote_code")}
+
+
+def _sound_config(name: str | os.PathLike, folder: str, own: bool, options: Mapping[str, object]) -> PreTrainedConfig:
+    """The configuration of a decoder-only model, if nothing in the folder leads transformers elsewhere."""
+    choice = _choice(options)
+    place = {key: value for key, value in choice.items() if key != "trust_remote_code"}
+    require_sound_config(folder, **place)
+    require_no_adapter_beside(name, folder, **place)
+    for index in Path(folder).glob("*.safetensors.index*.json"):
+        read_index(index)  # transformers would follow ../ in it
+    config = base_config(folder) if own else AutoConfig.from_pretrained(folder, **choice)
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{folder} is an encoder-decoder ({config.model_type}); only decoder-only models can be pruned here"
+        )
+    return config
+
+
 def _read(folder: str | Path, **options: object) -> PreTrainedModel:
     """``from_pretrained`` that never fills a missing weight with random numbers."""
     options["ignore_mismatched_sizes"] = True  # to be told about them
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    with quiet("transformers.modeling_utils"):  # its report is a table; ours is one sentence
+        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     if "config" in options or any(COUNT_NAMES.fullmatch(name) for name in options):  # the first layers were asked for
         report = report | {"unexpected_keys": ()}
     require_whole(folder, model, report)
+    if report["unexpected_keys"]:
+        left = some(sorted(map(str, report["unexpected_keys"])))
+        warnings.warn(
+            f"{folder} holds weights that {type(model).__name__} has no place for ({left}): left out", stacklevel=2
+        )
     return model
 
 
@@ -163,15 +200,10 @@ def _best_device() -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # as accelerate launch says
 
 
-def _dtype_on_gpu(folder: str | Path, options: Mapping[str, object]) -> torch.dtype | str:
-    """The checkpoint's own dtype, or float16 instead of bfloat16 where the GPU lacks that (before Ampere: a T4)."""
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
-        if is_own_format(folder):
-            own = saved_dtype(folder)
-        else:
-            own = getattr(AutoConfig.from_pretrained(folder, **options).get_text_config(), "dtype", None)
-        return torch.float16 if own == torch.bfloat16 else "auto"
-    return "auto"
+def _dtype_on_gpu(own: torch.dtype | None) -> torch.dtype | str:
+    """The checkpoint's `own` dtype, or float16 instead of bfloat16 where the GPU lacks that (before Ampere: a T4)."""
+    old = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+    return torch.float16 if old and own == torch.bfloat16 else "auto"
 
 
 def _spread(folder: str | Path, device_map: object, max_memory: Mapping | None, options: dict) -> PreTrainedModel:
@@ -194,28 +226,3 @@ def _spread(folder: str | Path, device_map: object, max_memory: Mapping | None, 
     elif own is not None:
         own.cleanup()
     return model
-
-
-def describe(model: PreTrainedModel) -> pd.DataFrame:
-    """One row about `model`: type, layers, hidden size, parameters (all, in one layer, in the embeddings), dtype, device.
-
-    Parameters are counted once when shared (tied embeddings). Call it before quantizing: packed 4-bit weights hide
-    their count.
-    """
-    from shortgpt.model.anatomy import decoder_layers
-
-    layers = decoder_layers(model)  # refuses what is no model
-    count = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "parameters_per_layer": sum(p.numel() for p in layers[0].parameters()),
-        "embedding_parameters": model.get_input_embeddings().weight.numel(),
-    }
-    text_config = model.config.get_text_config()
-    places = getattr(model, "hf_device_map", {"": model.device}).values()  # several, where accelerate spread the model
-    return pd.DataFrame(
-        [
-            {"model_type": model.config.model_type, "layers": len(layers), "hidden_size": text_config.hidden_size}
-            | count
-            | {"dtype": str(model.dtype).removeprefix("torch."), "device": " + ".join(dict.fromkeys(map(str, places)))}
-        ]
-    )

@@ -2,7 +2,7 @@
 
 Which layers stay and what the configuration then says is decided on an empty model (no weights, "meta" device) by the
 same `remove_layers` as in memory. What is left to do is bookkeeping: copy the bytes of the surviving tensors under
-their new names (`shards.py`) into a folder that appears when it is complete (`beside.py`).
+their new names (`shards.py`) into a folder that appears when it is complete (`atomic.py`).
 """
 
 from __future__ import annotations
@@ -11,29 +11,31 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
-from shortgpt.checkpoints.card import CARD_FILE, MARK, licence_lines, model_card
-from shortgpt.checkpoints.completeness import matched, require_whole
+from shortgpt.checkpoints.card import CARD_FILE, write_card
+from shortgpt.checkpoints.facts import empty_model
 from shortgpt.checkpoints.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
-from shortgpt.checkpoints.sound_config import clear_about_config, require_sound_config
+from shortgpt.checkpoints.soundness import clear_about_config, enough_layers, require_sound_config, require_whole
 from shortgpt.model.adapters import require_no_adapter_beside
-from shortgpt.model.anatomy import decoder_layers, decoder_layers_path, removed_so_far
+from shortgpt.model.anatomy import decoder_layers_path, original_layers, removed_so_far
 from shortgpt.model.names import LayerNames, find_stack
-from shortgpt.pruning.depth import remove_layers
+from shortgpt.pruning.depth import kept_layers, remove_layers
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
-from shortgpt.pruning.recipe import RECIPE
+from shortgpt.pruning.recipe import MODEL_TYPE, RECIPE
 from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import check_target, written_beside
-from shortgpt.utils.untrusted import inside
+from shortgpt.utils.quieting import quiet
+from shortgpt.utils.untrusted import in_one_sentence, inside
 
 SINGLE_FILE = "model.safetensors"
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")
@@ -76,16 +78,13 @@ def prune_checkpoint(
     shards = _read_shards(src)
     plan = plan if isinstance(plan, PruningPlan) or not isinstance(plan, Iterable) else list(plan)
     with clear_about_config(src.name):
-        config, kept, stack, path, plan = _decide(src, shards, plan)
-    names = LayerNames(stack, path, kept)
-    work: list[tuple[Shard, dict[str, str]]] = []  # files to write: where from, and old name to new name
-    for shard in shards:
-        renamed = {old: new for old in shard.tensors if (new := names.tensor(old)) is not None}
-        if renamed:  # no empty files
-            work.append((shard, renamed))
-    total = sum(tensor_bytes(shard, name) for shard, renamed in work for name in renamed)
+        config, names, plan = _decide(src, shards, plan)
+    # files to write: where from, and old name to new name; no empty ones
+    renamed = [{old: new for old in shard.tensors if (new := names.tensor(old)) is not None} for shard in shards]
+    work = [(shard, new_names) for shard, new_names in zip(shards, renamed, strict=True) if new_names]
+    total = sum(tensor_bytes(shard, name) for shard, new_names in work for name in new_names)
     quantized = any(getattr(c, "quantization_config", None) for c in (config, config.get_text_config()))
-    require_whole(src, *matched(src, quantized=quantized))
+    require_whole(src, *_matched(src, quantized=quantized))
     files = _other_files(src, config)
     needed = total + sum(source.stat().st_size for source in files.values()) + (1 << 20)  # headers, index, card
     with written_beside(dst, overwrite=overwrite, needed_bytes=needed) as new:
@@ -96,7 +95,7 @@ def prune_checkpoint(
             (new / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, new / name)
         plan.to_json(new / PLAN_FILE)
-        _write_card(src, new, plan, config)
+        write_card(src, new, plan, repairs_so_far(config))
         if not quantized:  # quantization libraries can't load without the data
             _require_complete(new)
     return dst
@@ -126,55 +125,56 @@ def _read_shards(src: Path) -> list[Shard]:
             raise ValueError(f"{src} has pickled weights, which can run code: convert them to safetensors first")
         raise FileNotFoundError(f"{src} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}")
     home = read_index(inside(src, INDEX_FILE))
-    shards = []
-    for file in dict.fromkeys(home.values()):
-        if not (src / file).is_file():
-            raise FileNotFoundError(
-                f"{src} is incomplete: {file}, which its index names, is missing; download it again"
-            )
-        shard = read_shard(inside(src, file))
-        missing = sorted({name for name, place in home.items() if place == file} - shard.tensors.keys())
-        if missing:
-            raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
-        # a tensor in two files: the index tells which one counts
-        tensors = {name: tensor for name, tensor in shard.tensors.items() if home.get(name, file) == file}
-        shards.append(replace(shard, tensors=tensors))
-    return shards
+    files: dict[str, set[str]] = {file: set() for file in home.values()}
+    for name, file in home.items():
+        files[file].add(name)
+    return [_indexed_shard(src, file, names, home) for file, names in files.items()]
+
+
+def _indexed_shard(src: Path, file: str, names: set[str], home: Mapping[str, str]) -> Shard:
+    """The header of `file` in `src`, of which the index `home` says that it holds the tensors `names`."""
+    if not (src / file).is_file():
+        raise FileNotFoundError(f"{src} is incomplete: {file}, which its index names, is missing; download it again")
+    shard = read_shard(inside(src, file))
+    if missing := sorted(names - shard.tensors.keys()):
+        raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
+    # a tensor in two files: the index tells which one counts
+    tensors = {name: tensor for name, tensor in shard.tensors.items() if name in names or name not in home}
+    return replace(shard, tensors=tensors)
 
 
 def _decide(
     src: Path, shards: list[Shard], plan: PruningPlan | Sequence[int]
-) -> tuple[PreTrainedConfig, list[int], str, str, PruningPlan]:
-    """The new configuration, the layers kept (current indices), the stack's name in the files and in the model, the plan."""
-    kind = require_sound_config(src).get("model_type")
-    try:
-        config = AutoConfig.from_pretrained(src, trust_remote_code=False)
-        with torch.device("meta"):
-            dense = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, KeyError) as error:
-        if isinstance(kind, str) and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            raise
-        raise ValueError(
-            f"transformers has no causal language model for {src.name} (model_type {shown(kind)}): update transformers; if "
-            "the checkpoint brings its own code, load it with trust_remote_code=True, then remove_layers and save"
-        ) from error
-    already = removed_so_far(dense)
-    depth, path = len(decoder_layers(dense)), decoder_layers_path(dense)
+) -> tuple[PreTrainedConfig, LayerNames, PruningPlan]:
+    """The new configuration, what becomes of the names in the files, and the plan."""
+    dense = _dense(src)
     pruned = remove_layers(dense, plan)
     if getattr(pruned, RECIPE, None) is not None:
         raise ValueError(
             f"no configuration of {type(dense).__name__} describes it without these layers, so the files alone can't be "
             "pruned: use remove_layers() on the loaded model, and save()"
         )
-    gone = removed_so_far(pruned)
-    original = [i for i in range(depth + len(already)) if i not in already]
-    kept = [position for position, i in enumerate(original) if i not in gone]
-    extra = getattr(config.get_text_config(), "num_nextn_predict_layers", None) or 0
-    stack = find_stack((name for shard in shards for name in shard.tensors), path, depth, extra)
+    original, already, path = original_layers(dense), removed_so_far(dense), decoder_layers_path(dense)
+    extra = getattr(dense.config.get_text_config(), "num_nextn_predict_layers", None) or 0
+    stack = find_stack((name for shard in shards for name in shard.tensors), path, len(original), extra)
     if not isinstance(plan, PruningPlan):
         newly = [original[int(i)] for i in plan]
         plan = PruningPlan(layers=len(original) + len(already), removed=(*already, *newly), model=_base_model(src))
-    return pruned.config, kept, stack, path, plan
+    return pruned.config, LayerNames(stack, path, kept_layers(dense, pruned)), plan
+
+
+def _dense(src: Path) -> PreTrainedModel:
+    """The model in `src` without its weights."""
+    kind = require_sound_config(src).get("model_type")
+    try:
+        return empty_model(src)
+    except (ValueError, KeyError) as error:
+        if isinstance(kind, str) and kind in (*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_TYPE):
+            raise
+        raise ValueError(
+            f"transformers has no causal language model for {src.name} (model_type {shown(kind)}): update transformers; if "
+            "the checkpoint brings its own code, load it with trust_remote_code, then remove_layers and save"
+        ) from error
 
 
 def _base_model(src: Path) -> str:
@@ -207,23 +207,9 @@ def _other_files(src: Path, config: PreTrainedConfig) -> dict[str, Path]:
     return found
 
 
-def _write_card(src: Path, new: Path, plan: PruningPlan, config: PreTrainedConfig) -> None:
-    """Ours is README.md, because the Hub reads its front matter; theirs speaks of another model, and stays beside it."""
-    card = inside(src, CARD_FILE)
-    old = ""
-    if card.is_file():
-        with card.open(encoding="utf-8", errors="replace") as file:
-            old = file.read(1 << 20)
-    ours = model_card(plan, inherited=licence_lines(old), repairs=repairs_so_far(config))
-    (new / CARD_FILE).write_text(ours, encoding="utf-8")
-    if old and MARK not in old:
-        free = (f"README.original{suffix}.md" for suffix in ("", *range(2, 100)))
-        shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
-
-
 def _require_complete(new: Path) -> None:
     """Of a result from whole files: a missing tensor would be filled with random numbers."""
-    _, report = matched(new)
+    _, report = _matched(new)
     missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if missing:
         raise OSError(
@@ -231,3 +217,34 @@ def _require_complete(new: Path) -> None:
             "this architecture layers share weights, or their kind follows from their number; choose other layers. Nothing "
             "was written"
         )
+
+
+def _matched(folder: str | os.PathLike, *, quantized: bool = False) -> tuple[PreTrainedModel, Mapping[str, Collection]]:
+    """An empty model of the checkpoint in `folder`, and how its files fit it, for `require_whole`; no weights are read.
+
+    Quantization libraries can't load without the data. With `quantized` the packed matrices are passed over: the report is
+    about the vectors (norms, biases), which no method packs.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    for part in (config, config.get_text_config()) if quantized else ():
+        part.__dict__.pop("quantization_config", None)
+    options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}  # to be told
+    with _silent(), in_one_sentence(f"the weights in {folder} can't be loaded"), enough_layers():
+        model, report = AutoModelForCausalLM.from_pretrained(folder, config=config, device_map="meta", **options)
+    if quantized:
+        vectors = {name for name, weight in model.named_parameters() if weight.ndim == 1}
+        report = report | {"missing_keys": vectors & {*report["missing_keys"]}, "mismatched_keys": ()}
+    return model, report
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """transformers tells in a table what fits, with a bar; we, in one sentence, what doesn't."""
+    showed = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with quiet("transformers"):
+            yield
+    finally:
+        if showed:
+            logging.enable_progress_bar()

@@ -1,23 +1,23 @@
-"""Our own format on disk, for pruned models that no configuration of transformers describes (see `blueprint`).
+"""Our own format on disk, for pruned models that no configuration of transformers describes (see `config_fit`).
 
-It holds the weights, the configuration of the model it came from, and the steps that led from there; `models.load` replays
+It holds the weights, the configuration of the model it came from, and the steps that led from there; `load` replays
 them. Plain ``from_pretrained`` refuses such a folder: its ``model_type`` is unknown to transformers, so it can't reload as
 another model by mistake.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.checkpoints.sound_config import are_layers, clear_about_config, require_sound_config
+from shortgpt.checkpoints.soundness import are_layers, clear_about_config, require_sound_config
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.recipe import MODEL_TYPE, WEIGHTS
 from shortgpt.utils.untrusted import MOST_LAYERS, inside, is_whole, one_line, read_json
@@ -101,14 +101,12 @@ def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> P
     Raises:
         ValueError: the weights on disk are not those of the model that the recipe gives.
     """
-    from safetensors import SafetensorError, safe_open
-
     folder = Path(folder)
     files = [inside(folder, file.name) for file in sorted(folder.glob(WEIGHTS.format(suffix="*"))) if file.is_file()]
     _require_fitting(folder, files)
-    with _no_random_weights():  # pages that nobody writes to cost no memory
+    with no_init_weights():  # pages that nobody writes to cost no memory
         model = rebuilt(folder, dtype=dtype)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = _tensors(model)
     for file in files:
         try:
             with safe_open(file, framework="pt") as weights, torch.no_grad():
@@ -122,11 +120,15 @@ def restore(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> P
     return model.eval()
 
 
+def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
 def _require_fitting(folder: Path, files: list[Path]) -> None:
     """Compare the weights with an empty model, before a model takes memory."""
     with torch.device("meta"):
         model = rebuilt(folder)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = _tensors(model)
     missing = {id(tensor) for tensor in model.parameters()}
     for name, entry in (item for file in files for item in read_shard(file).tensors.items()):
         if name not in tensors or list(tensors[name].shape) != entry["shape"]:
@@ -150,14 +152,3 @@ def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedMode
     from shortgpt.pruning.sublayers import remove_sublayers
 
     return remove_sublayers(model, **step)
-
-
-@contextlib.contextmanager
-def _no_random_weights() -> Iterator[None]:
-    try:
-        from transformers.initialization import no_init_weights
-    except ImportError:  # an older transformers: slower, same result
-        yield
-        return
-    with no_init_weights():
-        yield

@@ -6,21 +6,23 @@ format of ours, see `own_format`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.card import CARD_FILE, model_card
-from shortgpt.checkpoints.completeness import enough_layers
 from shortgpt.checkpoints.own_format import is_own_format, restore
-from shortgpt.checkpoints.resaving import one_way_conversions_left_out, require_savable
+from shortgpt.checkpoints.soundness import enough_layers
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, removed_so_far, runs_own_code
-from shortgpt.model.arguments import check_tokenizer
+from shortgpt.model.arguments import check_tokenizer, vocabulary_size
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
 from shortgpt.model.view import share_weights
@@ -30,6 +32,9 @@ from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
+from shortgpt.utils.untrusted import inside
+
+_CONVERSIONS = "_weight_conversions"  # of a loaded model: how its checkpoint's weights became the module's
 
 
 def save(
@@ -69,7 +74,7 @@ def save(
         before = _logits_to_compare(model) if verify else None
         write_model(model, new)
         if tokenizer is not None:
-            tokenizer.save_pretrained(new)
+            _save_tokenizer(tokenizer, new)
         if plan is not None:
             plan.to_json(new / PLAN_FILE)
             card = model_card(plan, repairs=repairs_so_far(model.config), own_format=is_own_format(new))
@@ -77,6 +82,14 @@ def save(
         if verify:
             _require_equal_reload(model, *before, new)
     return path
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """With the SentencePiece file that it came from: transformers 5 leaves that out, and llama.cpp's converter reads it."""
+    tokenizer.save_pretrained(folder)
+    source = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if source.suffix == ".model" and source.is_file():
+        shutil.copyfile(inside(source.parent, source.name), folder / source.name)
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:
@@ -118,7 +131,7 @@ def saved_class(folder: str | os.PathLike) -> str:
 
 
 def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = vocabulary_size(model)
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
     with torch.inference_mode(), eval_mode(model), torch.compiler.set_stance("force_eager"):
         return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()
@@ -178,3 +191,41 @@ def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast
             f"the saved checkpoint does not reload as the same model (largest logit difference {difference:.3g} on a scale "
             f"of {scale:.3g}{', ' + str(broken) if broken else ''}); nothing was written to the folder you named"
         )
+
+
+def require_savable(config: PreTrainedConfig) -> None:
+    """Raise ValueError for a GPTQ model that transformers loaded from version 1 of the format (see `gptq`)."""
+    settings = getattr(config, "quantization_config", None) or {}
+    settings = settings if isinstance(settings, dict) else vars(settings)
+    if settings.get("quant_method") == "gptq" and settings.get("format", "gptq") == "gptq":
+        raise ValueError(
+            "transformers changed the zero points of this GPTQ model when it loaded it, and would save them as what they "
+            "were, which reloads as garbage: remove layers from the files with prune_checkpoint, or prune the unquantized "
+            "model and quantize that"
+        )
+
+
+@contextlib.contextmanager
+def one_way_conversions_left_out(model: PreTrainedModel) -> Iterator[None]:
+    """While open, saving `model` doesn't try to undo what loading did to quantized weights.
+
+    transformers would undo it step by step, and has no way back for those of torchao and bitsandbytes: it raises an error
+    without a message. None is needed: both write their weights in the form in which they are read.
+    """
+    conversions = getattr(model, _CONVERSIONS, None)
+    if getattr(model, "hf_quantizer", None) is None or not conversions:
+        yield
+        return
+    setattr(model, _CONVERSIONS, [conversion for conversion in conversions if _can_be_undone(conversion)])
+    try:
+        yield
+    finally:
+        setattr(model, _CONVERSIONS, conversions)
+
+
+def _can_be_undone(conversion: object) -> bool:
+    try:
+        conversion.reverse_transform()
+    except (NotImplementedError, ValueError):
+        return False
+    return True

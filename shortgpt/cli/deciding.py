@@ -4,100 +4,126 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
-import typer
+from cyclopts import Parameter
 
-from shortgpt.cli.options import DEFAULT, Calibration, Loading, Metric, parse_layers
+import shortgpt
+from shortgpt.choosing.names import Baseline, Criterion, Metric
+from shortgpt.cli.failing import UsageError
+from shortgpt.cli.options import CHOICE, FROM_0, Calibration, Loading, default_model, spelt
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from shortgpt.pruning.plan import PruningPlan
 
-BASELINES = ("reverse", "sequential", "random")
-_CRITERIA = (  # the rest of criteria.CRITERIA, which is slow to import
-    *("relative_magnitude", "block_influence", "block_influence_iterative", "angular_span", "angular_span_all_tokens"),
-    *("leave_one_out", "greedy", "search"),
-)
-Order = StrEnum("Order", ["score", *BASELINES, *_CRITERIA])
-Kind = StrEnum("Kind", ["attention", "ffn"])
-Repair = StrEnum("Repair", ["fold", "all", "linear"])
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+BASELINES, METRICS = get_args(Baseline), get_args(Metric)
+HIDDEN = Parameter(show=False)
 
 
+def parse_layers(text: str) -> list[int]:
+    """``"3,4,10-12"`` to layer numbers."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r" *(\d{1,6})(?: *- *(\d{1,6}))? *", part)
+        if not match:
+            raise ValueError(f"{text!r} is not a list of layers: write it like 3,4,10 or 3,8-10")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return found
+
+
+@Parameter(name="*", group=CHOICE)
 @dataclass(frozen=True)
 class Wish:
     """Which layers the command line asks to remove, and from what."""
 
-    model: str | None
-    n: int | None
-    ratio: float | None
-    layers: str | None
-    plan: Path | None
-    order: Order
-    metric: Metric
-    sublayers: Kind | None
-    on_disk: bool
+    model: str | None = None
+    """A folder or Hub id. Default: the plan's, or the packaged one."""
+    n: Annotated[int | None, FROM_0, Parameter(name=["--number", "-n"])] = None
+    """Remove n layers, as --by says."""
+    ratio: float | None = None
+    """Or a fraction of the layers: 0.25."""
+    layers: Annotated[list[int] | None, spelt(parse_layers, "LIST")] = None
+    """Or these layers: 3,4,8-10."""
+    plan: Path | None = None
+    """Or those of a plan, pruning_plan.json."""
+    by: Criterion | None = None
+    """What chooses: lowest score first, by default that of block_influence; a search; or a baseline (--seed)."""
+    sublayers: Literal["attention", "ffn"] | None = None
+    """Remove only the attention of layers, or only the ffn."""
+    order: Annotated[Literal["score", Criterion], HIDDEN] = "score"  # older names of `by`
+    metric: Annotated[Metric | None, HIDDEN] = None
 
-    def __post_init__(self) -> None:
+    @property
+    def criterion(self) -> str:
+        """What chooses, whichever of its names was used."""
+        return self.by or (self.order if self.order != "score" else self.metric or "block_influence")
+
+    def check(self, *, on_disk: bool) -> None:
+        """Raise UsageError if it is no wish, or two."""
         ways = {"-n": self.n, "--ratio": self.ratio, "--layers": self.layers, "--plan": self.plan}
         given = [name for name, value in ways.items() if value is not None]
         if len(given) != 1:
             got = f"got {' and '.join(given)}" if given else "got none"
-            raise typer.BadParameter(f"say which layers in one way, -n, --ratio, --layers or --plan: {got}")
-        if self.layers is not None:
-            parse_layers(self.layers)
-        if self.order != "score" and given[0] in ("--layers", "--plan"):
-            raise typer.BadParameter(
-                f"--order {self.order} chooses layers, and {given[0]} names them: give one of the two"
-            )
-        if self.sublayers and (self.plan or self.on_disk or self.order != "score"):
-            raise typer.BadParameter("--sublayers goes with -n, --ratio or --layers only")
-        if self.on_disk and self.order not in BASELINES and given[0] in ("-n", "--ratio"):
-            raise typer.BadParameter(
+            raise UsageError(f"say which layers in one way, -n, --ratio, --layers or --plan: {got}")
+        chosen = self.by or (self.order if self.order != "score" else None)
+        if self.by and (self.order != "score" or self.metric):
+            raise UsageError("--order and --metric are older names of --by: give one of them")
+        if chosen and given[0] in ("--layers", "--plan"):
+            raise UsageError(f"--by {chosen} chooses layers, and {given[0]} names them: give one of the two")
+        if self.sublayers and (self.plan or on_disk or self.criterion not in METRICS):
+            raise UsageError(f"--sublayers goes with -n, --ratio or --layers, and --by {', '.join(METRICS)} only")
+        if on_disk and self.criterion not in BASELINES and given[0] in ("-n", "--ratio"):
+            raise UsageError(
                 "--on-disk never builds the model, so it can't score: write a plan first (--plan-only), or give --layers"
             )
 
 
-def decide(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[PruningPlan, str, Loading, tuple | None]:
+class Decision(NamedTuple):
     """The plan, the model it is for, how to load that, and ``(model, tokenizer)`` if it is loaded already."""
-    from shortgpt.choosing.by_score import choose_layers
-    from shortgpt.pruning.plan import PruningPlan
 
+    plan: PruningPlan
+    name: str
+    loading: Loading
+    loaded: Loaded | None = None
+
+
+def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: bool) -> Decision:
+    """Read the plan, or choose as the wish says."""
     if wish.plan is not None:
-        plan = PruningPlan.from_json(wish.plan)
-        name, loading = _model_of(plan, wish, loading)
-        return plan, name, loading, None
-    name = wish.model or DEFAULT
-    if wish.layers is None and wish.order not in BASELINES:
-        from shortgpt.scoring.influence import score_layers
-
-        documents = calibration.documents()
-        model, tokenizer = loading.load(name)
-        batches = calibration.batches(tokenizer, documents)
-        if wish.order == "score":
-            plan = choose_layers(score_layers(model, batches, metric=wish.metric), wish.n, ratio=wish.ratio)
-        else:
-            plan = choose_layers(
-                model, wish.n, ratio=wish.ratio, by=str(wish.order), batches=batches, seed=calibration.seed
-            )
-        return plan, name, loading, (model, tokenizer)
-    return _without_reading(wish, name, loading, calibration.seed), name, loading, None
+        plan = shortgpt.PruningPlan.from_json(wish.plan)
+        return Decision(plan, *_model_of(plan, wish, loading))
+    name = wish.model or default_model()
+    if wish.layers is None and wish.criterion not in BASELINES:
+        model, tokenizer, batches = calibration.with_model(loading, name)
+        plan = shortgpt.choose_layers(
+            model,
+            wish.n,
+            ratio=wish.ratio,
+            by=wish.criterion,
+            batches=batches,
+            seed=calibration.seed,
+            progress=progress,
+        )
+        return Decision(plan, name, loading, (model, tokenizer))
+    return Decision(_without_reading(wish, name, loading, calibration.seed), name, loading)
 
 
 def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> PruningPlan:
     """By hand or by a baseline order: the number of layers is all one needs to know."""
     from shortgpt.checkpoints.facts import empty_model
-    from shortgpt.choosing.by_score import choose_layers
     from shortgpt.choosing.orders import plan_for
     from shortgpt.scoring.provenance import Provenance
 
     model = loading.load(name)[0] if name.endswith(".gguf") else empty_model(name, **loading.source)
     commit = getattr(model.config, "_commit_hash", None)
     source = replace(Provenance.of(model), model=f"{name}@{commit}" if commit else name)
-    if wish.layers is None:
-        return choose_layers(source, wish.n, ratio=wish.ratio, by=str(wish.order), seed=seed)
-    return plan_for(source, parse_layers(wish.layers))
+    if wish.layers is not None:
+        return plan_for(source, wish.layers)
+    return shortgpt.choose_layers(source, wish.n, ratio=wish.ratio, by=wish.criterion, seed=seed)
 
 
 def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loading]:
@@ -105,29 +131,26 @@ def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loa
     if wish.model is not None:
         return wish.model, loading
     if not plan.model:
-        raise typer.BadParameter(f"{wish.plan} names no model: say which one with --model")
+        raise UsageError(f"{wish.plan} names no model: say which one with --model")
     hub_id, _, commit = plan.model.partition("@")
     if re.fullmatch(r"[0-9a-f]{40}", commit):
         return hub_id, replace(loading, revision=loading.revision or commit)
     return plan.model, loading
 
 
-def lowest_sublayers(wish: Wish, loading: Loading, calibration: Calibration) -> tuple[list[int], str, tuple]:
+def lowest_sublayers(
+    kind: str, wish: Wish, loading: Loading, calibration: Calibration, *, progress: bool
+) -> tuple[list[int], str, Loaded]:
     """Layers that lose their attention (or FFN), the model's name, and ``(model, tokenizer)``."""
     import numpy as np
 
-    from shortgpt.scoring.sublayers import score_sublayers
-
-    name = wish.model or DEFAULT
-    documents = calibration.documents() if wish.layers is None else []
-    model, tokenizer = loading.load(name)
+    name = wish.model or default_model()
     if wish.layers is not None:
-        return parse_layers(wish.layers), name, (model, tokenizer)
-    scores = score_sublayers(model, calibration.batches(tokenizer, documents), metric=wish.metric)[
-        wish.sublayers
-    ].values
+        return wish.layers, name, loading.load(name)
+    model, tokenizer, batches = calibration.with_model(loading, name)
+    scores = shortgpt.score_sublayers(model, batches, metric=wish.criterion, progress=progress)[kind].values
     there = int(np.isfinite(scores).sum())
-    n = wish.n if wish.n is not None else round(wish.ratio * len(scores))
-    if not 0 <= n <= there:
+    n = round(wish.ratio * len(scores)) if wish.ratio is not None else wish.n
+    if n is None or not 0 <= n <= there:
         raise ValueError(f"n must be 0 to {there} ({there} layers of this model have such a sublayer), got {n}")
     return np.argsort(scores, kind="stable")[:n].tolist(), name, (model, tokenizer)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from shortgpt.cli.options import BOS_HELP, Language, Loading, read_documents, require_writable
-from shortgpt.cli.run import Result
+import shortgpt
+from shortgpt.cli.failing import UsageError
+from shortgpt.cli.options import FROM_0, FROM_1, MEASURES, Loading, Progress, Texts, spelt
+from shortgpt.cli.places import require_writable
+from shortgpt.cli.printing import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,53 +23,48 @@ if TYPE_CHECKING:
 _COUNTS = ("layers", "parameters")
 
 
-def evaluate(
-    loading: Loading,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="The first one is the reference.")],
-    tasks: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="offline (the five that come along), paper (ShortGPT's thirteen), none, or a list.",
-            rich_help_panel="Measures",
-        ),
-    ] = "offline",
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Only the first items of each task: faster, less sure.", rich_help_panel="Measures"
-        ),
-    ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=0, help="Worked examples in a prompt. Default: the task's own.", rich_help_panel="Measures"
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Draws the worked examples.", rich_help_panel="Measures")
-    ] = 1234,
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            metavar="N", help="Prompts at a time; auto: as many as a GPU holds, to 64.", rich_help_panel="Measures"
-        ),
-    ] = "16",
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Keep each task done, in JSON lines; the next run goes on.", rich_help_panel="Measures"
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Text for perplexity, .txt or .jsonl.", rich_help_panel="Measures"),
-    ] = None,
-    language: Annotated[
-        Language | None,
-        typer.Option(metavar="NAME", help="Of the built-in text for perplexity: en, zh.", rich_help_panel="Measures"),
-    ] = None,
-    bos: Annotated[bool | None, typer.Option("--bos/--no-bos", help=BOS_HELP, rich_help_panel="Measures")] = None,
+def parse_batch_size(text: str) -> int | str:
+    """``"auto"``, or a whole number from 1."""
+    if text == "auto" or re.fullmatch(r"0*[1-9]\d*", text):
+        return text if text == "auto" else int(text)
+    raise ValueError(f"{text!r} is not a number of prompts: give a whole number from 1, or auto")
+
+
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
+    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
+    from shortgpt.evaluation.harness import OFFLINE_TASKS
+
+    groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
+    names = [name.strip() for name in text.split(",")]
+    return tuple(dict.fromkeys(task for name in names for task in groups.get(name, (name,))))
+
+
+@Parameter(name="*", group=MEASURES)
+@dataclass(frozen=True)
+class Benchmarks:
+    """What `shortgpt.compare` takes for its benchmarks."""
+
+    tasks: Annotated[str, Parameter(metavar="LIST")] = "offline"
+    """offline (the five that come along), paper (ShortGPT's thirteen), none, or a list."""
+    limit: Annotated[int | None, FROM_1] = None
+    """Only the first items of each task: faster, less sure."""
+    shots: Annotated[int | None, FROM_0] = None
+    """Worked examples in a prompt. Default: the task's own."""
+    seed: Annotated[int, FROM_0] = 1234
+    """Draws the worked examples."""
+    batch_size: Annotated[int | str, spelt(parse_batch_size, "N")] = 16
+    """Prompts at a time; auto: as many as a GPU holds, to 64."""
+    results: Path | None = None
+    """Keep each task done, in JSON lines; the next run goes on."""
+
+
+def compare_models(
+    *models: Annotated[str, Parameter(required=True)],
+    benchmarks: Benchmarks = Benchmarks(),
+    texts: Annotated[Texts, Parameter(name="*", group=MEASURES)] = Texts(),
+    loading: Loading = Loading(),
+    progress: Progress = True,
 ) -> Result:
     """Compare models: perplexity, benchmark accuracy, size, and what was retained.
 
@@ -81,70 +81,65 @@ def evaluate(
     Rows: memory_mb (10^6 bytes of weights), perplexity (lower is better; only models with one tokenizer compare), an
     accuracy in percent for each task, their average, and retention: the average in percent of the first model's. Chance
     is not zero, so retention flatters; and read some generated text, too. Other tasks fetch their data from the Hub.
+
+    Args:
+        models: The first one is the reference.
     """
-    options = {"limit": limit, "shots": shots, "seed": seed, "batch_size": parse_batch_size(batch_size), "bos": bos}
     import pandas as pd
-    from tqdm.auto import tqdm
 
+    tasks, documents = _checked(models, benchmarks, texts, loading)
+    options = asdict(benchmarks) | {"tasks": tasks, "texts": documents, "bos": texts.bos, "progress": progress}
+    rows, vocabularies = zip(*_measured(models, loading, options), strict=True)
+    table = pd.concat(rows)
+    if tasks:
+        table["retention"] = 100 * table["average"] / table["average"].iloc[0]
+    notes = []
+    if tasks and (limit := benchmarks.limit) is not None:
+        error = f"a standard error of up to {50 / limit**0.5:.0f} points each"
+        notes.append(f"note: a subset, at most {limit} items of each task, with {error}")
+    if len({*vocabularies}) > 1:
+        notes.append("note: these models have different tokenizers, so their perplexities do not compare")
+    if tasks and benchmarks.results is not None:
+        notes.append(f"the results of each task are in {benchmarks.results}")
+    return Result(table.assign(limit=benchmarks.limit).reset_index(), for_people(table), notes)
+
+
+def _checked(
+    models: tuple[str, ...], benchmarks: Benchmarks, texts: Texts, loading: Loading
+) -> tuple[tuple[str, ...], list[str]]:
+    """Tasks and documents; what is wrong with the second model is not to be found out after minutes with the first."""
     from shortgpt.checkpoints.facts import empty_model
-    from shortgpt.evaluation.comparing import compare
-    from shortgpt.evaluation.harness import manager_of
+    from shortgpt.evaluation.benchmarks import manager_of
 
-    names = tasks_named(tasks)
-    if names and importlib.util.find_spec("lm_eval") is None:
+    if repeated := [name for name in models if models.count(name) > 1]:
+        raise UsageError(f"{repeated[0]} is named twice: name each model once")
+    tasks = parse_tasks(benchmarks.tasks)
+    if tasks and importlib.util.find_spec("lm_eval") is None:
         raise ImportError(
             "benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]', or --tasks none"
         )
-    repeated = sorted({name for name in models if models.count(name) > 1})
-    if repeated:
-        raise typer.BadParameter(f"{repeated[0]} is named twice: name each model once")
-    documents = read_documents(text, language, "perplexity")
-    if results is not None:
-        require_writable(results)
-    for name in models:  # a misspelt second model should not be found out after minutes with the first
+    documents = texts.documents("perplexity")
+    if benchmarks.results is not None:
+        require_writable(benchmarks.results)
+    for name in models:
         if not name.endswith(".gguf"):
             empty_model(name, **loading.source)
-    if names:
-        manager_of(names)  # nor should a misspelt task
-    tables, vocabularies = [], set()
+    if tasks:
+        manager_of(tasks)
+    return tasks, documents
+
+
+def _measured(models: tuple[str, ...], loading: Loading, options: dict) -> Iterator[tuple[pd.DataFrame, int]]:
+    """A row for each model, and the size of its vocabulary. One model is in memory at a time."""
+    from tqdm.auto import tqdm
+
     for number, name in enumerate(models, start=1):
         model, tokenizer = loading.load(name)
-        vocabularies.add(len(tokenizer))
-        with tqdm(total=1, desc=f"measuring {name} ({number} of {len(models)})", bar_format="{desc}, {elapsed}"):
-            tables.append(compare({name: model}, tokenizer, tasks=names, texts=documents, results=results, **options))
-        del model  # one at a time
-    table = pd.concat(tables)
-    if names:
-        table["retention"] = 100 * table["average"] / table["average"].iloc[0]
-    notes = []
-    if names and limit is not None:
-        notes.append(
-            f"note: a subset, at most {limit} items of each task, with a standard error of up to {50 / limit**0.5:.0f} "
-            "points each"
-        )
-    if len(vocabularies) > 1:
-        notes.append("note: these models have different tokenizers, so their perplexities do not compare")
-    if names and results is not None:
-        notes.append(f"the results of each task are in {results}")
-    table["limit"] = limit
-    return Result(table.reset_index(), for_people(table.drop(columns="limit")), notes)
-
-
-def tasks_named(text: str) -> tuple[str, ...]:
-    """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
-    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
-    from shortgpt.evaluation.harness import OFFLINE_TASKS
-
-    groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
-    names = [name.strip() for name in text.split(",")]
-    return tuple(dict.fromkeys(task for name in names for task in groups.get(name, (name,))))
-
-
-def parse_batch_size(text: str) -> int | str:
-    """``"auto"``, or a whole number from 1."""
-    if text == "auto" or re.fullmatch(r"0*[1-9]\d*", text):
-        return text if text == "auto" else int(text)
-    raise typer.BadParameter(f"--batch-size {text!r} is not a number of prompts: give a whole number from 1, or auto")
+        label = f"measuring {name} ({number} of {len(models)})"
+        with tqdm(total=1, desc=label, bar_format="{desc}, {elapsed}", disable=not options["progress"]):
+            row = shortgpt.compare({name: model}, tokenizer, **options)
+        del model
+        yield row, len(tokenizer)
 
 
 def for_people(table: pd.DataFrame) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from shortgpt.cli.options import DEFAULT, Loading, Model
-from shortgpt.cli.run import Result
+from shortgpt.cli.options import Loading, default_model
+from shortgpt.cli.printing import Result
 
 
-def info(loading: Loading, model: Model = DEFAULT) -> Result:
+def tell(model: str | None = None, /, *, loading: Loading = Loading()) -> Result:
     """Tell what a model is, what was removed from it, and whether it can be pruned; or read a plan aloud.
 
     Weights are not loaded and not downloaded (those of a .gguf file are read, and the packaged default is fetched once).
@@ -20,23 +20,34 @@ def info(loading: Loading, model: Model = DEFAULT) -> Result:
 
     Sublayers are the names of the attention and the FFN in a layer, where they were found; whether they can be removed
     one by one is tried when you score them.
-    """
-    from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
-    from shortgpt.pruning.plan import PruningPlan
 
-    if model.endswith(".json"):
+    Args:
+        model: A folder, a Hub id, a plan, or the packaged default.
+    """
+    if model is not None and model.endswith(".json"):
+        from shortgpt.pruning.plan import PruningPlan
+        from shortgpt.pruning.plan_words import plan_in_words
+
         plan = PruningPlan.from_json(model)
         return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
-    ready = loading.load(model)[0] if model.endswith(".gguf") else None
-    facts = model_facts(model, model=ready, **loading.source)
-    plan = plan_beside(model)
-    lines = [f"{name:<12}{value}" for name, value in _in_words(facts).items()]
+        return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
+    return _about_model(model or default_model(), loading)
+
+
+def _about_model(name: str, loading: Loading) -> Result:
+    from shortgpt.checkpoints.facts import model_facts
+    from shortgpt.pruning.plan_words import plan_beside, plan_in_words
+
+    ready = loading.load(name)[0] if name.endswith(".gguf") else None
+    facts = model_facts(name, model=ready, **loading.source)
+    plan = plan_beside(name)
+    lines = [f"{key:<12}{value}" for key, value in in_words(facts).items()]
     if plan is not None:
         lines += ["", plan_in_words(plan)]
     return Result(facts | {"plan": asdict(plan) if plan else None}, "\n".join(lines))
 
 
-def _in_words(facts: dict) -> dict[str, str]:
+def in_words(facts: dict) -> dict[str, str]:
     """The facts as a person reads them."""
     removed = ", ".join(map(str, facts["removed_layers"]))
     steps = [

@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from shortgpt.cli.options import (
-    DEFAULT,
-    Calibration,
-    Loading,
-    Metric,
-    MetricOption,
-    Model,
-    require_writable,
-    written_whole,
-)
-from shortgpt.cli.run import Result, as_json
+import shortgpt
+from shortgpt.choosing.names import Metric
+from shortgpt.cli.options import CHOICE, FLAG, FROM_0, OUTPUT, Calibration, Loading, Progress, default_model
+from shortgpt.cli.places import require_writable
+from shortgpt.cli.printing import Result, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,30 +19,17 @@ if TYPE_CHECKING:
     from shortgpt.scoring.influence import LayerScores
 
 
-def score(
-    loading: Loading,
-    calibration: Calibration,
-    model: Model = DEFAULT,
-    n: Annotated[
-        int | None,
-        typer.Option(
-            "--number",
-            "-n",
-            metavar="N",
-            min=0,
-            help="Mark the n lowest: what prune removes.",
-            rich_help_panel="Choice",
-        ),
-    ] = None,
-    metric: MetricOption = Metric.block_influence,
-    sublayers: Annotated[
-        bool,
-        typer.Option("--sublayers", metavar=" ", help="Score attention and FFN one by one.", rich_help_panel="Choice"),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write all columns here, too: .csv or .json.", rich_help_panel="Output"),
-    ] = None,
+def score_model(
+    model: str | None = None,
+    /,
+    *,
+    n: Annotated[int | None, FROM_0, Parameter(name=["--number", "-n"], group=CHOICE)] = None,
+    by: Annotated[Metric, Parameter(name=["--by", "--metric"], group=CHOICE)] = "block_influence",
+    sublayers: Annotated[bool, FLAG, Parameter(group=CHOICE)] = False,
+    output: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    loading: Loading = Loading(),
+    calibration: Calibration = Calibration(),
+    progress: Progress = True,
 ) -> Result:
     """Score every layer: low means redundant.
 
@@ -62,36 +43,41 @@ def score(
     Columns: layer (from 0), score, standard_error (over samples of text: two scores closer than that are as good as
     equal). With -n also remove, and selection_frequency: how often the layer is among the n lowest when the samples are
     drawn again; 1 or 0 is a sure choice. JSON and files add tokens and samples, what was read.
+
+    Args:
+        model: A folder, a Hub id, or the packaged default.
+        n: Mark the n lowest: what prune removes.
+        by: The measure of change.
+        sublayers: Score attention and FFN one by one.
+        output: Write all columns here, too: .csv or .json.
     """
     if output is not None:
         require_writable(output, ".csv", ".json")
-    documents = calibration.documents()
-    loaded, tokenizer = loading.load(model)
-    batches = calibration.batches(tokenizer, documents)
+    loaded, _, batches = calibration.with_model(loading, model or default_model())
     if sublayers:
-        from shortgpt.scoring.sublayers import score_sublayers
-
-        table, read = _side_by_side(score_sublayers(loaded, batches, metric=metric), n)
+        table, read = _side_by_side(shortgpt.score_sublayers(loaded, batches, metric=by, progress=progress), n)
     else:
-        from shortgpt.scoring.influence import score_layers
-
-        scores = score_layers(loaded, batches, metric=metric)
-        table, read = _marked(scores, n), scores
+        read = shortgpt.score_layers(loaded, batches, metric=by, progress=progress)
+        table = _marked(read, n)
     if output is not None:
-        content = as_json(table) + "\n" if output.suffix == ".json" else table.to_csv(index=False)
-        with written_whole(output) as file:
-            file.write_text(content, encoding="utf-8")
-    notes = [f"{metric} over {read.counts.sum():,} tokens in {len(read.counts)} samples; low means redundant"]
+        _write(table, output)
+    notes = [f"{by} over {read.counts.sum():,} tokens in {len(read.counts)} samples; low means redundant"]
     return Result(table, for_people(table), notes + ([f"written to {output}"] if output else []))
+
+
+def _write(table: pd.DataFrame, output: Path) -> None:
+    from shortgpt.utils.atomic import file_written_beside
+
+    content = to_json(table) + "\n" if output.suffix == ".json" else table.to_csv(index=False)
+    with file_written_beside(output) as file:
+        file.write_text(content, encoding="utf-8")
 
 
 def _marked(scores: LayerScores, n: int | None) -> pd.DataFrame:
     """The table of scores, with what choosing `n` would remove and how sure that is."""
     table = scores.table
     if n is not None:
-        from shortgpt.choosing.by_score import choose_layers
-
-        removed = set(choose_layers(scores, n).removed) - set(scores.removed)
+        removed = set(shortgpt.choose_layers(scores, n).removed) - set(scores.removed)
         table.insert(table.columns.get_loc("tokens"), "remove", [i in removed for i in scores.original_layers])
         frequency = scores.selection_frequency(n) if len(scores.counts) > 1 else float("nan")
         table.insert(table.columns.get_loc("tokens"), "selection_frequency", frequency)

@@ -37,11 +37,6 @@ class Question:
     question: str
     choices: tuple[Choice, ...]
 
-    @property
-    def answer(self) -> int:
-        """The place of the right choice, counted from 0."""
-        return next(i for i, choice in enumerate(self.choices) if choice.right)
-
 
 def read_quiz(lesson: str) -> list[Question]:
     """The questions of one lesson, by its two digits, as in ``read_quiz("03")``. Raises ValueError naming what there is."""

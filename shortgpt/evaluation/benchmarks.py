@@ -1,7 +1,7 @@
-"""The thirteen benchmarks of the paper's table 2, each as a task of lm-evaluation-harness: name, metric, shots, chance.
+"""Which benchmarks there are: the thirteen of the paper's table 2, our own offline ones, and those of lm-evaluation-harness.
 
-Seven of them the harness has. The other six are task files of this project in `data/tasks_paper/`, which the harness's own
-command can use too (``lm_eval --include_path data/tasks_paper --tasks shortgpt_c3``).
+Seven of the paper's the harness has. The other six are task files of this project in `data/tasks_paper/`, which the harness's
+own command can use too (``lm_eval --include_path data/tasks_paper --tasks shortgpt_c3``).
 
 The paper names neither prompts nor the number of examples in them. Its baselines come from LaCo, which used OpenCompass,
 so shots and metrics here follow OpenCompass's defaults, and **scores won't equal the paper's**: compare a pruned model with
@@ -15,12 +15,20 @@ because they are scripts, which `datasets` 4 and later refuse: the default revis
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from shortgpt.utils.data import data_folder
+from shortgpt.utils.quieting import quiet
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 
 class Benchmark(NamedTuple):
@@ -59,6 +67,7 @@ _TABLE = (
 )  # fmt: skip
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _TABLE}
 PAPER_BENCHMARKS = tuple(BENCHMARKS)
+OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))  # our own
 
 
 def paper_benchmarks() -> pd.DataFrame:
@@ -71,10 +80,66 @@ def paper_benchmarks() -> pd.DataFrame:
     return pd.DataFrame(_TABLE).rename(columns={"name": "benchmark"}).drop(columns="folder")
 
 
-def task_folders(benchmarks: list[Benchmark]) -> list[str]:
+def offline_task(name: str) -> dict:
+    """The task's definition with the data file's absolute path: the harness resolves paths from the working folder."""
+    import yaml
+
+    folder = data_folder() / "tasks"
+    definition = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    definition["dataset_kwargs"] = {"data_files": {"test": str(folder / f"{name}.jsonl")}}
+    return definition
+
+
+def manager_of(tasks: Sequence[str]) -> TaskManager:
+    """The harness's task index, no larger than `tasks` need: its whole catalogue takes most of a minute to read.
+
+    Raises:
+        ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task.
+    """
+    try:
+        import lm_eval.models.huggingface  # noqa: F401  (needs the extra's own extras)
+    except ImportError as error:
+        raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
+    ours = [BENCHMARKS[name] for name in tasks if name in BENCHMARKS]
+    others = [name for name in tasks if name not in OFFLINE_TASKS and name not in BENCHMARKS]
+    manager = _index(_folders([] if others else ours), bool(others))
+    if any(each.task not in manager.all_tasks for each in ours):  # another version keeps them elsewhere
+        manager = _index(_folders([]), True)
+    unknown = [name for name in others if name not in manager.all_tasks]
+    if unknown or not tasks:
+        raise ValueError(
+            f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
+            "`lm_eval ls tasks` lists the harness's own"
+        )
+    return manager
+
+
+@lru_cache(maxsize=2)  # a table of several models asks for the same one again and again
+def _index(folders: tuple[str, ...], whole_catalogue: bool) -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    with quiet("lm_eval"):
+        return TaskManager(include_path=list(folders), include_defaults=whole_catalogue)
+
+
+def _folders(benchmarks: list[Benchmark]) -> tuple[str, ...]:
     """The folders that hold the benchmarks' task files: the harness reads these in a moment, its whole catalogue in 44 s."""
     import lm_eval.tasks
 
     harness = Path(lm_eval.tasks.__file__).parent
     folders = [data_folder() / "tasks_paper", *(harness / each.folder for each in benchmarks if each.folder)]
-    return [str(folder) for folder in dict.fromkeys(folders)]
+    return tuple(str(folder) for folder in dict.fromkeys(folders))
+
+
+def definition_of(name: str) -> str:
+    """What a task's result depends on besides the model: a hash of our own files, or the harness's version."""
+    benchmark = BENCHMARKS.get(name)
+    if name in OFFLINE_TASKS:
+        files = [data_folder() / "tasks" / f"{name}.{ending}" for ending in ("yaml", "jsonl")]
+    elif benchmark and not benchmark.folder:
+        files = sorted((data_folder() / "tasks_paper").glob("*.*"))
+    else:
+        files = []
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+    settings = f" {benchmark.metric} {benchmark.shots}" if benchmark else ""
+    return f"lm_eval {version('lm_eval')}{settings}" + (f" {digest}" if files else "")

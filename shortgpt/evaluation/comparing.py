@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation import records
+from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, definition_of, manager_of
 from shortgpt.evaluation.cost import size
-from shortgpt.evaluation.fingerprint import fingerprint
-from shortgpt.evaluation.harness import OFFLINE_TASKS, definition_of, manager_of, run_task
+from shortgpt.evaluation.harness import run_task
 from shortgpt.evaluation.likelihood import perplexity
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.offload import input_device
@@ -30,9 +31,6 @@ from shortgpt.model.tokens import begin_token, begin_tokens
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import check_indices
 from shortgpt.utils.arguments import check_count, check_counts, check_path, check_strings, shown
-
-if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
 
 
 def removal_sweep(
@@ -45,14 +43,9 @@ def removal_sweep(
     Raises:
         ValueError: a count below 0, above the length of `order`, or that leaves no layer (before anything is measured).
     """
-    depth = len(decoder_layers(model))
-    order = check_indices(order, depth, keep_one=False)
+    order, counts = check_removals(model, order, counts)
     if not callable(measure):
         raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
-    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
-    for n in counts:
-        if not 0 <= n <= most:
-            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
     rows = []
     for n in tqdm(counts, desc="removing layers", unit="model"):
         pruned = remove_layers(model, order[:n])
@@ -60,6 +53,17 @@ def removal_sweep(
             {"removed": n, "layers": pruned.config.get_text_config().num_hidden_layers, "value": measure(pruned)}
         )
     return pd.DataFrame(rows)
+
+
+def check_removals(model: PreTrainedModel, order: Sequence[int], counts: Iterable[int]) -> tuple[list[int], list[int]]:
+    """``(order, counts)``, if so many of the layers in `order` can go and one stays."""
+    depth = len(decoder_layers(model))
+    order = check_indices(order, depth, keep_one=False)
+    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
+    for n in counts:
+        if not 0 <= n <= most:
+            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
+    return order, counts
 
 
 def evaluate(
@@ -104,9 +108,10 @@ def evaluate(
     check_model(model)
     check_tokenizer(tokenizer)
     input_device(model)  # refuses a model without weights
-    tasks, options, file, manager = check_request(
+    tasks, options, file = check_request(
         tokenizer, tasks, limit=limit, batch_size=batch_size, shots=shots, seed=seed, results=results
     )
+    manager = manager_of(tasks)
     known = {name: options[name] for name in ("limit", "shots", "seed")}
     if file:
         known["fingerprint"] = fingerprint(model, tokenizer, bos)
@@ -132,8 +137,8 @@ def check_request(
     shots: int | None = None,
     seed: int = 1234,
     results: str | os.PathLike | None = None,
-) -> tuple[list[str], dict, Path | None, TaskManager]:
-    """``(tasks, settings of run_task, file of results, index of tasks)``; or what `evaluate` raises, before any work."""
+) -> tuple[list[str], dict, Path | None]:
+    """``(tasks, settings of run_task, file of results)``; or what `evaluate` raises, before any work. `tasks` may be none."""
     tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
     options = {
         "limit": None if limit is None else check_count("limit", limit),
@@ -142,11 +147,12 @@ def check_request(
         "seed": check_count("seed", seed, least=0),
     }
     file = None if results is None else check_path(results, "a file")
-    manager = manager_of(tasks)
-    begin_token(tokenizer, "the harness")
-    if file:
+    if tasks:
+        manager_of(tasks)  # refuses an unknown one
+        begin_token(tokenizer, "the harness")
+    if tasks and file:
         records.read(file)  # refuses a damaged one
-    return tasks, options, file, manager
+    return tasks, options, file
 
 
 @contextmanager
@@ -175,13 +181,14 @@ def compare(
     results: str | os.PathLike | None = None,
     errors: bool = False,
     bos: bool | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """One row per model, the first being the reference (dense) one.
 
     Columns: ``layers, parameters, memory_mb`` (10^6 bytes), ``perplexity``, one accuracy in percent per task, their
     ``average``, and ``retention``: that average in percent of the reference's, as in table 2 of the paper. Chance is
     not zero, so retention flatters: compare it with the chance level in `evaluate`'s table. `tasks` to `results`: see
-    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike.
+    `evaluate`; all models go to one file of results. `bos` holds for perplexity and tasks alike; `progress` shows bars.
 
     ``errors=True`` adds standard errors in points: a column ``<task>_error`` per task, and ``average_error``. They say
     what other items could change. The models answered the same items, so their *difference* is usually surer than two
@@ -193,24 +200,29 @@ def compare(
     models = check_models(models)  # before the first is measured
     check_tokenizer(tokenizer)
     texts = None if texts is None else check_strings("texts", texts)
-    options = {"limit": limit, "batch_size": batch_size, "shots": shots, "seed": seed, "results": results}
-    tasks = [tasks] if isinstance(tasks, str) else check_strings("tasks", tasks)
-    if tasks:
-        check_request(tokenizer, tasks, **options)
+    options: dict[str, Any] = dict(limit=limit, batch_size=batch_size, shots=shots, seed=seed, results=results)
+    tasks, _, _ = check_request(tokenizer, tasks, **options)
     begin_tokens(tokenizer, bos)  # refuses to force what the tokenizer doesn't have
     rows = {}
     for name, model in models.items():
         cost = size(model)
-        row = {"layers": cost["layers"], "parameters": cost["parameters"], "memory_mb": cost["memory_bytes"] / 1e6}
+        row: dict[str, float] = {name: cost[name] for name in ("layers", "parameters")}
+        row["memory_mb"] = cost["memory_bytes"] / 1e6
         row["perplexity"] = perplexity(model, tokenizer, texts, bos=bos)
         if tasks:
-            scores = evaluate(model, tokenizer, tasks, bos=bos, **options).drop_duplicates("task").set_index("task")
-            row |= scores["value"].to_dict() | {"average": scores["value"].mean()}
-            if errors:
-                row |= scores["standard_error"].add_suffix("_error").to_dict()
-                row["average_error"] = float(np.linalg.norm(scores["standard_error"])) / len(scores)
+            row |= _scores(evaluate(model, tokenizer, tasks, bos=bos, progress=progress, **options), errors)
         rows[name] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     if tasks:
         table["retention"] = 100 * table["average"] / table["average"].iloc[0]
     return table
+
+
+def _scores(table: pd.DataFrame, errors: bool) -> dict[str, float]:
+    """The first metric of each task in a table of `evaluate`, and their average."""
+    scores = table.drop_duplicates("task").set_index("task")
+    row = scores["value"].to_dict() | {"average": scores["value"].mean()}
+    if errors:
+        row |= scores["standard_error"].add_suffix("_error").to_dict()
+        row["average_error"] = float(np.linalg.norm(scores["standard_error"])) / len(scores)
+    return row

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,8 +24,10 @@ from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
 from shortgpt.utils.arguments import check_count, check_counts, check_path, check_some
 
+Way = TypeVar("Way")
 
-def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, int | None]:
+
+def size(model: PreTrainedModel, folder: str | os.PathLike | None = None) -> dict[str, Any]:
     """``layers``, ``parameters``, ``memory_bytes`` of the weights and buffers, and ``disk_bytes`` of a saved checkpoint.
 
     Bytes count real storage, each piece once: packed integers, their scales, tied weights; not what accelerate keeps on
@@ -62,19 +66,17 @@ def speed(
     """Tokens per second in prefill (reading the prompt) and decode (writing, one token at a time, with the cache).
 
     Greedy generation from a random prompt: a run that writes one token is the prefill, what each further token takes
-    is the decode. One warm-up, then `repeats` pairs of runs. Returns two rows, ``phase, tokens_per_second`` (median),
+    is the decode. One warm-up, then `repeats` of both runs. Returns two rows, ``phase, tokens_per_second`` (median),
     ``slowest, fastest, batch_size, repeats``, and as times ``seconds`` (median), ``seconds_low, seconds_high``
     (quartiles): until the first token is there (prefill), and for each further token of all texts (decode). The numbers
     belong to this machine and its load: compare models with `speed_table`, which runs them in turn.
     """
     check_model(model)
-    shape = _check_shape(prompt_tokens, new_tokens, repeats, seed)
-    run = _Runs(model, check_count("batch_size", batch_size), *shape)
-    run.once(2)
-    for _ in range(repeats):
-        run.timed()
+    shape = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "repeats": repeats, "seed": seed}
+    sizes = [check_count("batch_size", batch_size)]
+    table = speed_table({"": model}, **shape, batch_sizes=sizes, memory=False, progress=False)
     columns = ["phase", "tokens_per_second", "slowest", "fastest", "batch_size", "repeats"]
-    return pd.DataFrame(run.rows())[[*columns, "seconds", "seconds_low", "seconds_high"]]
+    return table[[*columns, "seconds", "seconds_low", "seconds_high"]]
 
 
 def speed_table(
@@ -99,7 +101,7 @@ def speed_table(
         models: name → model, what to compare with first. They may share weights.
         new_tokens: how many tokens are written after the first.
         warm_up: whole runs of each model and batch size that nobody times.
-        memory: whether to run each once more to see its peak memory. That run isn't timed.
+        memory: whether to run each twice more to see its peak memory. These runs aren't timed.
 
     Returns:
         a row per model, batch size and phase. ``model``; ``batch_size``; ``phase``, ``"prefill"`` or ``"decode"``;
@@ -110,96 +112,115 @@ def speed_table(
         it can't be seen), in a run that stops at the first token, and in one that writes all; ``repeats``.
     """
     models = check_models(models)
-    shape = _check_shape(prompt_tokens, new_tokens, repeats, seed)
+    check_count("repeats", repeats)
+    check_count("prompt_tokens", prompt_tokens)
+    steps = {"prefill": 1, "decode": 1 + check_count("new_tokens", new_tokens)}  # tokens that a run writes
+    check_count("seed", seed, least=0)
     sizes = check_some("batch_sizes", check_counts("batch_sizes", batch_sizes, least=1))
     check_count("warm_up", warm_up, least=0)
-    runs = {(size, name): _Runs(model, size, *shape) for size in sizes for name, model in models.items()}
-    with tqdm(total=(warm_up + memory + repeats) * len(runs), desc="timing", unit="run", disable=not progress) as bar:
-        for run in runs.values():
-            for _ in range(warm_up):
-                run.once(1 + new_tokens)
-                bar.update()
-            if memory:
-                run.watched()
-                bar.update()
-        for turn in range(repeats):
-            for run in list(runs.values())[:: -1 if turn % 2 else 1]:
-                run.timed()
-                bar.update()
-    first = next(iter(models))
-    rows = [
-        {"model": name, "relative": statistics.median(a / b for a, b in zip(rates, against, strict=True))} | row
-        for (size, name), run in runs.items()
-        for row, rates, against in zip(run.rows(), run.rates(), runs[size, first].rates(), strict=True)
-    ]
-    columns = ["model", "batch_size", "phase", "seconds", "seconds_low", "seconds_high", "tokens_per_second"]
-    return pd.DataFrame(rows)[[*columns, "slowest", "fastest", "relative", "peak_bytes", "repeats"]]
+    ways = {
+        (size, name, phase): partial(_write, model, _prompt(model, size, prompt_tokens, seed), tokens)
+        for size in sizes
+        for name, model in models.items()
+        for phase, tokens in steps.items()
+    }
+    warming = [way for key, way in ways.items() if key[-1] == "decode"] * warm_up
+    total = len(warming) + (memory + repeats) * len(ways)
+    with tqdm(total=total, desc="timing", unit="run", disable=not progress) as bar:
+        for way in warming:
+            way()
+            bar.update()
+        peaks = {}
+        for key in ways if memory else ():
+            with memory_peak(input_device(models[key[1]])) as peak:
+                ways[key]()
+            peaks[key] = peak[0]
+            bar.update()
+        clock = pd.DataFrame(timed(ways, repeats=repeats, warmup=0, bar=bar))
+    first, prefill = next(iter(models)), clock.xs("prefill", axis=1, level=2)
+    further = (clock.xs("decode", axis=1, level=2) - prefill).clip(lower=1e-9) / new_tokens
+    rows = []
+    for size, name, phase in ways:
+        seconds, tokens = (prefill, size * prompt_tokens) if phase == "prefill" else (further, size)
+        row = {"model": name, "batch_size": size, "phase": phase, **_statistics(seconds[size, name], tokens)}
+        row["relative"] = (seconds[size, first] / seconds[size, name]).median()
+        rows.append(row | {"peak_bytes": peaks.get((size, name, phase), np.nan), "repeats": repeats})
+    return pd.DataFrame(rows)
 
 
-class _Runs:
-    """Runs of one model at one batch size: `timed` adds a pair, one that stops at the first token and one that goes on."""
+def timed(
+    ways: Mapping[Way, Callable[[], object]], *, repeats: int, warmup: int = 1, bar: tqdm | None = None
+) -> dict[Way, list[float]]:
+    """Seconds that each of `ways` takes: name → one number for each of `repeats` rounds.
 
-    def __init__(self, model: PreTrainedModel, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> None:
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        self.model, self.new_tokens, self.device = model, new_tokens, input_device(model)
-        generator = torch.Generator().manual_seed(seed)
-        self.prompt = torch.randint(vocabulary, (batch_size, prompt_tokens), generator=generator).to(self.device)
-        self.seconds: dict[str, list[float]] = {"prefill": [], "decode": []}
-        self.peaks = {"prefill": float("nan"), "decode": float("nan")}
+    >>> seconds = timed({"dense": lambda: model(ids), "pruned": lambda: pruned(ids)}, repeats=5)
+    >>> pd.DataFrame(seconds).median()
 
-    def once(self, tokens: int) -> float:
-        """Seconds until `tokens` tokens are written after the prompt."""
-        with eval_mode(self.model), within_positions(self.model, self.prompt.shape[1] + tokens):
-            _synchronize(self.device)
-            start = time.perf_counter()
-            self.model.generate(
-                self.prompt,
-                attention_mask=torch.ones_like(self.prompt),
-                max_new_tokens=tokens,
-                min_new_tokens=tokens,
-                do_sample=False,
-                pad_token_id=0,
-            )
-            _synchronize(self.device)
-            return time.perf_counter() - start
+    In a round every way runs once, in every other round in opposite order, so a machine that grows slower, or is busy for a
+    while, slows all of them alike: compare numbers of the same round. Garbage is collected before each round and never
+    while the clock runs. An accelerator has finished what it was given when the clock starts and when it stops.
 
-    def timed(self) -> None:
-        one, all_tokens = self.once(1), self.once(1 + self.new_tokens)
-        self.seconds["prefill"].append(one)
-        self.seconds["decode"].append(max(all_tokens - one, 1e-9) / self.new_tokens)
+    Args:
+        warmup: runs of each way that nobody times.
+        bar: a progress bar to move on by one after each timed run.
 
-    def watched(self) -> None:
-        for phase, tokens in {"prefill": 1, "decode": 1 + self.new_tokens}.items():
-            with memory_peak(self.device) as peak:
-                self.once(tokens)
-            self.peaks[phase] = peak[0]
-
-    def rates(self) -> list[list[float]]:
-        """Tokens per second of each round, in prefill and in decode."""
-        tokens = {"prefill": self.prompt.numel(), "decode": len(self.prompt)}
-        return [[tokens[phase] / each for each in seconds] for phase, seconds in self.seconds.items()]
-
-    def rows(self) -> Iterator[dict[str, object]]:
-        for (phase, seconds), rates in zip(self.seconds.items(), self.rates(), strict=True):
-            low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-            yield {
-                "phase": phase,
-                "seconds": middle,
-                "seconds_low": low,
-                "seconds_high": high,
-                "tokens_per_second": statistics.median(rates),
-                "slowest": min(rates),
-                "fastest": max(rates),
-                "peak_bytes": self.peaks[phase],
-                "batch_size": len(self.prompt),
-                "repeats": len(seconds),
-            }
-
-
-def _check_shape(prompt_tokens: object, new_tokens: object, repeats: object, seed: object) -> tuple[int, int, int]:
+    Raises:
+        ValueError: no ways, `repeats` below 1, `warmup` below 0.
+    """
+    check_some("ways", list(ways))
     check_count("repeats", repeats)
-    shape = check_count("prompt_tokens", prompt_tokens), check_count("new_tokens", new_tokens)
-    return *shape, check_count("seed", seed, least=0)
+    for _ in range(check_count("warmup", warmup, least=0)):
+        for way in ways.values():
+            way()
+    seconds: dict[Way, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats):
+        gc.collect()
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            seconds[name].append(_seconds(ways[name]))
+            if bar is not None:
+                bar.update()
+    return seconds
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        _synchronize()
+        start = time.perf_counter()
+        way()
+        _synchronize()
+        return time.perf_counter() - start
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _prompt(model: PreTrainedModel, batch_size: int, tokens: int, seed: int) -> Tensor:
+    """Random tokens, ``[batch_size, tokens]``."""
+    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(vocabulary, (batch_size, tokens), generator=generator).to(input_device(model))
+
+
+def _write(model: PreTrainedModel, prompt: Tensor, tokens: int) -> None:
+    """Write `tokens` tokens after each row of the prompt, no fewer."""
+    with eval_mode(model), within_positions(model, prompt.shape[1] + tokens):
+        model.generate(  # type: ignore[operator]
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+
+
+def _statistics(seconds: pd.Series, tokens: int) -> dict[str, float]:
+    low, middle, high = seconds.quantile([0.25, 0.5, 0.75])
+    rates = tokens / seconds
+    row = {"seconds": middle, "seconds_low": low, "seconds_high": high}
+    return row | {"tokens_per_second": rates.median(), "slowest": rates.min(), "fastest": rates.max()}
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
@@ -215,6 +236,11 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
         state = getattr(state, "state2", None)
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _synchronize() -> None:
+    """Wait for what the accelerators still have to do: Python goes on while they work."""
+    if torch.cuda.is_available():
+        used = [gpu for gpu in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(gpu)]  # don't wake others
+        for gpu in used:
+            torch.cuda.synchronize(gpu)
+    elif torch.accelerator.is_available():
+        torch.accelerator.synchronize()

@@ -8,7 +8,7 @@ repetition is high; a model that goes astray is the other way round; and neither
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import perplexity_and_error, token_losses
-from shortgpt.evaluation.writing import repetition, sampling_noise, write_tokens
+from shortgpt.evaluation.writing import distinct, repetition, sampling_noise, write_tokens
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.utils.arguments import check_count, check_number, check_some, check_strings, shown
@@ -127,17 +127,11 @@ def side_by_side(report: pd.DataFrame, *, width: int = 100) -> str:
     return "\n".join(lines).rstrip("\n")
 
 
-def distinct(tokens: Sequence, n: int) -> float:
-    """Number of different n-grams of `tokens` by the number of all: 1 if none comes twice, NaN if there is none."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else float("nan")
-
-
 def check_prompts(prompts: object) -> list[str]:
     return check_some("prompts", check_strings("prompts", prompts))
 
 
-def _reference(models: Mapping[str, PreTrainedModel], reference: object) -> PreTrainedModel:
+def _reference(models: Mapping[str, PreTrainedModel], reference: PreTrainedModel | str | None) -> PreTrainedModel:
     if reference is None:
         return next(iter(models.values()))
     if isinstance(reference, str):
@@ -153,7 +147,7 @@ def _measures(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, writte
     tokens, ends = written.tolist(), model.generation_config.eos_token_id
     ends = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
     last = tokens[-1] in ends
-    text = tokenizer.decode(written, skip_special_tokens=True)
+    text = str(tokenizer.decode(written, skip_special_tokens=True))
     row = {"text": text, "tokens": len(tokens), "ended": last or len(tokens) < new_tokens}
     body = tokens[:-1] if last else tokens
     return row | {"repetition": repetition(text)} | {f"distinct_{n}": distinct(body, n) for n in (1, 2, 3)}

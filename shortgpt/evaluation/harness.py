@@ -1,4 +1,4 @@
-"""One benchmark through lm-evaluation-harness: which task file, which settings, and its results as tidy rows.
+"""One benchmark through lm-evaluation-harness: with which settings, and its results as tidy rows.
 
 What `evaluate` needs of the harness, and nothing that a user calls. The harness is an extra, so it is imported inside.
 """
@@ -6,65 +6,30 @@ What `evaluate` needs of the harness, and nothing that a user calls. The harness
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
 import logging
 import random
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
-from unittest import mock
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.evaluation.benchmarks import BENCHMARKS, task_folders
+from shortgpt.evaluation.benchmarks import BENCHMARKS, OFFLINE_TASKS, offline_task
 from shortgpt.model.hooks import eval_mode, numbers_only
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, begin_tokens
-from shortgpt.utils.data import data_folder
+from shortgpt.utils.quieting import no_data_bars, quiet
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))
 CPU_BATCH = 16
-
-
-def manager_of(tasks: Sequence[str]) -> TaskManager:
-    """The harness's task index, no larger than `tasks` need: its whole catalogue takes most of a minute to read.
-
-    Raises:
-        ImportError: the extra ``[eval]`` is missing. ValueError: an unknown task.
-    """
-    try:
-        import lm_eval.models.huggingface  # noqa: F401  (needs the extra's own extras)
-    except ImportError as error:
-        raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns that the model is an object, not a name
-    ours = [BENCHMARKS[name] for name in tasks if name in BENCHMARKS]
-    others = [name for name in tasks if name not in OFFLINE_TASKS and name not in BENCHMARKS]
-    manager = _index(tuple(task_folders([] if others else ours)), bool(others))
-    if any(each.task not in manager.all_tasks for each in ours):  # another version keeps them elsewhere
-        manager = _index(tuple(task_folders([])), True)
-    unknown = [name for name in others if name not in manager.all_tasks]
-    if unknown or not tasks:
-        raise ValueError(
-            f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
-            "`lm_eval ls tasks` lists the harness's own"
-        )
-    return manager
-
-
-@functools.lru_cache(maxsize=2)  # a table of several models asks for the same one again and again
-def _index(folders: tuple[str, ...], whole_catalogue: bool) -> TaskManager:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=list(folders), include_defaults=whole_catalogue)
 
 
 def run_task(
@@ -82,31 +47,20 @@ def run_task(
 ) -> list[dict]:
     """The rows of `evaluate` for one task. The global random state is left as it was, though the harness seeds it."""
     from lm_eval import evaluator
-    from lm_eval.models.huggingface import HFLM
 
-    start = begin_token(tokenizer, "the harness")
-    tokenizer = _beginning(copy.deepcopy(tokenizer), bos)  # a copy: the harness gives it a pad token
     most, benchmark = context(model, name), BENCHMARKS.get(name)
-    # the harness asks pip and git about the machine, a second for every task (outside a repository git complains on
-    # standard error), and leaves the model in eval mode
-    no_report = mock.patch.multiple(evaluator, add_env_info=mock.DEFAULT, get_git_commit_hash=mock.DEFAULT, create=True)
-    with eval_mode(model), numbers_only(model), _random_state(), _bars(progress), _count_cuts(name, most), no_report:
-        lm = HFLM(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=_batch_size(model, batch_size),
-            max_length=most,
-            softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
-            prefix_token_id=tokenizer.convert_tokens_to_ids(start),
-            add_bos_token=bool(
-                begin_tokens(tokenizer)
-            ),  # said, because versions of the harness differ in what they assume
-        )
-        if model._is_stateful:  # states may run through the pads that stand before the shorter prompts of a batch
-            lm.generate_until = functools.partial(_one_by_one, lm, lm.generate_until)
+    with (
+        eval_mode(model),  # which the harness turns on and leaves on
+        numbers_only(model),
+        _random_state(),
+        quiet("lm_eval"),  # it warns that the model is an object, not a name
+        no_data_bars(progress),
+        _count_cuts(name, most),
+        _without_report_and_task_bars(),
+    ):
         results = evaluator.simple_evaluate(
-            model=lm,
-            tasks=[_offline_task(name) if name in OFFLINE_TASKS else benchmark.task if benchmark else name],
+            model=_wrapped(model, tokenizer, most, batch_size, bos, progress),
+            tasks=[offline_task(name) if name in OFFLINE_TASKS else benchmark.task if benchmark else name],
             task_manager=manager,
             num_fewshot=benchmark.shots if shots is None and benchmark else shots,
             limit=limit,
@@ -120,6 +74,35 @@ def run_task(
     return list(_tidy(results, name, limit))
 
 
+def _wrapped(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    most: int,
+    batch_size: int | str,
+    bos: bool | None,
+    progress: bool,
+) -> HFLM:
+    """The model as the harness takes it, for prompts of `most` tokens at most."""
+    from lm_eval.models.huggingface import HFLM
+
+    start = begin_token(tokenizer, "the harness")
+    tokenizer = _beginning(copy.deepcopy(tokenizer), bos)  # a copy: the harness gives it a pad token
+    lm = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=_batch_size(model, batch_size),
+        max_length=most,
+        softmax_dtype="float32",  # in half precision log-probabilities are rounded until answers tie
+        prefix_token_id=tokenizer.convert_tokens_to_ids(start),
+        add_bos_token=bool(begin_tokens(tokenizer)),  # said, because versions of the harness differ in what they assume
+    )
+    if model._is_stateful:  # states may run through the pads that stand before the shorter prompts of a batch
+        lm.generate_until = partial(_one_by_one, lm, lm.generate_until)
+    for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+        setattr(lm, kind, partial(getattr(lm, kind), disable_tqdm=not progress))
+    return lm
+
+
 def _beginning(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> PreTrainedTokenizerBase:
     """`tokenizer`, changed so that it puts in front of texts itself what `bos` asks for: the harness lets it do that."""
     wanted = begin_tokens(tokenizer, bos)
@@ -128,22 +111,6 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> PreTrain
         if wanted != begin_tokens(tokenizer):
             raise ValueError(f"this {type(tokenizer).__name__} can't be told to begin texts otherwise: leave that out")
     return tokenizer
-
-
-def definition_of(name: str) -> str:
-    """What a task's result depends on besides the model: a hash of our own files, or the harness's version."""
-    from importlib.metadata import version
-
-    benchmark = BENCHMARKS.get(name)
-    if name in OFFLINE_TASKS:
-        files = [data_folder() / "tasks" / f"{name}.{ending}" for ending in ("yaml", "jsonl")]
-    elif benchmark and not benchmark.folder:
-        files = sorted((data_folder() / "tasks_paper").glob("*.*"))
-    else:
-        files = []
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
-    settings = f" {benchmark.metric} {benchmark.shots}" if benchmark else ""
-    return f"lm_eval {version('lm_eval')}{settings}" + (f" {digest}" if files else "")
 
 
 def context(model: PreTrainedModel, name: str) -> int:
@@ -160,18 +127,11 @@ def _batch_size(model: PreTrainedModel, batch_size: int | str) -> int | str:
 
 
 def _one_by_one(lm: HFLM, write: Callable[..., list[str]], requests: list, **options: object) -> list[str]:
-    with mock.patch.object(lm, "batch_size_per_gpu", 1):
+    together, lm.batch_size_per_gpu = lm.batch_size_per_gpu, 1
+    try:
         return write(requests, **options)
-
-
-def _offline_task(name: str) -> dict:
-    """The task's definition with the data file's absolute path: the harness resolves paths from the working folder."""
-    import yaml
-
-    folder = data_folder() / "tasks"
-    definition = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    definition["dataset_kwargs"] = {"data_files": {"test": str(folder / f"{name}.jsonl")}}
-    return definition
+    finally:
+        lm.batch_size_per_gpu = together
 
 
 def _tidy(results: dict, name: str, limit: int | None) -> Iterator[dict]:
@@ -228,34 +188,44 @@ def _random_state() -> Iterator[None]:
 
 
 @contextmanager
-def _bars(progress: bool) -> Iterator[None]:
-    """Of the harness's bars only the one that counts requests, or none: it draws one more for each of 67 subjects."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("lm_eval.")]
-    with ExitStack() as stack:
-        for module in modules:
-            if callable(getattr(module, "tqdm", None)) and not (
-                progress and module.__name__.startswith("lm_eval.models")
-            ):
-                quiet = lambda *args, bar=module.tqdm, **options: bar(*args, **options | {"disable": True})  # noqa: E731
-                stack.enter_context(mock.patch.object(module, "tqdm", quiet))
+def _without_report_and_task_bars() -> Iterator[None]:
+    """Replace, for a while, what the harness has no switch for (seen on 0.4.13).
+
+    It draws a bar for every task whose prompts it writes, of which `cmmlu` has 67; it asks pip and git about the machine, a
+    second for every task, and outside a repository git complains on standard error. What another version lacks is left.
+    """
+    from lm_eval import evaluator
+    from lm_eval.api import task
+
+    new: dict[tuple[object, str], object] = {(task, "tqdm"): partial(tqdm, disable=True)}
+    new |= {(evaluator, name): lambda *args: None for name in ("add_env_info", "get_git_commit_hash")}
+    old = {place: getattr(*place) for place in new if hasattr(*place)}
+    try:
+        for place in old:
+            setattr(*place, new[place])
         yield
+    finally:
+        for place, its in old.items():
+            setattr(*place, its)
 
 
 @contextmanager
 def _count_cuts(name: str, most: int) -> Iterator[None]:
     """Warn once if prompts were cut off, which the harness logs for each and we keep from the screen."""
     logger, cuts = logging.getLogger("lm_eval.models.huggingface"), []
-    handler = logging.Handler()
-    handler.emit = lambda record: cuts.append(1) if "runcat" in record.getMessage() else None
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
+
+    def note(record: logging.LogRecord) -> bool:
+        cuts.extend([1] * ("runcat" in record.getMessage()))
+        return record.levelno >= logging.ERROR
+
+    level = logger.level
+    logger.addFilter(note)
     logger.setLevel(logging.WARNING)
-    logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.removeFilter(note)
+        logger.setLevel(level)
     if cuts:
         warnings.warn(
             f"{name}: {len(cuts)} prompts had more than {most} tokens, so their beginning was cut off", stacklevel=4

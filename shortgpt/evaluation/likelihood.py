@@ -77,20 +77,16 @@ def perplexity_table(
     for column in ("text", *keys):
         if column not in documents:
             raise ValueError(f"documents has no column {column!r}: it has {', '.join(map(str, documents))}")
-    window, stride = check_count("window", window, least=2), check_count("stride", stride)
     texts = check_strings("texts", documents["text"])
-    begin = begin_tokens(tokenizer, bos)
-    check_windows(window, stride, begin)
+    begin, read = scored_documents(tokenizer, texts, window, stride, bos)
+    labels = documents[keys].itertuples(index=False, name=None) if keys else texts
     rows = []
-    for label, text in zip(documents[keys].itertuples(index=False, name=None) if keys else texts, texts, strict=True):
-        ids = scored_tokens(tokenizer, text, begin)
-        if len(ids) + len(begin) < 2:
+    for label, text, ids in zip(labels, texts, read, strict=True):
+        if not len(ids):
             continue
         losses = token_losses(model, ids, window=window, stride=stride, begin=begin)
         size = len(text.encode()) - (0 if begin else _bytes_of_first(tokenizer, text))
         rows.append({"label": label, "loss": losses.sum().item(), "tokens": len(losses), "bytes": size})
-    if not rows:
-        raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
     measured = pd.DataFrame(rows)
     if keys:  # a document without a label is a document
         groups = measured.groupby([measured["label"].str[i] for i in range(len(keys))], dropna=False)
@@ -100,12 +96,24 @@ def perplexity_table(
     return table.assign(window=window, stride=stride, bos=bool(begin))
 
 
-def check_windows(window: int, stride: int, begin: Sequence[int]) -> None:
-    """Raise ValueError unless each window of text overlaps the next one, with `begin` in front."""
-    room = window - len(begin)
-    if not 1 <= stride < room:
+def scored_documents(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], window: int, stride: int, bos: bool | None
+) -> tuple[list[int], list[Tensor]]:
+    """What stands in front of each window, and the tokens ``[tokens]`` of each text: none if there is nothing to score.
+
+    Raises:
+        ValueError: windows that don't overlap, or no text with anything to score.
+    """
+    window, stride = check_count("window", window, least=2), check_count("stride", stride)
+    begin = begin_tokens(tokenizer, bos)
+    if not 1 <= stride < window - len(begin):
         places = f" - {len(begin)} (begin token)" if begin else ""
         raise ValueError(f"stride must be 1 to window{places} - 1, got stride {stride} and window {window}")
+    documents = [scored_tokens(tokenizer, text, begin) for text in texts]
+    documents = [ids if len(begin) + len(ids) > 1 else ids[:0] for ids in documents]
+    if not any(map(len, documents)):
+        raise ValueError("there is no text to measure perplexity on: every document needs at least two tokens")
+    return begin, documents
 
 
 def scored_tokens(tokenizer: PreTrainedTokenizerBase, text: str, begin: Sequence[int]) -> Tensor:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
@@ -16,9 +15,9 @@ from shortgpt.model.arguments import check_model, within_positions
 from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
 from shortgpt.utils.arguments import check_count, shown
+from shortgpt.utils.peak import highest
 
-_PROCESS = Path("/proc/self")
-_INTERVAL = 0.001  # seconds between two looks at the memory, where the kernel keeps no peak that can be reset
+_INTERVAL = 0.001  # seconds between two looks at the memory
 
 
 @contextmanager
@@ -33,30 +32,37 @@ def memory_peak(device: torch.device | str = "cpu") -> Iterator[list[float]]:
     their peaks. Its peak statistics are reset. The cushion that torch reserves, the driver's memory and what accelerate
     keeps in the computer's own memory don't count.
 
-    On the CPU: the process's resident set. Pages that were freed before are handed back first, else they would be used
-    again unseen. The kernel's high-water mark is exact to its counters, some 100 kB; it is reset (``VmHWM``, and with it
-    ``ru_maxrss``). Where that is forbidden, a thread looks every millisecond, and a shorter peak escapes it. What other
-    threads do counts too, and so do weights of a memory-mapped file when they are first touched: run the model once before.
+    On the CPU: the process's resident set, at which a thread looks every millisecond (psutil). It can miss a peak that is
+    shorter than that, or that comes and goes while Python code holds the lock. What was freed before is handed back first,
+    else it would be used again unseen; outside Linux that can't be done. What other threads do counts too, and so do weights
+    of a memory-mapped file when they are first touched: run the model once before.
 
-    NaN elsewhere: on other accelerators, and without Linux's ``/proc``.
+    NaN on other accelerators.
     """
     peak: list[float] = []
-    if torch.device(device).type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         gpus = range(torch.cuda.device_count())
         before = [torch.cuda.memory_allocated(gpu) for gpu in gpus]
         for gpu in gpus:
             torch.cuda.reset_peak_memory_stats(gpu)
         yield peak
         peak.append(float(sum(torch.cuda.max_memory_allocated(gpu) - b for gpu, b in zip(gpus, before, strict=True))))
-    elif torch.device(device).type == "cpu" and (_PROCESS / "status").exists():
+    elif kind == "cpu":
         _give_back_freed_pages()
-        before = _status("VmRSS")
-        with _marked() if _reset_high_water_mark() else _sampled() as highest:
+        process = psutil.Process()
+        start = process.memory_info().rss
+        with highest(lambda: process.memory_info().rss, _INTERVAL) as most:
             yield peak
-        peak.append(float(max(highest[0] - before, 0)))
+        peak.append(float(most[0] - start if most[0] > start else 0))
     else:
         yield peak
         peak.append(float("nan"))
+
+
+def _give_back_freed_pages() -> None:
+    with suppress(OSError, AttributeError, TypeError):  # glibc alone has it (psutil has, from 7.2 on)
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @torch.inference_mode()
@@ -102,49 +108,3 @@ def _held(cache: Cache) -> int:
                 storage = tensor.untyped_storage()
                 storages[storage.data_ptr(), tensor.device] = storage.nbytes()
     return sum(storages.values())
-
-
-def _status(field: str) -> int:
-    """A field of ``/proc/self/status`` in bytes; these are in kB there."""
-    for line in (_PROCESS / "status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    return 0
-
-
-def _give_back_freed_pages() -> None:
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _reset_high_water_mark() -> bool:
-    try:
-        (_PROCESS / "clear_refs").write_text("5")
-    except OSError:
-        return False
-    return bool(_status("VmHWM"))
-
-
-@contextmanager
-def _marked() -> Iterator[list[int]]:
-    highest = [0]
-    yield highest
-    highest[0] = _status("VmHWM")
-
-
-@contextmanager
-def _sampled() -> Iterator[list[int]]:
-    highest, done = [_status("VmRSS")], threading.Event()
-
-    def look() -> None:
-        while not done.wait(_INTERVAL):
-            highest[0] = max(highest[0], _status("VmRSS"))
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield highest
-    finally:
-        done.set()
-        thread.join()
-        highest[0] = max(highest[0], _status("VmRSS"))

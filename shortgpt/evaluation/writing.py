@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ def continue_text(
     check_model(model)
     check_tokenizer(tokenizer)
     check_count("new_tokens", new_tokens)
-    return _write(model, tokenizer, prompt_tokens(tokenizer, prompt, bos), new_tokens)[0]
+    written = write_tokens(model, tokenizer, prompt_tokens(tokenizer, prompt, bos), new_tokens)
+    return str(tokenizer.decode(written[0], skip_special_tokens=True))
 
 
 @torch.inference_mode()
@@ -76,9 +77,11 @@ def sampled_text(
     with tqdm(total=samples, desc="sampling text", unit="sample", disable=not progress) as bar:
         for first in range(0, samples, batch_size):
             rows = range(first, min(first + batch_size, samples))
-            ids = torch.full((len(rows), 1), start)
+            ids = torch.tensor([[start]] * len(rows))
             draws = sampling_noise([np.random.default_rng([seed, row]) for row in rows], temperature, len(tokenizer))
-            texts += _write(model, tokenizer, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, length, draws)
+            begun = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            written = write_tokens(model, tokenizer, begun, length, draws)
+            texts += tokenizer.batch_decode(written, skip_special_tokens=True)
             bar.update(len(rows))
     return texts
 
@@ -87,11 +90,16 @@ Processor = Callable[[Tensor, Tensor], Tensor]  # (ids so far [rows, tokens], lo
 
 
 def write_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: dict, new_tokens: int, *change: Processor
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: dict,
+    new_tokens: int,
+    *change: Processor,
+    **settings: object,
 ) -> Tensor:
     """The tokens that the model adds to each row of `ids`, ``[rows, new tokens]`` (fewer where all rows end sooner).
 
-    Always the likeliest token, after `change` has been at the logits.
+    Always the likeliest token, after `change` has been at the logits. `settings` are further ones of `generate`.
     """
     length = ids["input_ids"].shape[1]
     check_ids(model, ids["input_ids"])
@@ -101,22 +109,16 @@ def write_tokens(
         return logits
 
     device = input_device(model)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     with eval_mode(model), within_positions(model, length + new_tokens):
-        written = model.generate(
+        written = model.generate(  # type: ignore[operator]
             **{name: tensor.to(device) for name, tensor in ids.items()},
             max_new_tokens=new_tokens,
             do_sample=False,
-            pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
             logits_processor=[watch, *change],
+            **({"pad_token_id": pad} | settings),
         )
     return written[:, length:].cpu()
-
-
-def _write(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: dict, new_tokens: int, *change: Processor
-) -> list[str]:
-    written = write_tokens(model, tokenizer, ids, new_tokens, *change)
-    return tokenizer.batch_decode(written, skip_special_tokens=True)
 
 
 def sampling_noise(generators: list[np.random.Generator], temperature: float, known: int) -> Processor:
@@ -137,6 +139,11 @@ def repetition(text: str, n: int = 3) -> float:
     """Share of the word n-grams of `text` that stood in it before: 0 for fresh text, near 1 for a loop."""
     check_string("text", text)
     check_count("n", n)
-    words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    fresh = distinct(text.split(), n)
+    return 0.0 if fresh != fresh else 1 - fresh
+
+
+def distinct(tokens: Sequence, n: int) -> float:
+    """Number of different n-grams of `tokens` by the number of all: 1 if none comes twice, NaN if there is none."""
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else float("nan")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
@@ -31,7 +32,7 @@ def require_no_adapter(model: PreTrainedModel, what: str) -> None:
         )
 
 
-def require_no_adapter_beside(name: str | os.PathLike, folder: str | os.PathLike, **options: object) -> None:
+def require_no_adapter_beside(name: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
     """Raise ValueError if an adapter lies in `folder` (or Hub id), alone or beside a checkpoint.
 
     Args:

@@ -1,15 +1,13 @@
-"""Where the decoder layers of a transformers model are, and what must change when some of them go.
+"""Where the decoder layers of a transformers model are, and which of the dense model's layers they were.
 
-Nothing here knows an architecture by name. The decoder layers are the `ModuleList` of the backbone that is as long as
-the configuration says; what must change is found by looking: attributes that hold a layer's number, and fields of the
-configuration with one entry per layer or with layer numbers. Whether the rules were enough for a model is checked in
-`blueprint`, by building what the changed configuration describes.
+Nothing here knows an architecture by name. The decoder layers are the `ModuleList` of the backbone that is as long as the
+configuration says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -21,8 +19,6 @@ REPAIR_FIELD = "shortgpt_repair"  # and of a repaired one: how, and which layers
 BASE = "_shortgpt_base"  # on a model that is no checkpoint any more: the name of the one it was made of
 INDEX_NAMES = ("layer_idx", "layer_id", "layer_number")
 COUNT_NAMES = re.compile(r"(num|n)_(hidden_)?(layers?|blocks)")
-_NOT_LISTS = ("per_layer_config", "use_return_dict", "torch_dtype")  # reading the last one logs a warning
-_LISTS_OF_INDICES = re.compile(r".*layer.*|.*(idxs|indices)")
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:
@@ -40,7 +36,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
         ValueError: an encoder-decoder, or no (or no single) list of layers as long as the configuration says.
     """
     path = decoder_layers_path(model)  # refuses what is no model
-    return model.get_submodule(path)
+    stack = model.get_submodule(path)
+    assert isinstance(stack, nn.ModuleList)
+    return stack
 
 
 def decoder_layers_path(model: PreTrainedModel) -> str:
@@ -57,7 +55,9 @@ def decoder_layers_path(model: PreTrainedModel) -> str:
         if isinstance(module, nn.ModuleList) and len(module) in depths and id(module) in inside
     ]
     # a layer has parts of its own; a list of plain linears beside the layers can be as long by chance (Gemma 3n's AltUp)
-    candidates = [name for name in candidates if all(any(layer.children()) for layer in model.get_submodule(name))]
+    candidates = [
+        name for name in candidates if all(any(layer.children()) for layer in model.get_submodule(name).children())
+    ]
     outermost = min((name.count(".") for name in candidates), default=0)  # layers may hold lists of their own
     candidates = [name for name in candidates if name.count(".") == outermost]
     if not candidates:
@@ -76,84 +76,6 @@ def decoder_layers_path(model: PreTrainedModel) -> str:
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The part of `config` that describes the decoder: all of it, or the text part of a composite model."""
     return config.get_text_config(decoder=True)
-
-
-def renumber(layers: Sequence[nn.Module], kept: Sequence[int], depth: int, per_layer: int = 1) -> None:
-    """Tell each layer, and each module inside it that keeps its own number, the position it now has.
-
-    The key-value cache is addressed by these numbers: stale ones make cached generation fail or, worse, mix layers up.
-    `kept` are the positions that the layers had, of `depth`. A layer takes `per_layer` places in the cache (two in LongCat).
-    """
-    position = {old: new for new, old in enumerate(kept)}
-    for new, (old, layer) in enumerate(zip(kept, layers, strict=True)):
-        for module in layer.modules():
-            for name, value in list(vars(module).items()):
-                if name in INDEX_NAMES and isinstance(value, int) and value >= 0:
-                    setattr(module, name, value + (new - old) * (1 if module is layer else per_layer))
-                elif (
-                    name.startswith("layer_") and isinstance(value, dict) and _are_numbers(value)
-                ):  # number -> its weights
-                    setattr(module, name, {position[i]: w for i, w in value.items() if i in position})
-                elif isinstance(value, list | tuple) and len(value) == depth and all(isinstance(v, str) for v in value):
-                    setattr(module, name, type(value)(value[i] for i in kept))  # a copy of the configuration's list
-
-
-def keep_in_config(config: PreTrainedConfig, kept: Sequence[int]) -> None:
-    """Make `config` (changed in place) describe the layers `kept` (current 0-based indices, ascending).
-
-    Everything with one entry per layer is sliced by *surviving index* (a list of the right length with the wrong
-    entries would reload without complaint as another model); lists of layer numbers are renumbered.
-
-    Raises:
-        ValueError: a kept layer reads keys and values that a removed one computes.
-    """
-    config = text_config(config)
-    depth = config.num_hidden_layers
-    listed = getattr(config, "num_layers", depth)  # LongCat: two cache places in each of its layers
-    require_key_value_sources(config, kept)
-    overrides = config.to_dict().get("per_layer_config") if getattr(config, "is_heterogeneous", False) else None
-    changed = {}
-    for name, value in vars(config).items():
-        if COUNT_NAMES.fullmatch(name) and value in (depth, listed):
-            changed[name] = len(kept) * (value // listed)
-        elif "token" in name or name in (REMOVED_FIELD, REPAIR_FIELD):
-            continue
-        elif isinstance(value, list | tuple) and len(value) == depth:
-            changed[name] = type(value)(value[i] for i in kept)
-        elif _LISTS_OF_INDICES.fullmatch(name) and is_index_list(value, depth):
-            changed[name] = [new for new, old in enumerate(kept) if old in value]
-    if overrides is not None:
-        config.per_layer_config = None
-    for name, value in changed.items():
-        setattr(config, name, value)
-    if not any(COUNT_NAMES.fullmatch(name) for name in changed):  # the class maps or computes it
-        config.num_hidden_layers = len(kept)
-    if overrides is not None:
-        by_index = {int(index): values for index, values in overrides.items()}
-        config.per_layer_config = {new: by_index[old] for new, old in enumerate(kept) if old in by_index}
-
-
-def is_index_list(value: object, depth: int) -> bool:
-    """Whether `value` is a list of distinct layer numbers, ascending."""
-    return (
-        isinstance(value, list | tuple)
-        and all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < depth for i in value)
-        and list(value) == sorted(set(value))
-    )
-
-
-def per_layer_properties(config: PreTrainedConfig) -> Iterator[tuple[str, list]]:
-    """Lists with one entry per layer that the configuration's class computes, for instance from a period."""
-    config = text_config(config)
-    for cls in type(config).__mro__:
-        for name, member in vars(cls).items():
-            if isinstance(member, property) and name not in _NOT_LISTS:
-                try:
-                    value = getattr(config, name)
-                except Exception:  # of another configuration than this one
-                    continue
-                if isinstance(value, list) and len(value) == config.num_hidden_layers:
-                    yield name, value
 
 
 def removed_so_far(model: PreTrainedModel) -> tuple[int, ...]:
@@ -177,7 +99,7 @@ def model_name(model: PreTrainedModel) -> str:
     For a model that was changed since (`forget_checkpoint`), the name of the one that it was made of.
     """
     commit = getattr(model.config, "_commit_hash", None)
-    name = model.config.name_or_path + (f"@{commit}" if commit else "")
+    name = (model.config.name_or_path or "") + (f"@{commit}" if commit else "")
     return name or getattr(model, BASE, "")
 
 
@@ -194,32 +116,17 @@ def forget_checkpoint(model: PreTrainedModel, base: str) -> None:
             module.config._commit_hash = None
 
 
-def _are_numbers(values: dict) -> bool:
-    return bool(values) and all(isinstance(key, int) and not isinstance(key, bool) for key in values)
-
-
-def require_key_value_sources(config: PreTrainedConfig, kept: Sequence[int]) -> None:
-    modes = getattr(config, "kv_sharing_modes", None) or []
-    kinds = getattr(config, "layer_types", None) or [None] * len(modes)
-    for i, mode in enumerate(modes):
-        readers = [r for r in kept if mode == "store" and modes[r] == "reuse" and kinds[r] == kinds[i]]
-        if i not in kept and readers:
-            raise ValueError(
-                f"layer {i} computes the keys and values that layers {', '.join(map(str, readers))} use too: it can only be "
-                "removed together with them"
-            )
-
-
 def parameter_count(model: nn.Module) -> int:
     """Parameters, each counted once when shared, and also when 4-bit packing hides half of them."""
-    counts = {}
+    counts: dict[int, int] = {}
     for module in model.modules():
+        inside = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)  # of a linear layer
         for name, parameter in module.named_parameters(recurse=False):
             packed = isinstance(module, nn.Linear) and name == "weight"
-            counts[id(parameter)] = module.in_features * module.out_features if packed else parameter.numel()
+            counts[id(parameter)] = inside if packed else parameter.numel()
         if "qweight" in dict(module.named_buffers(recurse=False)):  # GPTQ keeps weight and bias as buffers
             bias = getattr(module, "bias", None)
-            counts[id(module)] = module.in_features * module.out_features + (0 if bias is None else bias.numel())
+            counts[id(module)] = inside + (0 if bias is None else bias.numel())
     return sum(counts.values())
 
 

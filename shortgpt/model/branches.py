@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,22 +43,22 @@ class Removed(nn.Module):
         numbers = [getattr(part, name, None) for part in original.modules() for name in INDEX_NAMES]
         self.layer_idx = next((n for n in numbers if isinstance(n, int)), None) if counts else None
 
-    def forward(self, *args: object, **kwargs: object) -> Tensor | tuple:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple:
         named = dict(zip(self.parameters_of_forward, args, strict=False)) | kwargs
         x = next(value for value in named.values() if isinstance(value, Tensor))
         for value in named.values():
             if isinstance(value, Cache) and self.layer_idx is not None:
-                self._keep_count(value, x)
+                self._keep_count(value, x, self.layer_idx)
         # BLOOM's sublayers add the residual themselves
         result = named["residual"] if isinstance(named.get("residual"), Tensor) else torch.zeros_like(x)
         return (result, *[named.get("state")] * (self.outputs - 1)) if self.outputs else result
 
-    def _keep_count(self, cache: Cache, x: Tensor) -> None:
+    def _keep_count(self, cache: Cache, x: Tensor, place: int) -> None:
         """The cache counts the tokens it holds in some layer, perhaps this one: store them, with nothing in them."""
-        layer = cache.layers[self.layer_idx] if self.layer_idx < len(cache.layers) else None
+        layer = cache.layers[place] if place < len(cache.layers) else None
         if layer is None or hasattr(layer, "keys"):
             nothing = x.new_zeros(x.shape[0], 1, x.shape[1], 1)  # [batch, heads, tokens, width]
-            cache.update(nothing, nothing, self.layer_idx)
+            cache.update(nothing, nothing, place)
 
 
 def sublayers(layer: nn.Module) -> dict[str, list[str]]:
@@ -87,7 +88,7 @@ def record(model: PreTrainedModel, indices: Iterable[int], tell: Callable) -> It
     """While open, after each run of a layer: ``tell(index, layer, inputs, {sublayer: its output}, output)``."""
     stack, indices = decoder_layers(model), list(indices)
     places = [(index, name) for index in indices for names in sublayers(stack[index]).values() for name in names]
-    outputs: dict[int, dict[str, object]] = {index: {} for index in indices}
+    outputs: dict[int, dict[str, Any]] = {index: {} for index in indices}
 
     def note(position: int, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         index, name = places[position]
@@ -103,9 +104,9 @@ def record(model: PreTrainedModel, indices: Iterable[int], tell: Callable) -> It
         yield
 
 
-def rerun(layer: nn.Module, inputs: Inputs, outputs: Mapping[str, object], without: Sequence[str]) -> object:
+def rerun(layer: nn.Module, inputs: Inputs, outputs: Mapping[str, Any], without: Sequence[str]) -> Any:
     """What `layer` gives on the same input if the sublayers `without` add nothing; the others' outputs are replayed."""
-    changed: list[tuple[nn.Module, object]] = []
+    changed: list[tuple[nn.Module, Any]] = []
     try:
         for name, output in outputs.items():
             module = layer.get_submodule(name)
@@ -134,7 +135,7 @@ def probe_sublayers(model: PreTrainedModel, indices: Iterable[int]) -> tuple[dic
     counts: dict[str, int] = {}
     separate: set[int] = set()
 
-    def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
+    def check(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, Any], out: Any) -> None:
         for name, output in outputs.items():
             counts[type(layer.get_submodule(name)).__name__] = 0 if isinstance(output, Tensor) else len(output)
         ffn = sublayers(layer)["ffn"]

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from shortgpt.model.anatomy import backbone, decoder_layers
 from shortgpt.model.arguments import check_batch, within_positions
@@ -42,7 +42,7 @@ def hooked(modules: Iterable[nn.Module], hook: Callable, *, before: bool = False
             handle.remove()
 
 
-def layer_input(args: tuple, kwargs: Mapping[str, object]) -> Tensor:
+def layer_input(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
     """The hidden states among the arguments of a decoder layer."""
     return args[0] if args else kwargs["hidden_states"]
 
@@ -117,8 +117,8 @@ def by_token(states: Tensor, mask: Tensor) -> Tensor:
     shape = tuple(mask.shape)
     if states.ndim == 3 and states.shape[:2] == shape:
         return states
-    for axes in ((0, 1), (1, 2), (1, 0)):
-        if states.ndim > max(axes) and tuple(states.shape[axis] for axis in axes) == shape:
+    for axes in ((0, 1), (1, 2), (1, 0)):  # features come behind them
+        if states.ndim > max(axes) + 1 and tuple(states.shape[axis] for axis in axes) == shape:
             return states.movedim(axes, (0, 1)).flatten(2)
     raise ValueError(
         f"the layers' hidden states have shape {list(states.shape)}, which does not hold one state for each of the "
@@ -158,7 +158,7 @@ def logits_of(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
     return _run(model, model, batch).logits
 
 
-def _run(model: PreTrainedModel, part: nn.Module, batch: Mapping[str, Tensor]) -> ModelOutput:
+def _run(model: PreTrainedModel, part: nn.Module, batch: Mapping[str, Tensor]) -> Any:
     device = input_device(model)
     ids, mask = (batch[name].to(device) for name in ("input_ids", "attention_mask"))
     with eval_mode(model), within_positions(model, ids.shape[1]):
@@ -189,7 +189,7 @@ def hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor
 
 
 def _states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
-    states: list[Tensor | None] = [None] * (len(decoder_layers(model)) + 1)
+    states: dict[int, Tensor] = {}
 
     def keep(layer: int, x_in: Tensor, x_out: Tensor) -> None:
         mask = batch["attention_mask"]
@@ -197,4 +197,4 @@ def _states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
 
     with watch_layers(model, keep):
         run_backbone(model, batch)
-    return torch.stack(states)
+    return torch.stack([states[layer] for layer in sorted(states)])

@@ -112,7 +112,7 @@ def _listed(text: str) -> list[str] | None:
         return None
     wrong = "a weight file has text in its header that is no list of names: download it again"
     listed = parse_json(text, wrong)
-    if not all(isinstance(name, str) for name in listed):
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise ValueError(wrong)
     return listed
 

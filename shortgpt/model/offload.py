@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -30,12 +31,13 @@ def input_device(model: PreTrainedModel) -> torch.device:
         ValueError: the model holds no weights: they are on ``meta`` for good.
     """
     embeddings = model.get_input_embeddings()
-    device = embeddings.weight.device
-    if device.type == "meta":
-        device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
-        if device is None:
-            raise ValueError(f"this {type(model).__name__} holds no weights (device meta): load it with load()")
-    return torch.device(device)
+    device = next(embeddings.parameters()).device
+    if device.type != "meta":
+        return device
+    brought_to = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    if brought_to is None:
+        raise ValueError(f"this {type(model).__name__} holds no weights (device meta): load it with load()")
+    return torch.device(brought_to)
 
 
 def device_map_of(model: PreTrainedModel) -> dict[str, object]:
@@ -45,18 +47,19 @@ def device_map_of(model: PreTrainedModel) -> dict[str, object]:
 
 def keep_in_device_map(model: PreTrainedModel, path: str, kept: Sequence[int]) -> None:
     """Renumber the layers in the device map of `model` (changed in place) after those at `path` were cut to `kept`."""
-    if getattr(model, "hf_device_map", None) is None:
+    device_map: dict[str, object] | None = getattr(model, "hf_device_map", None)
+    if device_map is None:
         return
     position = {str(old): str(new) for new, old in enumerate(kept)}
     renumbered = {}
-    for name, device in model.hf_device_map.items():
+    for name, device in device_map.items():
         if name.startswith(f"{path}."):
             layer, dot, rest = name.removeprefix(f"{path}.").partition(".")
             if layer not in position:
                 continue
             name = f"{path}.{position[layer]}{dot}{rest}"
         renumbered[name] = device
-    model.hf_device_map = renumbered
+    setattr(model, "hf_device_map", renumbered)  # noqa: B010  (torch types attributes as modules)
 
 
 def forget_replaced_movers(model: PreTrainedModel) -> None:
@@ -81,7 +84,7 @@ def require_not_read_from(model: PreTrainedModel, folder: Path) -> None:
             )
 
 
-def _reader(hook: object) -> object | None:
+def _reader(hook: object) -> Any:
     """accelerate's reader of weights on disk, which the hooks of several modules share."""
     reader = getattr(getattr(hook, "weights_map", None), "dataset", None)
     return reader if hasattr(reader, "index") and hasattr(reader, "save_folder") else None

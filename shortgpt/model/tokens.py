@@ -64,7 +64,7 @@ def bare_tokens(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None 
         ids = list(tokenizer(text[:size], add_special_tokens=False, verbose=False)["input_ids"])
         if size >= len(text):
             return ids[:most]
-        if len(ids) >= most + MARGIN:
+        if most is not None and len(ids) >= most + MARGIN:
             return ids[:most]
         size *= 4
 
@@ -82,7 +82,7 @@ def begin_token(tokenizer: PreTrainedTokenizerBase, what: str) -> str:
     """The one token that a text sampled from nothing starts with: what the tokenizer puts in front, or else
     ``<|endoftext|>`` if there is one (a chat model's own BOS begins a chat turn)."""
     if begin := begin_tokens(tokenizer):
-        return tokenizer.convert_ids_to_tokens(begin[-1])
+        return str(tokenizer.convert_ids_to_tokens(begin[-1]))
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer has no begin and no end token, which {what} needs: set tokenizer.eos_token")
     return "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else tokenizer.bos_token or tokenizer.eos_token

@@ -1,8 +1,9 @@
-"""Functions that somebody put in the place of a model's own methods, made to work on a copy of the model.
+"""A view of a model: a new tree of modules over the very same weights, to be changed without the model noticing.
 
-`copy.deepcopy` copies modules, bound methods and partials, and takes a plain function as it is. So a ``forward`` made by a
-decorator (``torch.compile``, autocast, a user's patch) would compute with the modules of the original: the copy of a model
-would answer as the original does, whatever was removed from it.
+Functions that somebody put in the place of a model's own methods must work on the view, too. `copy.deepcopy` copies modules,
+bound methods and partials, and takes a plain function as it is. So a ``forward`` made by a decorator (``torch.compile``,
+autocast, a user's patch) would compute with the modules of the original: the copy of a model would answer as the original
+does, whatever was removed from it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +67,7 @@ def _is_own(value: object, module: nn.Module) -> bool:
     )
 
 
-def _uncompiled(value: object) -> object:
+def _uncompiled(value: Any) -> Any:
     if not (isinstance(value, FunctionType) and hasattr(value, "_torchdynamo_orig_callable")):
         return value
     from torch._dynamo.eval_frame import innermost_fn
@@ -73,7 +75,7 @@ def _uncompiled(value: object) -> object:
     return innermost_fn(value)
 
 
-def _rebound(value: object, copies: Mapping[int, nn.Module], done: dict[int, object]) -> object:
+def _rebound(value: Any, copies: Mapping[int, nn.Module], done: dict[int, object]) -> Any:
     """`value`, or if it holds modules of the original, a copy of it that holds their copies."""
     if isinstance(value, nn.Module):
         return copies.get(id(value), value)
@@ -83,7 +85,7 @@ def _rebound(value: object, copies: Mapping[int, nn.Module], done: dict[int, obj
     if not _held_deep(value, copies):
         return value
 
-    def again(inner: object) -> object:
+    def again(inner: Any) -> Any:
         return _rebound(inner, copies, done)
 
     if isinstance(value, MethodType):
@@ -103,16 +105,17 @@ def _rebound(value: object, copies: Mapping[int, nn.Module], done: dict[int, obj
                 cell.cell_contents = again(old.cell_contents)
         new.__kwdefaults__ = again(value.__kwdefaults__)
     elif callable(value) and hasattr(value, "__dict__"):
-        done[id(value)] = new = object.__new__(type(value))  # without __getstate__: accelerate's refuses
+        new = object.__new__(type(value))  # without __getstate__: accelerate's refuses
+        done[id(value)] = new
     else:
         return value
     vars(new).update({key: again(each) for key, each in vars(value).items()})
     return new
 
 
-def _held_deep(value: object, copies: Mapping[int, nn.Module]) -> bool:
+def _held_deep(value: Any, copies: Mapping[int, nn.Module]) -> bool:
     """Whether `value` gets at a module of the original: through what it closes over, its attributes, global variables."""
-    todo, seen = deque([(value, True)]), set()
+    todo, seen = deque([(value, True)]), set[int]()
     while todo and len(seen) < _MOST:  # the nearest first
         value, reads_globals = todo.popleft()
         if id(value) in seen:
@@ -152,7 +155,7 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     tells it): all that change a model work on such a copy.
     """
     # accelerate's hooks hold weights too, or know by their old names where these are on disk
-    shared = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
+    shared: dict[int, Any] = {id(it): it for it in (*model.parameters(), *model.buffers(), *accelerate_hooks(model))}
     originals = list(model.modules())
     view = copy.deepcopy(model, shared)  # the memo tells deepcopy that these are copied already, and learns the rest
     rebind(view, {id(module): shared[id(module)] for module in originals})
@@ -164,7 +167,7 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     return view
 
 
-def _undo_rescaling(inner: nn.Module) -> None:
+def _undo_rescaling(inner: Any) -> None:
     """RWKV divides weights in place by a power of two that grows with depth: give a view its own, undivided ones."""
     every = inner.config.rescale_every
     if not every:

@@ -1,7 +1,7 @@
 """Does a configuration describe a model? Build what it describes, without weights, and compare.
 
 After layers are removed, the configuration must say so, or the saved checkpoint reloads as something else. Most
-architectures need one number and one list changed (`layers.keep_in_config`). Others compute what a layer is from its
+architectures need one number and one list changed (`config_slice`). Others compute what a layer is from its
 index (every fourth layer has experts, the first three are dense, a constant shrinks with depth). So nothing is assumed:
 the model that transformers *would* build is built on the meta device, where it costs milliseconds and no memory, and
 compared with the model at hand, module by module. Where they differ, the numbers in the configuration are tried out
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from shortgpt.model.anatomy import COUNT_NAMES, decoder_layers_path, is_index_list, text_config
+from shortgpt.model.anatomy import COUNT_NAMES, decoder_layers_path, text_config
+from shortgpt.pruning.config_slice import is_index_list
 
 # numbers that say which layers are of which kind: how many at the start or end, every how many
 _KIND_NAMES = re.compile(r".*(layer|dense|moe|sparse|shared|window|replace|offset|period|step|interval|freq|pattern).*")

@@ -7,27 +7,31 @@ tried and thrown away, and the original model is never touched. Writing the resu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from shortgpt.model.anatomy import (
+    INDEX_NAMES,
     REMOVED_FIELD,
     decoder_layers,
     decoder_layers_path,
-    keep_in_config,
     original_layers,
-    per_layer_properties,
     removed_so_far,
-    renumber,
-    require_key_value_sources,
     text_config,
 )
 from shortgpt.model.names import LayerNames
 from shortgpt.model.offload import keep_in_device_map
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.config_fit import differences, fit_config, fit_shared_weights
+from shortgpt.pruning.config_slice import (
+    freeze_properties,
+    keep_in_config,
+    per_layer_properties,
+    rename_in_quantization,
+    require_key_value_sources,
+)
 from shortgpt.pruning.plan import PruningPlan, check_indices
 from shortgpt.pruning.recipe import RECIPE, record_step
 from shortgpt.pruning.repair_record import forget_removed
@@ -52,36 +56,14 @@ def remove_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -
     Raises:
         ValueError: an unknown or repeated index, no layer left, a plan made for another model, layers that the rest
             can't do without (their keys and values are used elsewhere; a hybrid model's last attention layer); or a
-            replaced ``forward`` that can't be given to a copy (see `rebinding`).
+            replaced ``forward`` that can't be given to a copy (see `view`).
     """
-    original, already = original_layers(model), removed_so_far(model)
-    if isinstance(layers, PruningPlan):
-        if layers.layers != len(original) + len(already) or not set(already) <= set(layers.removed):
-            raise ValueError(
-                f"this plan is for a dense model of {layers.layers} layers without {sorted(layers.removed)}; the model at "
-                f"hand comes from one of {len(original) + len(already)} layers and already lacks {list(already) or 'none'}"
-            )
-        layers = [original.index(i) for i in layers.removed if i not in already]
-    layers = check_indices(layers, len(original))
-    kept = [i for i in range(len(original)) if i not in set(layers)]
+    layers = _current_indices(model, layers)
     require_removable(model, layers)
-
+    kept = [i for i in range(len(decoder_layers(model))) if i not in layers]
     pruned = share_weights(model)
-    path = decoder_layers_path(pruned)
-    parent, _, name = path.rpartition(".")
-    survivors = nn.ModuleList(decoder_layers(pruned)[i] for i in kept)
-    renumber(survivors, kept, len(original), text_config(model.config).num_hidden_layers // len(original))
-    _keep_entry_norm(decoder_layers(model)[0], survivors[0])
-    setattr(pruned.get_submodule(parent), name, survivors)
-    keep_in_device_map(pruned, path, kept)
-    keep_in_config(pruned.config, kept)
-    _rename_in_quantization(pruned.config, LayerNames(path, path, kept))
-    setattr(
-        pruned.config, REMOVED_FIELD, sorted(set(range(len(original) + len(already))) - {original[i] for i in kept})
-    )
-    forget_removed(pruned.config)
-    if len(kept) < len(original):
-        _match_config(pruned, model, kept)
+    _cut_stack(pruned, kept)
+    _describe(pruned, model, kept)
     return pruned
 
 
@@ -97,6 +79,43 @@ def require_removable(model: PreTrainedModel, layers: Sequence[int]) -> None:
     _require_kinds(model.config, kept)
     _require_no_boundary(decoder_layers(model), layers)
     require_key_value_sources(text_config(model.config), kept)
+
+
+def _current_indices(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) -> list[int]:
+    """`layers` in the numbering of `model` as it is now, if they can be told apart in it."""
+    original, already = original_layers(model), removed_so_far(model)
+    if not isinstance(layers, PruningPlan):
+        return check_indices(layers, len(original))
+    dense = len(original) + len(already)
+    if layers.layers != dense or not set(already) <= set(layers.removed):
+        raise ValueError(
+            f"this plan is for a dense model of {layers.layers} layers without {sorted(layers.removed)}; the model at "
+            f"hand comes from one of {dense} layers and already lacks {list(already) or 'none'}"
+        )
+    return check_indices([original.index(i) for i in layers.removed if i not in already], len(original))
+
+
+def _cut_stack(pruned: PreTrainedModel, kept: Sequence[int]) -> None:
+    """Leave the layers `kept` in the tree of modules, each under its new number."""
+    stack, path = decoder_layers(pruned), decoder_layers_path(pruned)
+    parent, _, name = path.rpartition(".")
+    survivors = nn.ModuleList(stack[i] for i in kept)
+    renumber(survivors, kept, len(stack), text_config(pruned.config).num_hidden_layers // len(stack))
+    _keep_entry_norm(stack[0], survivors[0])
+    setattr(pruned.get_submodule(parent), name, survivors)
+    keep_in_device_map(pruned, path, kept)
+
+
+def _describe(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[int]) -> None:
+    """Let the configuration of `pruned` say what it is now, and which layers of the dense model are gone."""
+    path, original = decoder_layers_path(model), original_layers(model)
+    keep_in_config(pruned.config, kept)
+    rename_in_quantization(pruned.config, LayerNames(path, path, kept))
+    gone = {*removed_so_far(model), *original} - {original[i] for i in kept}
+    setattr(pruned.config, REMOVED_FIELD, sorted(gone))
+    forget_removed(pruned.config)
+    if len(kept) < len(original):
+        _match_config(pruned, model, kept)
 
 
 def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[int]) -> None:
@@ -119,7 +138,7 @@ def _match_config(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequenc
     removed = [i for i in range(depth) if i not in kept]
     record_step(pruned, model, {"layers": removed})
     wanted = {name: [values[i] for i in kept] for name, values in per_layer_properties(model.config)}
-    _freeze_properties(pruned.config, wanted)
+    freeze_properties(pruned.config, wanted)
 
 
 def _kinds(left: list[str]) -> list[str]:
@@ -156,24 +175,25 @@ def _keep_entry_norm(first: nn.Module, new_first: nn.Module) -> None:
             setattr(new_first, name, nn.Identity())
 
 
-def _rename_in_quantization(config: PreTrainedConfig, names: LayerNames) -> None:
-    """Quantization settings may list modules, by names with layer numbers in them, that were left as they were."""
-    for owner in {id(c): c for c in (config, text_config(config))}.values():
-        settings = getattr(owner, "quantization_config", None)
-        if isinstance(settings, dict):
-            owner.quantization_config = names.inside(settings)
-        elif settings is not None:
-            for name, value in list(vars(settings).items()):
-                if isinstance(value, list | tuple | dict):
-                    setattr(settings, name, names.inside(value))
+def renumber(layers: Iterable[nn.Module], kept: Sequence[int], depth: int, per_layer: int = 1) -> None:
+    """Tell each layer, and each module inside it that keeps its own number, the position it now has.
+
+    The key-value cache is addressed by these numbers: stale ones make cached generation fail or, worse, mix layers up.
+    `kept` are the positions that the layers had, of `depth`. A layer takes `per_layer` places in the cache (two in LongCat).
+    """
+    position = {old: new for new, old in enumerate(kept)}
+    for new, (old, layer) in enumerate(zip(kept, layers, strict=True)):
+        for module in layer.modules():
+            for name, value in list(vars(module).items()):
+                if name in INDEX_NAMES and isinstance(value, int) and value >= 0:
+                    setattr(module, name, value + (new - old) * (1 if module is layer else per_layer))
+                elif (
+                    name.startswith("layer_") and isinstance(value, dict) and _are_numbers(value)
+                ):  # number -> its weights
+                    setattr(module, name, {position[i]: w for i, w in value.items() if i in position})
+                elif isinstance(value, list | tuple) and len(value) == depth and all(isinstance(v, str) for v in value):
+                    setattr(module, name, type(value)(value[i] for i in kept))  # a copy of the configuration's list
 
 
-def _freeze_properties(config: PreTrainedConfig, wanted: dict[str, list]) -> None:
-    """Give `config` the per-layer lists `wanted` where its class computes others: caches and masks are built from them."""
-    config = text_config(config)
-    now = dict(per_layer_properties(config))
-    frozen = {name: value for name, value in wanted.items() if now.get(name) != value}
-    if frozen:
-        config.__class__ = type(
-            type(config).__name__, (type(config),), frozen | {"__module__": type(config).__module__}
-        )
+def _are_numbers(values: dict) -> bool:
+    return bool(values) and all(isinstance(key, int) and not isinstance(key, bool) for key in values)

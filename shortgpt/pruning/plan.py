@@ -130,9 +130,13 @@ class PruningPlan:
     def from_json(cls, path: str | Path) -> PruningPlan:
         """Read a plan. Raises FileNotFoundError, or ValueError if the file is no plan, or one of a newer schema."""
         if not check_path(path, "a plan").exists():
-            raise FileNotFoundError(f"no such plan: {path} (PruningPlan.to_json() writes one)")
+            raise FileNotFoundError(
+                f"no such plan: {path} (PruningPlan.to_json() and shortgpt prune --plan-only write one)"
+            )
         no_plan = f"{path} is not a pruning plan"
-        fields = read_json(path, wrong := f"{no_plan}: write one with PruningPlan.to_json()")
+        fields = read_json(
+            path, wrong := f"{no_plan}: write one with PruningPlan.to_json() or shortgpt prune --plan-only"
+        )
         if (schema := fields.pop("schema", None)) is None:
             raise ValueError(wrong)
         if schema != SCHEMA:

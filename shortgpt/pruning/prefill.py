@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ class _Stored(Exception):
 
 
 def _write_but_read_past(
-    layer: nn.Module, index: int, width: int, forward: Callable | None, *args: object, **kwargs: object
+    layer: nn.Module, index: int, width: int, forward: Callable | None, *args: Any, **kwargs: Any
 ) -> Tensor | tuple:
     """Stands in for a layer's forward. One token: the layer itself. More: only its keys and values, for the cache."""
     forward = partial(type(layer).forward, layer) if forward is None else forward  # accelerate puts its own there
@@ -128,19 +129,19 @@ def _write_but_read_past(
 
 def _stores(cache: Cache, run: Callable[[], object]) -> bool:
     """Run a layer up to where it stores keys and values, and stop it there. False if it never gets there."""
-    update = cache.update
+    update: Callable = cache.update
 
-    def store(*args: object, **kwargs: object) -> None:
+    def store(*args: Any, **kwargs: Any) -> NoReturn:
         update(*args, **kwargs)
         raise _Stored
 
-    cache.update = store
+    vars(cache)["update"] = store
     try:
         run()
     except _Stored:
         return True
     finally:
-        del cache.update  # the class's own is back
+        del vars(cache)["update"]  # the class's own is back
     return False
 
 

@@ -41,7 +41,7 @@ def width_scores(
     if scores == "magnitude":
         squares = [width.weights_squared() for width in widths]
     else:
-        means = _mean_squares(model, widths, batches, progress)
+        means = _mean_squares(model, widths, batches or (), progress)
         squares = [mean * width.column_squared() for mean, width in zip(means, widths, strict=True)]
     return np.stack([np.sqrt(some.reshape(w.units, -1).sum(1)) for some, w in zip(squares, widths, strict=True)])
 
@@ -73,8 +73,8 @@ def equal_parameters(model: PreTrainedModel, layers: int) -> dict[str, dict[str,
 class Width:
     """The matrices of one layer with a side as long as its inner width: those that lead in, and the one that leads out."""
 
-    into: list[nn.Module]
-    out: nn.Module
+    into: Sequence[nn.Linear | Conv1D]
+    out: nn.Linear | Conv1D
     units: int
 
     @property
@@ -126,7 +126,7 @@ def _mean_squares(
     model: PreTrainedModel, widths: Sequence[Width], batches: Iterable, progress: bool
 ) -> list[np.ndarray]:
     """Mean square of each input of the output projections over real tokens, float64 ``[inner width]`` a layer."""
-    sums, tokens = [0.0] * len(widths), 0
+    sums, tokens = [np.zeros(1)] * len(widths), 0
 
     def add(i: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
         sums[i] = sums[i] + args[0].flatten(0, -2).cpu().double().square().sum(0).numpy()
@@ -145,7 +145,7 @@ def heads_of(config: PreTrainedConfig) -> tuple[int, int]:
     return heads, getattr(config, "num_key_value_heads", None) or heads
 
 
-def by_output(module: nn.Module) -> Tensor:
+def by_output(module: nn.Linear | Conv1D) -> Tensor:
     """The weight as ``[out, in]``."""
     weight = module.weight.detach()
     return weight.T if isinstance(module, Conv1D) else weight

@@ -30,10 +30,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.anatomy import decoder_layers, runs_own_code
 from shortgpt.model.arguments import NO_TOKENS
 from shortgpt.model.hooks import unpadded
 from shortgpt.model.offload import accelerate_hooks
+from shortgpt.pruning.recipe import write_plain
 
 INSTALL = "GPTQ needs gptqmodel and optimum: pip install gptqmodel==7.6.0 optimum==2.3.0"
 
@@ -59,40 +60,39 @@ def to_gptq(
         raise ValueError("GPTQ needs the model on one device: load it without device_map and max_memory")
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
     bar = tqdm(total=len(decoder_layers(model)), desc="GPTQ", unit="layer", disable=not progress)
-    with bar, _quiet():
-        try:
-            import optimum.gptq  # noqa: F401
-            from gptqmodel import GPTQModel, QuantizeConfig
-            from gptqmodel.looper import loop_processor
-            from transformers import GPTQConfig
-        except ImportError as error:
-            raise ImportError(INSTALL) from error
-        from shortgpt.model.anatomy import runs_own_code
-        from shortgpt.quantization.plain import write_plain
-
-        with tempfile.TemporaryDirectory(prefix="shortgpt-gptq-", ignore_cleanup_errors=True) as folder:
-            dense, packed = os.path.join(folder, "dense"), os.path.join(folder, "packed")
-            loop_processor._PROJECT_LOG_DIR = Path(folder, "logs")  # otherwise a folder where we stand
-            write_plain(model, dense)
-            _any_tokenizer().save_pretrained(dense)
-            # pack_impl: the other ways compile C++ on first use
-            scheme = QuantizeConfig(bits=4, group_size=group_size, pack_impl="original", offload_to_disk=False)
-            trust = {"trust_remote_code": runs_own_code(model)}
-            work = GPTQModel.load(dense, scheme, device=str(model.device), dtype=model.dtype, **trust)
-            work.layer_callback = lambda layer_idx, submodule_finalized: bar.update(layer_idx + 1 - bar.n)
-            work.quantize(samples, batch_size=1, calibration_data_min_length=1)
-            work.save(packed)
-            del work
-            quantized = AutoModelForCausalLM.from_pretrained(
-                packed,
-                dtype=model.dtype,
-                device_map={"": model.device},
-                quantization_config=GPTQConfig(bits=4, backend="torch"),
-                **trust,
-            )
+    temporary = tempfile.TemporaryDirectory(prefix="shortgpt-gptq-", ignore_cleanup_errors=True)
+    with bar, _quiet(), temporary as folder:
+        quantized = _through(model, samples, group_size, Path(folder), bar)
     quantized.config.quantization_config.format = "gptq_v2"  # what the zero points in memory are now
     quantized.generation_config = copy.deepcopy(model.generation_config)
     return quantized
+
+
+def _through(
+    model: PreTrainedModel, samples: list[dict[str, list[int]]], group_size: int, folder: Path, bar: tqdm
+) -> PreTrainedModel:
+    """`model` through two checkpoints in `folder`: a plain one, and what gptqmodel makes of it."""
+    try:
+        import optimum.gptq  # noqa: F401
+        from gptqmodel import GPTQModel, QuantizeConfig
+        from gptqmodel.looper import loop_processor
+        from transformers import GPTQConfig
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    dense, packed, trust = str(folder / "dense"), str(folder / "packed"), {"trust_remote_code": runs_own_code(model)}
+    loop_processor._PROJECT_LOG_DIR = folder / "logs"  # otherwise a folder where we stand
+    write_plain(model, dense)
+    _any_tokenizer().save_pretrained(dense)
+    # pack_impl: the other ways compile C++ on first use
+    scheme = QuantizeConfig(bits=4, group_size=group_size, pack_impl="original", offload_to_disk=False)
+    work = GPTQModel.load(dense, scheme, device=str(model.device), dtype=model.dtype, **trust)
+    work.layer_callback = lambda layer_idx, submodule_finalized: bar.update(layer_idx + 1 - bar.n)
+    work.quantize(samples, batch_size=1, calibration_data_min_length=1)
+    work.save(packed)
+    del work
+    scheme = GPTQConfig(bits=4, backend="torch")
+    options = {"dtype": model.dtype, "device_map": {"": model.device}, "quantization_config": scheme, **trust}
+    return AutoModelForCausalLM.from_pretrained(packed, **options)
 
 
 @contextlib.contextmanager

@@ -8,19 +8,20 @@ The work is done by libraries that were measured to reload correctly. All method
 * ``"rtn"``, 8 or 4 bits: torchao, each weight rounded to the nearest multiple of its group's scale; the plain method
   that others are compared with. The 4-bit values are stored one a byte: the *quality* is that of 4 bits, the size is
   not (it is what 8 bits take).
-* ``"gptq"``, 4 bits: the paper's method (tables 4 and 5), see `quantization_gptq`. It needs calibration text, and a
+* ``"gptq"``, 4 bits: the paper's method (tables 4 and 5), see `gptq`. It needs calibration text, and a
   library of its own. The grid is that of ``"rtn"``, symmetric per group; the rounding makes up for errors already made.
 
 Embeddings and the (often tied) language-model head stay in the model's dtype; on small models that is much of the size.
 So do weights outside linear layers. In transformers 5 those are most of a mixture of experts, whose experts are one tensor:
 `quantize` warns of it. GPT-2's layers (`Conv1D`) are linear to ``"nf4"`` alone.
-Save with `pruning.save`, which reloads and compares: for quantized models that check has caught real faults.
+Save with `save`, which reloads and compares: for quantized models that check has caught real faults.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ from shortgpt.model.anatomy import decoder_layers, forget_checkpoint, model_name
 from shortgpt.model.arguments import check_batch, check_batches
 from shortgpt.model.offload import input_device
 from shortgpt.model.view import share_weights
+from shortgpt.quantization.gptq import to_gptq
+from shortgpt.quantization.nf4 import to_nf4
 from shortgpt.utils.arguments import check_choice, check_count, shown
 
 METHODS = {"int8": (8,), "nf4": (4,), "rtn": (8, 4), "gptq": (4,)}  # name -> bits
@@ -72,49 +75,45 @@ def quantize(
         ImportError: the library is missing; the message has the install line.
     """
     require_no_adapter(model, "be quantized")
+    method = _method(bits, method, group_size, calibration)
+    input_device(model)  # refuses a model without weights
+    if is_quantized(model):
+        raise ValueError("this model is quantized already: quantize the original, or only remove layers from this one")
+    if method == "nf4":
+        quantized = to_nf4(model)
+    elif method == "gptq":
+        group_size = fitting_group_size(model, group_size)
+        quantized = to_gptq(model, group_size, _checked(model, calibration), progress=progress)
+    else:
+        quantized = _by_torchao(model, _scheme(model, bits, method, group_size))
+    forget_checkpoint(quantized, model_name(model))  # two methods load it from a temporary folder
+    _tell_what_is_left(model, quantized, method)
+    return quantized.eval()
+
+
+def _method(bits: int, method: str | None, group_size: int | None, calibration: object) -> str:
+    """The method that is meant, if it has these bits and takes these arguments."""
     if not isinstance(bits, int | float) or bits not in DEFAULTS:
         raise ValueError(f"bits must be 8 or 4, got {shown(bits)}")
     method = DEFAULTS[bits] if method is None else method
     check_choice("method", method, METHODS)
     if bits not in METHODS[method]:
         raise ValueError(f"method {method!r} has {METHODS[method][0]} bits, got bits={bits}: pass the bits that it has")
-    if (calibration is None) == (method == "gptq"):
-        raise ValueError(
-            "method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)"
-            if method == "gptq"
-            else f"method {method!r} uses no calibration text: leave calibration out, or choose method='gptq'"
-        )
+    if method == "gptq" and calibration is None:
+        raise ValueError("method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)")
+    if method != "gptq" and calibration is not None:
+        raise ValueError(f"method {method!r} uses no calibration text: leave calibration out, or choose method='gptq'")
     if group_size is not None and method not in ("rtn", "gptq"):
         raise ValueError(f"method {method!r} has groups of its own: leave group_size out, or choose 'rtn' or 'gptq'")
-    input_device(model)  # refuses a model without weights
-    if is_quantized(model):
-        raise ValueError("this model is quantized already: quantize the original, or only remove layers from this one")
-    if method == "nf4":
-        from shortgpt.quantization.nf4 import to_nf4
-
-        quantized = to_nf4(model)
-    else:
-        quantized = (
-            _to_int8(model) if method == "int8" else _in_groups(model, bits, method, group_size, calibration, progress)
-        )
-    forget_checkpoint(quantized, model_name(model))  # two methods load it from a temporary folder
-    _tell_what_is_left(model, quantized, method)
-    return quantized.eval()
+    return method
 
 
-def _in_groups(
-    model: PreTrainedModel, bits: int, method: str, group_size: int | None, calibration: Iterable | None, progress: bool
-) -> PreTrainedModel:
-    group_size = fitting_group_size(model, group_size)
-    if method == "rtn":
-        return _to_rtn(model, bits, group_size)
+def _checked(model: PreTrainedModel, calibration: Iterable[Mapping[str, Tensor]] | None) -> list[Mapping[str, Tensor]]:
     check_batches(calibration)
-    batches = list(calibration)
+    batches = list(calibration or ())
     for batch in batches:
         check_batch(model, batch)
-    from shortgpt.quantization.gptq import to_gptq
-
-    return to_gptq(model, group_size, batches, progress=progress)
+    return batches
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
@@ -148,8 +147,7 @@ def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
 
 
 def _require_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    linears = _linears(model)
-    if not linears:
+    if not (linears := _linears(model)):
         raise ValueError(
             f"{type(model).__name__} keeps its weights in other modules than linear layers, so nothing would be quantized: "
             "use bits=4, method='nf4'"
@@ -178,22 +176,20 @@ def _tell_what_is_left(model: PreTrainedModel, quantized: PreTrainedModel, metho
         )
 
 
-def _to_int8(model: PreTrainedModel) -> PreTrainedModel:
-    _require_linears(model)
+def _scheme(model: PreTrainedModel, bits: int, method: str, group_size: int | None) -> object:
+    """torchao's configuration of ``"int8"`` or ``"rtn"``."""
+    if method == "int8":
+        _require_linears(model)
+    else:
+        group_size = fitting_group_size(model, group_size)
     try:
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup
     except ImportError as error:
-        raise ImportError("8-bit weights need torchao: pip install 'shortgpt-pruning[quant]'") from error
-    return _by_torchao(model, Int8WeightOnlyConfig())
-
-
-def _to_rtn(model: PreTrainedModel, bits: int, group_size: int) -> PreTrainedModel:
-    try:
-        from torchao.quantization import IntxWeightOnlyConfig, PerGroup
-    except ImportError as error:
-        raise ImportError("rounded weights need torchao: pip install 'shortgpt-pruning[quant]'") from error
-    dtype = torch.int8 if bits == 8 else torch.int4
-    return _by_torchao(model, IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(group_size)))
+        raise ImportError(f"{method!r} needs torchao: pip install 'shortgpt-pruning[quant]'") from error
+    if method == "int8":
+        return Int8WeightOnlyConfig()
+    dtype = torch.int8 if bits == 8 else torch.int4  # type: ignore[attr-defined]
+    return IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(group_size))
 
 
 def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
@@ -205,10 +201,9 @@ def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
     chosen = set(_linears(quantized).values())
     quantize_(quantized, scheme, filter_fn=lambda module, name: module in chosen)
     quantized.config.quantization_config = TorchAoConfig(scheme)
-    quantized.hf_quantizer = AutoHfQuantizer.from_config(
-        quantized.config.quantization_config
-    )  # so that it can be saved
-    quantized.hf_quantizer.pre_quantized = True
+    quantizer: Any = AutoHfQuantizer.from_config(quantized.config.quantization_config)
+    quantizer.pre_quantized = True
+    quantized.hf_quantizer = quantizer  # so that it can be saved
     _require_running(quantized)
     return quantized
 

@@ -11,7 +11,6 @@ That kernel also fails on layers that are no blocks of 64 inputs and 32 outputs,
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 
@@ -19,6 +18,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+from shortgpt.model.anatomy import runs_own_code
+from shortgpt.pruning.recipe import write_plain
+from shortgpt.utils.quieting import quiet
 
 _INPUTS, _OUTPUTS = 64, 32
 _REPACKS = "support_avx512bf16_for_cpu"  # an attribute of bitsandbytes' 4-bit layers
@@ -30,23 +33,19 @@ def to_nf4(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         ImportError: the extra ``[quant]`` is missing. ValueError: no configuration describes the model.
     """
-    try:
-        import bitsandbytes  # noqa: F401
-        from transformers import BitsAndBytesConfig
-    except ImportError as error:
-        raise ImportError("4-bit weights need bitsandbytes: pip install 'shortgpt-pruning[quant]'") from error
-    from shortgpt.model.anatomy import runs_own_code
-    from shortgpt.quantization.plain import write_plain
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per layer call otherwise
-    scheme = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=model.dtype if model.dtype.is_floating_point else torch.float32,
-        llm_int8_skip_modules=_left_out(model),  # for 4 bits too, despite its name
-    )
-    with tempfile.TemporaryDirectory(prefix="shortgpt-nf4-") as folder:
+    with quiet("bitsandbytes"), tempfile.TemporaryDirectory(prefix="shortgpt-nf4-") as folder:
+        try:
+            import bitsandbytes  # noqa: F401
+            from transformers import BitsAndBytesConfig
+        except ImportError as error:
+            raise ImportError("4-bit weights need bitsandbytes: pip install 'shortgpt-pruning[quant]'") from error
+        scheme = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=model.dtype if model.dtype.is_floating_point else torch.float32,
+            llm_int8_skip_modules=_left_out(model),  # for 4 bits too, despite its name
+        )
         write_plain(model, folder)
         quantized = AutoModelForCausalLM.from_pretrained(
             folder,

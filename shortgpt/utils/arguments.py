@@ -45,13 +45,13 @@ def check_amount(n: object, ratio: object, of: int, what: str, there: str) -> in
     if (n is None) == (ratio is None):
         raise ValueError(f"say how many {what} to remove: give either n (a number) or ratio (a fraction of the {what})")
     if ratio is not None:
-        if not 0 <= check_number("ratio", ratio) < 1:
+        if not 0 <= (share := check_number("ratio", ratio)) < 1:
             raise ValueError(f"ratio is a fraction of the {what}, 0 to below 1, got {ratio}")
-        n = round(float(ratio) * of)
-    n = check_count("n", n, least=None)
-    if not 0 <= n < of:
-        raise ValueError(f"n must be 0 to {of - 1} ({there}), got {n}")
-    return n
+        n = round(share * of)
+    count = check_count("n", n, least=None)
+    if not 0 <= count < of:
+        raise ValueError(f"n must be 0 to {of - 1} ({there}), got {count}")
+    return count
 
 
 def check_counts(name: str, values: object, *, least: int | None = None) -> list[int]:

@@ -31,7 +31,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: name a folder to save the model in")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to replace it")
+        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite to replace it")
 
 
 def _is_around_here(path: Path) -> bool:

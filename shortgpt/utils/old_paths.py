@@ -13,6 +13,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from shortgpt.utils.quieting import NOISY, quiet
+
 MOVED = {
     "benchmarks": "evaluation.benchmarks",
     "calibration": "model.text",
@@ -21,14 +23,13 @@ MOVED = {
     "influence": "scoring.influence",
     "likelihood": "evaluation.likelihood",
     "packaged": "checkpoints.default_model",
-    "plots": "course.plots.basic",
-    "plots_choosing": "course.plots.choosing",
-    "plots_evaluation": "course.plots.evaluation",
-    "plots_generation": "course.plots.generation",
-    "plots_tokens": "course.plots.tokens",
+    "plots": "course.plots",
+    "plots_choosing": "course.plots",
+    "plots_evaluation": "course.plots",
+    "plots_generation": "course.plots",
+    "plots_tokens": "course.plots",
     "quiz": "course.quiz",
     "speedup": "course.studies.speedup",
-    "widgets": "course.widgets",
 }
 
 
@@ -41,7 +42,8 @@ class _Moved(MetaPathFinder, Loader):
         old = module.__name__
         new = f"shortgpt.{MOVED[old.removeprefix('shortgpt.')]}"
         warnings.warn(f"{old} is now {new}: import it from there", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = import_module(new)
+        with quiet(*NOISY):
+            sys.modules[old] = import_module(new)
 
 
 def install() -> None:

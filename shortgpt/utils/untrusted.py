@@ -103,7 +103,7 @@ def inside(folder: str | os.PathLike, name: str) -> Path:
 def require_inner_name(folder: str | os.PathLike, name: object) -> str:
     """`name`, if it names something in `folder`, links aside."""
     parts = re.split(r"[/\\]", name) if isinstance(name, str) else [".."]
-    if ".." in parts or not all(parts) or ":" in parts[0] or "\0" in name:
+    if not isinstance(name, str) or ".." in parts or not all(parts) or ":" in parts[0] or "\0" in name:
         raise ValueError(f"{folder} names a file outside of itself ({one_line(name)}): download it again, or leave it")
     return name
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from architectures import VOCABULARY as SMALL_VOCABULARY
-from architectures import tiny_model
+from architectures import VOCABULARY as SMALL_VOCABULARY, tiny_model
 from small import LAYERS, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
@@ -467,6 +466,7 @@ def as_if_dense(pruned):
     return model
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_criterion_seed_and_count(tiny):
     batches, counts, measured = [random_batch()], [3, 0, 2], []
 

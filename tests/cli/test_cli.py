@@ -4,30 +4,38 @@ import errno
 import inspect
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple, get_args, get_type_hints
+from unittest import mock
 
 import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
-from typer.testing import CliRunner
+from transformers.utils import logging as hf_logging
 
 import shortgpt.__main__ as entry
 from shortgpt import PruningPlan, __version__, calibration_batches, choose_layers, evaluate, heal, load, score_layers
+from shortgpt.choosing.by_score import ORDERS
 from shortgpt.choosing.criteria import CRITERIA
-from shortgpt.cli import app
-from shortgpt.cli.deciding import Order
-from shortgpt.cli.options import Dtype, Language, Metric, parse_layers, parse_max_memory
-from shortgpt.cli.run import calm_libraries, help_text, sentence
+from shortgpt.choosing.names import Baseline, Criterion, Metric
+from shortgpt.cli import main
+from shortgpt.cli.deciding import parse_layers
+from shortgpt.cli.failing import sentence
+from shortgpt.cli.options import Loading, parse_device_map, parse_max_memory
 from shortgpt.evaluation import comparing
 from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
 from shortgpt.evaluation.comparing import OFFLINE_TASKS
@@ -51,6 +59,7 @@ def tiny_model(seed=0):
 def folder(tmp_path, tokenizer, monkeypatch):
     """The working folder: a model, a text, and a plan for the model (layers 1 and 2)."""
     monkeypatch.chdir(tmp_path)
+    hf_logging.disable_progress_bar()  # a process of its own would have read TQDM_DISABLE
     tokenizer.eos_token = "."
     tiny_model().save_pretrained("model")
     tokenizer.save_pretrained("model")
@@ -64,13 +73,27 @@ def folder(tmp_path, tokenizer, monkeypatch):
     return tmp_path
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+class Ran(NamedTuple):
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self):
+        return self.stdout + self.stderr
+
+
+def run(*arguments, **environment):
+    """The command in this process, which keeps its own environment."""
+    out, err = StringIO(), StringIO()
+    with mock.patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
+        code = main([str(a) for a in arguments])
+    return Ran(code, out.getvalue(), err.getvalue())
 
 
 def ok(*arguments):
     result = run(*arguments)
-    assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception!r}"
+    assert result.exit_code == 0, f"{arguments}: {result.output}"
     return result
 
 
@@ -130,7 +153,7 @@ def test_sublayers_are_scored_side_by_side_and_removed_in_our_own_format(folder)
     assert refused.exit_code == 1 and "own format" in refused.stderr
 
 
-@pytest.mark.parametrize("how", [["-n", 3], ["--ratio", 0.25], ["--layers", "2,5-6"], ["-n", 3, "--order", "reverse"]])
+@pytest.mark.parametrize("how", [["-n", 3], ["--ratio", 0.25], ["--layers", "2,5-6"], ["-n", 3, "--by", "reverse"]])
 def test_every_way_to_choose_gives_a_checkpoint_that_plain_transformers_reloads(folder, how):
     done = data("prune", "small", "--model", "model", "--text", "text.txt", *how)
     assert done["kept"] == LAYERS - 3 and done["verified"]
@@ -139,11 +162,12 @@ def test_every_way_to_choose_gives_a_checkpoint_that_plain_transformers_reloads(
     assert data("info", "small")["removed_layers"] == sorted(done["removed"])
 
 
+@pytest.mark.slow
 def test_the_command_offers_every_criterion(folder):
-    assert {*Order} == {"score", *CRITERIA}
+    assert {*get_args(Criterion)} == {*CRITERIA, *METRICS}
     options = ("--model", "model", "--text", "text.txt", "--samples", 2, "--length", 16)
-    for order in [*CRITERIA[3:]]:
-        ok("prune", "--plan-only", "by.json", *options, "--ratio", 0.25, "--order", order)
+    for order in get_args(Criterion)[:-3]:
+        ok("prune", "--plan-only", "by.json", *options, "--ratio", 0.25, "--by", order)
         plan = PruningPlan.from_json("by.json")
         assert plan.criterion == order and len(plan.removed) == round(0.25 * LAYERS) and plan.calibration
         Path("by.json").unlink()
@@ -159,7 +183,7 @@ def test_a_plan_names_its_model_and_gives_the_same_on_disk_and_in_memory(folder)
 
 
 def test_deciding_and_exchange_write_files_and_remove_nothing(folder):
-    ok("prune", "--plan-only", "new.json", "--model", "model", "-n", 2, "--order", "random", "--seed", 5)
+    ok("prune", "--plan-only", "new.json", "--model", "model", "-n", 2, "--by", "random", "--seed", 5)
     plan = PruningPlan.from_json("new.json")
     assert plan.criterion == "random" and not plan.calibration and plan.model == "model"
     listed = ok("prune", "--plan", "plan.json", "--to-llama-cpp")
@@ -218,6 +242,7 @@ def test_eval_hands_on_what_evaluate_can_do(folder, monkeypatch):
         "--no-bos",
     )
     ok(*line, " offline,piqa , grammar", "--batch-size", 4)
+    assert not any(options.pop("progress") for _, options in given)  # here is no terminal
     (paper, chosen), (several, default) = given
     assert paper == list(PAPER_BENCHMARKS) and len(paper) == 13
     assert chosen == {"limit": 3, "shots": 0, "seed": 5, "batch_size": "auto", "results": Path("r.jsonl"), "bos": False}
@@ -226,6 +251,7 @@ def test_eval_hands_on_what_evaluate_can_do(folder, monkeypatch):
     assert inspect.signature(evaluate).parameters["seed"].default == default["seed"]
 
 
+@pytest.mark.slow
 def test_eval_goes_on_where_it_was_stopped(folder, monkeypatch):
     line = ["eval", "model", "small", "--tasks", "grammar,physical", "--limit", 3, "--text", "text.txt"]
     ok("prune", "small", "--plan", "plan.json")
@@ -249,7 +275,7 @@ def test_eval_goes_on_where_it_was_stopped(folder, monkeypatch):
 
 def test_a_misspelt_task_is_told_before_a_model_is_loaded(folder, monkeypatch):
     catalogue = SimpleNamespace(all_tasks=["piqa"])  # reading the harness's takes half a minute
-    monkeypatch.setattr("shortgpt.evaluation.harness._index", lambda *args: catalogue)
+    monkeypatch.setattr("shortgpt.evaluation.benchmarks._index", lambda *args: catalogue)
     monkeypatch.setattr("shortgpt.checkpoints.loading.load", lambda *args, **options: pytest.fail("loaded"))
     result = run("eval", "model", "--tasks", "grammar,pica", "--text", "text.txt")
     assert result.exit_code == 1 and "unknown task pica: offline there are" in result.stderr and not result.stdout
@@ -265,11 +291,14 @@ def encoder_decoder(folder):
     ("line", "message"),
     [
         ("prune out --model model --text text.txt -n 12", "n must be 0 to 11"),
-        ("prune model --model model -n 1", "is not empty: choose another folder, or pass --overwrite"),
+        ("prune model --model model -n 1", "is not empty: choose another folder, or pass overwrite"),
         ("prune text.txt --model model -n 1", "is a file: name a folder"),
         ("prune /proc/out --model model -n 1", "/proc can't be written to"),
         ("prune out --plan nothing.json", "no such plan: nothing.json"),
-        ("prune out --plan bad.json", "bad.json is not a pruning plan: write one with shortgpt prune --plan-only"),
+        (
+            "prune out --plan bad.json",
+            "bad.json is not a pruning plan: write one with PruningPlan.to_json() or shortgpt prune --plan-only",
+        ),
         ("prune out --plan other.json --model model", "this plan is for a dense model of 30 layers"),
         ("prune out --model model --layers 40", "unknown layer 40: this model has layers 0 to 11"),
         ("prune out --model model --layers 3,3", "layer 3 is named twice"),
@@ -282,11 +311,11 @@ def encoder_decoder(folder):
         ("score model --text text.txt --device cuda:7", "no device 'cuda:7' on this machine"),
         ("score model --text text.txt --device abacus", "no device 'abacus' on this machine"),
         ("score model --text text.txt --device meta", "no device 'meta' on this machine"),
-        ("score model --text text.txt --max-memory 99=1GiB", "--max-memory names GPU 99"),
+        ("score model --text text.txt --max-memory 99=1GiB", "max_memory names GPU 99"),
         ("score ./nothing", "no such folder"),
         ("score owner/name", "the Hub can't be reached"),
         ("score none.gguf", "no such GGUF file"),
-        ("score some.gguf", "--sha256"),
+        ("score some.gguf", "but no sha256 was given"),
         ("info bad.json", "is not a pruning plan"),
         ("info empty", "holds no model: it has no config.json"),
         ("eval model ./nothing", "no such folder"),
@@ -327,11 +356,14 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("prune --model model -n 1", "name the OUTPUT folder"),
         ("prune out --plan-only plan2.json --model model -n 1", "leave OUTPUT out"),
         ("prune out --model model -n 1 --on-disk", "can't score"),
-        ("prune out --model model -n 1 --on-disk --order greedy", "can't score"),
+        ("prune out --model model -n 1 --on-disk --by greedy", "can't score"),
         ("prune out --model model --layers 1,x", "is not a list of layers"),
+        ("prune out --model model --layers 1 --by random", "give one of the two"),
         ("prune out --model model --layers 1 --order random", "give one of the two"),
+        ("prune out --model model -n 1 --by greedy --metric angular_distance", "older names of --by"),
+        ("prune out --model model -n 1 --sublayers ffn --by greedy", "--by block_influence, angular_distance"),
         ("prune out --plan plan.json --sublayers ffn", "--sublayers goes with"),
-        ("prune out --plan plan.json --repair lora", "'lora' is not one of"),
+        ("prune out --plan plan.json --repair lora", """Choose from: "fold", "all", "linear"."""),
         ("prune out --plan plan.json --on-disk --repair fold", "--repair fits the pruned model"),
         ("prune --plan-only p.json --model model -n 1 --repair fold", "--repair fits the pruned model"),
         ("prune --model model -n 1 --sublayers ffn --plan-only p.json", "can't describe"),
@@ -347,12 +379,16 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("eval model --batch-size many", "'many' is not a number of prompts"),
         ("eval model --shots -1", "--shots"),
         ("eval model --seed x", "--seed"),
-        ("frobnicate", "No such command"),
+        ("frobnicate", 'Unknown command "frobnicate"'),
+        ("score model --json=perhaps", "--json"),
+        ("eval", "MODEL"),
     ],
 )
 def test_a_wrong_command_line_exits_2_and_says_why(folder, line, message):
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, shlex.split(line))
+    result = run(*shlex.split(line))
     assert result.exit_code == 2 and message in result.stderr and not result.stdout
+    first, second = result.stderr.splitlines()
+    assert first.startswith("shortgpt: ") and second == "Add --help to see all options."
 
 
 def test_errors_of_the_system_and_of_libraries_read_well():
@@ -371,22 +407,42 @@ def test_debug_shows_the_traceback(folder, monkeypatch):
 
 
 def test_options_are_those_of_the_library():
-    assert {*Metric} == {*METRICS} and {*Language} == {"en", "zh"}
-    assert all(name == "auto" or isinstance(getattr(torch, name), torch.dtype) for name in Dtype)
+    assert {*get_args(Metric)} == {*METRICS} and {"score", *get_args(Baseline)} == {*ORDERS}
+    kinds = get_type_hints(Loading)["dtype"]
+    assert all(name == "auto" or isinstance(getattr(torch, name), torch.dtype) for name in get_args(kinds))
     assert parse_max_memory("0=20GiB, cpu=4GiB") == {0: "20GiB", "cpu": "4GiB"}
     assert parse_max_memory('{"1": "1.5GB", "cpu": 1000}') == {1: "1.5GB", "cpu": 1000}
+    assert parse_device_map("auto") == "auto" and parse_device_map('{"": "cpu"}') == {"": "cpu"}
     assert parse_layers("3, 8-10,1") == [3, 8, 9, 10, 1]
 
 
-def test_bars_show_only_when_asked_for(capsys):
-    from tqdm.auto import tqdm
-
-    for bars in (False, True):
-        with calm_libraries(bars=bars):
-            print("a library talks")
-            assert tqdm([1], disable=False).disable is not bars
-    assert capsys.readouterr().out == ""
-    assert not tqdm([1]).disable
+def test_the_older_names_of_by_go_on_working(folder):
+    options = (
+        "prune",
+        "--model",
+        "model",
+        "--text",
+        "text.txt",
+        "--samples",
+        2,
+        "--length",
+        16,
+        "-n",
+        2,
+        "--to-llama-cpp",
+    )
+    for old, new in {
+        ("--metric", "relative_magnitude"): "relative_magnitude",
+        ("--order", "relative_magnitude"): "relative_magnitude",
+        ("--order", "score", "--metric", "angular_distance"): "angular_distance",
+        ("--order", "score"): "block_influence",
+        ("--order", "reverse"): "reverse",
+    }.items():
+        found = data(*options, *old)
+        assert found["criterion"] == new and found == data(*options, "--by", new)
+    assert "--order" not in help_of("prune") and "--metric" not in help_of("prune")
+    scored = ("score", "model", "--text", "text.txt", "--samples", 2, "--length", 16)
+    assert data(*scored, "--metric", "angular_distance") == data(*scored, "--by", "angular_distance")
 
 
 # --- help and README ---
@@ -397,7 +453,7 @@ def examples(text):
 
 
 def help_of(name):
-    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [name, "--help"] if name else ["--help"]).stdout
+    return run(*([name] if name else []), "--help", COLUMNS="80").stdout
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
@@ -425,13 +481,9 @@ def test_help_fits_80_columns_and_teaches(name):
     assert not name or all(option in text for option in shared)
 
 
-def test_help_text_joins_paragraphs_and_keeps_examples():
-    assert help_text("One\ntwo.\n\n    a\n    b\n\nThree.") == "One two.\n\n\b[cyan]    a\n    b[/cyan]\n\nThree."
-
-
+@pytest.mark.slow
 def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
-    for module in ("models", "facts"):
-        monkeypatch.setattr(f"shortgpt.{module}.default_model_folder", lambda: folder / "model")
+    monkeypatch.setattr("shortgpt.checkpoints.facts.default_model_folder", lambda: folder / "model")
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)
@@ -456,7 +508,12 @@ def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
 
 
 def start(*arguments, **options):
-    command = [sys.executable, "-c", "from shortgpt.cli import app; app()", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from shortgpt.cli import main; sys.exit(main())",
+        *map(str, arguments),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     return subprocess.Popen(command, **pipes | options)
@@ -482,6 +539,36 @@ def test_help_answers_at_once_without_torch():
     assert time.monotonic() - began < 10  # 0.5 s on an idle machine
 
 
+@pytest.mark.slow
+def test_bars_show_on_a_terminal_unless_quiet_is_wished(folder):
+    shown = {}
+    for quiet in ((), ("--quiet",)):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 100))
+        process = start(
+            "prune", f"cut{len(quiet)}", "--model", "model", "--text", "text.txt", "-n", 1, *quiet, stderr=theirs
+        )
+        os.close(theirs)
+        shown[quiet] = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 4096):
+                shown[quiet] += part
+        os.close(ours)
+        assert "removed layers" in process.communicate()[0] and process.returncode == 0
+    bars, silence = shown.values()
+    assert b"scoring 12 layers" in bars and b"Loading weights" in bars and silence == b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["--help", "score --help", "--version", "", "info model"])
+def test_a_full_disk_is_told_in_one_sentence(folder, line):
+    with open("/dev/full", "w") as full:
+        process = start(*shlex.split(line), stdout=full)
+        assert process.communicate()[1] == "shortgpt: standard output could not be written (No space left on device)\n"
+    assert process.returncode == 1
+
+
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_hears_no_complaint(folder):
     process = start("score", "model", "--text", "text.txt", "--quiet")
     process.stdout.close()
@@ -539,14 +626,18 @@ sys.meta_path.insert(0, Importing())
 if moment == "end":
     atexit.register(press)
 if moment in ("class", "destructor", "log"):
-    import logging, shortgpt.facts
-    shortgpt.facts.model_facts = info
+    import logging
+    from shortgpt.utils.quieting import quiet
+    with quiet("torchao", "torch.utils._pytree"):
+        import shortgpt.checkpoints.facts
+    shortgpt.checkpoints.facts.model_facts = info
 main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment", ["typer", "shortgpt.cli.prune", "torch", "transformers", "class", "destructor", "log", "end"]
+    "moment", ["cyclopts", "shortgpt.cli.prune", "torch", "transformers", "class", "destructor", "log", "end"]
 )
 def test_ctrl_c_at_any_moment_is_130_and_at_most_one_line(folder, moment):
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -555,20 +646,22 @@ def test_ctrl_c_at_any_moment_is_130_and_at_most_one_line(folder, moment):
     run = subprocess.run(command, capture_output=True, text=True, env=environment, **heed)
     line = (
         ""
-        if moment in ("typer", "shortgpt.cli.prune", "end")
+        if moment in ("cyclopts", "shortgpt.cli.prune", "end")
         else "shortgpt: interrupted; nothing half-written is left\n"
     )
     assert (run.returncode, run.stderr) == (130, line) and bool(run.stdout) == (moment == "end")
 
 
+@pytest.mark.slow
 def test_a_shell_that_ignores_ctrl_c_for_its_background_jobs_is_obeyed(folder):
     heedless = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PRESS, "typer", "info", "model"]
+    command = [sys.executable, "-c", PRESS, "cyclopts", "info", "model"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, **heedless)
     assert (run.returncode, run.stderr) == (0, "") and "layers" in run.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_leaves_nothing(folder):
     os.mkfifo("endless.txt")  # a pipe that nobody writes to: the command waits in it, however fast the machine is
     before = sorted(os.listdir())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from test_setup import ROOT
 
-from shortgpt.course.plots.basic import PALETTE
+from shortgpt.course.plots import PALETTE
 
 NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))]
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -5,8 +5,8 @@ take longer: they are clicked and worked by keyboard, and what they say is read.
 
 As a script it runs any notebook and photographs it from top to bottom, for looking at a lesson by eye:
 
-    python tests/test_browser.py notebooks/03_pruning.ipynb /tmp/screens             run all cells, then take pictures
-    python tests/test_browser.py notebooks/03_pruning.ipynb /tmp/screens --as-is     the outputs as they are in the file
+    python tests/course/test_browser.py notebooks/03_pruning.ipynb /tmp/screens           run all cells, then take pictures
+    python tests/course/test_browser.py notebooks/03_pruning.ipynb /tmp/screens --as-is   the outputs as they are in the file
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ EXPLORERS = """
 from IPython.display import display
 from shortgpt import read_grid
 from shortgpt.course.explorers import explore_frontier, explore_pruning, explore_token
-grid = read_grid(shortgpt.calibration.data_folder() / "grid.csv")
+from shortgpt.utils.data import data_folder
+grid = read_grid(data_folder() / "grid.csv")
 display(explore_pruning(model, tokenizer, range(10, 20)), explore_token(model, tokenizer), explore_frontier(grid))
 """
 TOKEN = "lesson"

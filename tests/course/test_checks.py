@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import pkgutil
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import jupytext
@@ -20,8 +22,8 @@ from torch import nn
 
 from shortgpt import block_influence
 from shortgpt.course import checks
-from shortgpt.course.checks import CheckFailed, NotSolved
-from shortgpt.course.checks import verdict as verdicts
+from shortgpt.course.checks import CheckFailed, NotSolved, comparing
+from shortgpt.course.checks.comparing import AnyOf
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 sys.path.append(str(NOTEBOOKS))
@@ -464,6 +466,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (numbered(), "look at all of layer.modules"),
         (numbered(inside=lambda layer: [layer], anyway=True), "only modules that had"),
         (numbered(inside=lambda layer: layer.modules(), anyway=True), "only modules that had"),
+        (lambda layers: [layer.mlp.register_buffer("layer_idx", None) for layer in layers], "only modules that had"),
     ],
     "sliced_config": [
         (configured(lambda values, kept: values[: len(kept)]), "right length and the wrong entries"),
@@ -679,6 +682,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda *a: rounds(*a, bonus=False), "a round should write more"),
         (alone, "a round should write more"),
         (lambda *a: [rounds(*a), a[2].clear()][0], "changed what it was given"),
+        (lambda *a: [rounds(*a)][1:].clear(), "end it with a return"),
         (lambda model, draft, *a: alone(draft, draft, *a), "that is the draft's text"),
         (lambda model, draft, ids, n, k: [model(ids), 0][1:] * 300 and [model(ids) for _ in range(300)], "200 times"),
     ],
@@ -790,20 +794,38 @@ def test_a_mistake_gets_the_hint_that_belongs_to_it(name, wrong, hint):
     assert not told, f"the message contains a line of the solution: {told}"
 
 
+def mistakes_in(table: dict) -> list[tuple[str, int]]:
+    """Every hint with the place of each answer that has it."""
+    return [(hint, i) for hint, wrong in table.items() for i in range(len(wrong) if isinstance(wrong, AnyOf) else 1)]
+
+
+def making(answers: Callable, hint: str, place: int) -> Callable:
+    """A function that makes this mistake: by the check's own table."""
+
+    def mistaken(*arguments):
+        wrong = answers(*arguments)[1][hint]
+        wrong = wrong[place] if isinstance(wrong, AnyOf) else wrong
+        return wrong() if callable(wrong) else wrong
+
+    return mistaken
+
+
 def test_every_mistake_that_a_check_knows_gets_its_own_hint(monkeypatch, capsys):
     """None is out of reach behind another that gives the same answer in the same test."""
     known = []
-    for module in (module for key, module in sys.modules.items() if key.startswith("shortgpt.course.checks.")):
-        if hasattr(module, "compare") and module is not verdicts:
+    for module in [
+        import_module(f"{checks.__name__}.{lesson}") for _, lesson, _ in pkgutil.iter_modules(checks.__path__)
+    ]:
+        if hasattr(module, "compare") and module is not comparing:
             monkeypatch.setattr(module, "compare", lambda *given, **options: known.append((given, options)))
     for name in WRONG:
         check(name)(defined(with_solution(exercises()[name]), name))
-    assert len(known) >= len(WRONG) - 4, "those without compare look at what a function does, not at what it returns"
-    for (name, _, cases, reference, mistakes), options in known:
-        for mistake in mistakes:
+    assert len(known) == len(WRONG) - 3, "those without compare look at what a function does, not at what it returns"
+    for (name, _, cases, answers), options in known:
+        for hint, place in mistakes_in(answers(*cases[0].fresh())[1]):
             with pytest.raises(CheckFailed) as caught:
-                verdicts.compare(name, mistake.answer, cases, reference, mistakes, **options)
-            assert mistake.hint in " ".join(str(caught.value).split()), name
+                comparing.compare(name, making(answers, hint, place), cases, answers, **options)
+            assert hint in " ".join(str(caught.value).split()), (name, hint, place)
 
 
 @pytest.mark.parametrize(("name", "right"), [(name, f) for name, rows in RIGHT.items() for f in rows])
@@ -842,7 +864,22 @@ def test_no_constant_passes(name):
             first.append(solution(*arguments))
         return first[0]
 
-    for answer in (constant, *(lambda *a, value=value: value for value in (None, 0, 1.0, [], {}, torch.zeros(3), ""))):
+    odd = (
+        None,
+        0,
+        1.0,
+        float("nan"),
+        [],
+        [None],
+        [[1], [2], [3]],
+        {},
+        torch.zeros(3),
+        torch.ones(2, 3, 4),
+        "",
+        "a",
+        object(),
+    )
+    for answer in (constant, *(lambda *a, value=value: value for value in odd)):
         verdict(name, answer)
 
 
@@ -853,10 +890,12 @@ def test_what_is_no_function_is_one_clear_sentence(name):
         check(name)(3)
 
 
-def test_verdicts_repeat_and_leave_the_random_state_alone():
+@pytest.mark.parametrize("name", WRONG)
+def test_verdicts_repeat_and_leave_the_random_state_alone(name):
+    torch.manual_seed(20)
     before = torch.get_rng_state()
-    once = [verdict(name, wrong) for name, rows in WRONG.items() for wrong, _ in rows[:1]]
-    assert once == [verdict(name, wrong) for name, rows in WRONG.items() for wrong, _ in rows[:1]]
+    once = [verdict(name, wrong) for wrong, _ in WRONG[name]]
+    assert once == [verdict(name, wrong) for wrong, _ in WRONG[name]]
     assert torch.equal(before, torch.get_rng_state())
 
 

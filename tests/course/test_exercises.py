@@ -320,6 +320,7 @@ def graded(notebook, answer: str) -> tuple[list[dict], list[float], str]:
     return check.outputs, marks, "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
 
 
+@pytest.mark.slow
 def test_a_run_marks_solutions_and_goes_on_after_stubs(tmp_path):
     """Stub: one calm sentence and no marks. Solution: full marks. Wrong: the verdict alone, no marks."""
     assert make(tmp_path, TOY, "--no-execute") == 0

@@ -50,6 +50,7 @@ def test_pressing_layers_shows_what_the_model_without_them_costs_and_writes(prun
     assert layers[3].description == "layer 3 out" and layers[2].description == "layer 2"
     assert f"the &lt;door&gt; <b>{ablation.writes([1, 3]).strip()}</b>" in written.value
     assert alt(picture.value).startswith("3 sets of layers tried; the best of the 1 with 2 removed is without 1, 3")
+    assert alt(picture.value) in numbers.value, "also for those who see the picture"
     layers[3].value = False
     assert cost_html(ablation([1]), ablation([]), LAYERS) in numbers.value
 

@@ -20,11 +20,11 @@ from nbclient import NotebookClient
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from shortgpt import suggested_models
-from shortgpt.checkpoints import suggestions
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
+from shortgpt.course import suggestions
 
 ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("measure_models", ROOT / "data" / "measure_models.py")
+_spec = importlib.util.spec_from_file_location("measure_models", ROOT / "measure" / "models.py")
 measure_models = importlib.util.module_from_spec(_spec)
 sys.modules[_spec.name] = measure_models
 _spec.loader.exec_module(measure_models)

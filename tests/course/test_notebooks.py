@@ -305,6 +305,7 @@ def toy(tmp_path_factory) -> Path:
     return folder / "00_toy.ipynb"
 
 
+@pytest.mark.slow
 def test_two_builds_give_the_same_bytes_and_keep_volatile_outputs(toy, capsys):
     before = toy.read_bytes()
     assert make(toy.parent, TOY) == 0
@@ -370,6 +371,7 @@ def test_failing_lesson_leaves_the_old_file_and_names_the_cell(tmp_path, capsys)
         assert (tmp_path / "00_toy.ipynb").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_volatile_outputs_are_measured_again_when_asked_or_edited(tmp_path):
     def printed() -> str:
         return nbformat.read(tmp_path / "00_toy.ipynb", as_version=4).cells[-1].outputs[0].text

@@ -1,6 +1,4 @@
-"""Figures show what they are given and say it in a sentence; the explorer is a thin layer over a lookup."""
-
-from pathlib import Path
+"""Figures show what they are given and say it in a sentence."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +7,7 @@ import pytest
 from small import random_batch
 
 from shortgpt import hidden_states, score_layers, span_distances
-from shortgpt.course import widgets
-from shortgpt.course.plots import basic as plots
+from shortgpt.course import plots
 
 
 @pytest.fixture(autouse=True)
@@ -98,93 +95,6 @@ def test_retention_panels_that_share_axes_start_with_the_same_row():
 def test_the_other_figures_draw_and_speak(capsys):
     plots.plot_layers(6, {"ours": [1, 2], "last": [5]})
     assert "1, 2 of 6" in sentence(capsys)
-    table = pd.DataFrame(
-        {
-            "memory_mb": [500, 200, 400, 180],
-            "perplexity": [30, 31, 45, 47],
-            "bits": [32, 8, 32, 8],
-            "removed": [0, 0, 3, 3],
-        }
-    )
-    assert len(plots.plot_size_quality(table).lines) == 2
-    assert "best perplexity is 30.0 at 500 MB" in sentence(capsys)
     retention = pd.DataFrame({"minus 3": [90.0, 70.0]}, index=["grammar", "last_word"])
     plots.plot_retention(retention)
     assert "last_word keeps the least (70 %)" in sentence(capsys)
-
-
-TABLE = pd.DataFrame(
-    {
-        "criterion": ["BI", "BI", "last", "last"],
-        "removed": [0, 1, 0, 1],
-        "layers": [[], [3], [], [5]],
-        "perplexity": [30.0, 33.0, 30.0, 400.0],
-        "parameters": [100e6, 95e6, 100e6, 95e6],
-        "text": ["fine", "<b>ok</b>", "fine", "!!"],
-    }
-)
-
-
-def test_the_lookup_finds_the_row_or_says_what_there_is():
-    assert widgets.look_up(TABLE, criterion="last", removed=1)["perplexity"] == 400
-    with pytest.raises(KeyError, match="nothing was computed for .*'removed': 7"):
-        widgets.look_up(TABLE, criterion="BI", removed=7)
-
-
-def test_the_explorer_uses_only_what_ipywidgets_7_has():
-    box = widgets.pruning_explorer(TABLE, depth=6)
-    criterion, removed, _ = box.children
-    assert list(criterion.options) == ["BI", "last"] and (removed.min, removed.max) == (0, 1)
-    assert not removed.continuous_update
-    source = Path(widgets.__file__).read_text()
-    assert not [name for name in ("TagsInput", "Stack", "ColorsInput", "set_title") if name in source]
-
-
-PRICES = {1: 0.5, 2: 0.25, 4: 1.0}
-
-
-def price(layers) -> float:
-    if len(layers) == 6:
-        raise ValueError("keep at least one layer & more")
-    return 1.0 + sum(PRICES.get(layer, 2.0) for layer in layers)
-
-
-def test_a_set_is_valued_once_and_compared_with_those_of_its_size():
-    calls, tried = [], {}
-
-    def value(layers):
-        calls.append(layers)
-        return price(layers)
-
-    first = widgets.try_layers(value, [4, 1], tried)
-    assert first == {
-        "layers": [1, 4], "perplexity": np.exp(2.5), "best": [1, 4], "best_perplexity": np.exp(2.5)
-    }  # fmt: skip
-    widgets.try_layers(value, [2], tried)  # lower, but of another size
-    better, again = widgets.try_layers(value, [2, 1], tried), widgets.try_layers(value, (1, 4, 4), tried)
-    assert better["best"] == [1, 2] and again["best"] == [1, 2] and again["best_perplexity"] == np.exp(1.75)
-    assert again["perplexity"] == np.exp(2.5) and calls == [(1, 4), (2,), (1, 2)]
-
-
-def test_the_picking_explorer_tries_what_is_picked_and_shows_plans_of_the_same_size():
-    *rows, chosen, actions, answer, picture = widgets.picking_explorer(price, 6, {"greedy": [2, 1, 4]}).children
-    buttons = [button for row in rows for button in row.children]
-    attempt, greedy = actions.children
-    assert [button.description for button in buttons] == [str(i) for i in range(6)]
-    assert all(button.tooltip == f"remove layer {button.description}" for button in buttons)
-    for i in (4, 1):
-        buttons[i].value = True
-    assert "2 of 6" in chosen.value and chosen.value.endswith("1, 4")
-    assert [button.icon for button in buttons] == ["", "times", "", "", "times", ""] and answer.value == ""
-    attempt.click()
-    assert f"{np.exp(2.5):,.1f}" in answer.value and bytes(picture.value).startswith(b"\x89PNG")
-    greedy.click()
-    assert [i for i, button in enumerate(buttons) if button.value] == [1, 2]
-    assert "greedy" in answer.value and f"<b>{np.exp(1.75):,.1f}</b>" in answer.value
-    buttons[1].value, buttons[4].value, buttons[2].value = True, True, False
-    attempt.click()
-    assert f"<b>{np.exp(2.5):,.1f}</b>" in answer.value and answer.value.endswith("without [1, 2]")
-    for button in buttons:
-        button.value = True
-    attempt.click()
-    assert answer.value == "keep at least one layer &amp; more"

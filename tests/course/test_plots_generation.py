@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import PathCollection
 
-from shortgpt.course.plots.generation import plot_divergence_along, stretches
+from shortgpt.course.plots import plot_divergence_along
+from shortgpt.course.plots.results import stretches
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +23,6 @@ def along(lengths: dict[str, list[int]]) -> pd.DataFrame:
             "written_by": writer,
             "position": position,
             "divergence": 0.5 if writer == "dense" else text + position,
-            "perplexity": np.exp(text + position),
-            "agree": position % 2 == 0,
         }
         for text in range(max(map(len, lengths.values())))
         for writer, each in lengths.items()
@@ -36,47 +34,41 @@ def along(lengths: dict[str, list[int]]) -> pd.DataFrame:
 
 def test_points_are_means_of_texts_with_standard_errors():
     own = along({"dense": [4], "pruned": [4, 4, 6]}).query("written_by == 'pruned'")
-    points = stretches(own, "divergence", 4)
-    assert points["position"].tolist() == [2.5, 5.5] and points["prompts"].tolist() == [3, 1]
+    points = stretches(own, 4)
+    assert points.index.tolist() == [2.5, 5.5] and points["texts"].tolist() == [3, 1]
     # means of positions 1 to 4 are 2.5, 3.5, 4.5; of 5 and 6, in the third text alone, 7.5
     assert points["mean"].tolist() == pytest.approx([3.5, 7.5])
-    assert (points["high"] - points["mean"]).tolist() == pytest.approx([1 / np.sqrt(3), 0])
-    assert (points["mean"] - points["low"]).tolist() == pytest.approx([1 / np.sqrt(3), 0])
-    assert stretches(own, "perplexity", 4)["mean"].tolist() == pytest.approx(np.exp([3.5, 7.5]))
-    assert stretches(own, "perplexity", 4)["high"].iloc[0] == pytest.approx(np.exp(3.5 + 1 / np.sqrt(3)))
-    assert stretches(own, "agree", 3)["mean"].tolist() == pytest.approx([1 / 3, (1 + 1 + 2 / 3) / 3])
+    assert points["error"].tolist() == pytest.approx([1 / np.sqrt(3), 0])
 
 
 def test_the_texts_differ_in_line_and_marker_and_the_sentence_has_the_ends(capsys):
     ax = plot_divergence_along(along({"dense": [8, 8], "pruned": [8, 8]}), stretch=4)
-    shown = {line.get_label(): line for line in ax.get_legend().get_lines()}
-    assert list(shown) == ["on the dense model's text", "on its own text"]
+    shown = dict(zip(["dense", "own"], (bars.lines[0] for bars in ax.containers), strict=True))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["on the dense model's text", "on its own text"]
     for look in ("get_linestyle", "get_marker", "get_markerfacecolor"):
         assert len({str(getattr(line, look)()) for line in shown.values()}) == 2
     assert capsys.readouterr().out == (
         "Divergence from the dense model, from the first to the last 4 tokens: on the dense model's text it goes from 0.50 "
         "to 0.50, on its own text it goes from 3.00 to 7.00.\n"
     )
-    dense, own = (points.get_offsets()[:, 1] for points in ax.collections if isinstance(points, PathCollection))
-    assert dense.tolist() == [0.5, 0.5] and own.tolist() == pytest.approx([3, 7])
+    assert shown["dense"].get_xydata().tolist() == [[2.5, 0.5], [6.5, 0.5]]
+    assert shown["own"].get_ydata().tolist() == pytest.approx([3, 7])
 
 
 def test_a_stretch_that_some_texts_do_not_reach_has_a_smaller_marker():
     ax = plot_divergence_along(along({"dense": [8, 8], "pruned": [8, 4]}), stretch=4)
-    dense, own = (points.get_sizes() for points in ax.collections if isinstance(points, PathCollection))
-    assert dense[0] == dense[1] and own[1] < own[0]
+    assert ax.containers[0].lines[0].get_markersize() < 7
+    dense, own = (line.get_xdata().tolist() for line in ax.lines if line.get_markersize() == 7)
+    assert dense == [2.5, 6.5] and own == [2.5]
 
 
-def test_perplexity_is_drawn_on_a_log_scale_and_a_given_ax_is_used(capsys):
+def test_a_given_ax_is_used():
     _, ax = plt.subplots()
-    assert plot_divergence_along(along({"dense": [8], "pruned": [8]}), ax, y="perplexity") is ax
-    assert ax.get_yscale() == "log" and "Perplexity so far, to the dense model, from" in capsys.readouterr().out
+    assert plot_divergence_along(along({"dense": [8], "pruned": [8]}), ax) is ax
 
 
-def test_other_tables_and_quantities_are_refused():
+def test_other_tables_are_refused():
     with pytest.raises(TypeError, match="table must be from divergence_along\\(\\), got DataFrame"):
         plot_divergence_along(pd.DataFrame({"position": [1]}))
-    with pytest.raises(ValueError, match="unknown y 'loss': choose one of divergence, perplexity, agree"):
-        plot_divergence_along(along({"dense": [1], "pruned": [1]}), y="loss")
     with pytest.raises(ValueError, match="stretch must be at least 1"):
         plot_divergence_along(along({"dense": [1], "pruned": [1]}), stretch=0)

@@ -22,6 +22,11 @@ TEACHING = [
 ]
 
 
+def answer(question: Question) -> int:
+    """The place of the right choice, counted from 0."""
+    return next(i for i, choice in enumerate(question.choices) if choice.right)
+
+
 def test_every_lesson_has_three_questions_and_no_other_has_any():
     assert sorted(TEACHING) == LESSONS
     assert {len(questions) for questions in QUESTIONS.values()} == {3}
@@ -43,10 +48,10 @@ def test_no_question_and_no_reason_comes_twice():
 
 
 def test_right_answers_stand_in_every_place_equally_often():
-    places = Counter(question.answer for question in ALL)
+    places = Counter(answer(question) for question in ALL)
     assert set(places) == {0, 1, 2, 3} and max(places.values()) - min(places.values()) <= 1
     for questions in QUESTIONS.values():
-        assert len({question.answer for question in questions}) == 3, "never one letter twice in a lesson"
+        assert len({answer(question) for question in questions}) == 3, "never one letter twice in a lesson"
 
 
 @pytest.mark.parametrize("pick", [max, min])
@@ -56,7 +61,7 @@ def test_length_gives_nothing_away(pick):
     for question in ALL:
         lengths = [len(choice.text) for choice in question.choices]
         best = [i for i, n in enumerate(lengths) if n == pick(lengths)]
-        won += (question.answer in best) / len(best)
+        won += (answer(question) in best) / len(best)
     guessing = sum(1 / len(question.choices) for question in ALL)
     assert won / len(ALL) <= guessing / len(ALL) + 0.1, won
 
@@ -66,9 +71,8 @@ def test_the_arithmetic_in_the_questions():
 
     def numbers(lesson: str, part: str) -> tuple[list[float], str]:
         question = next(q for q in QUESTIONS[lesson] if part in q.question)
-        return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", question.question)], question.choices[
-            question.answer
-        ].because + question.choices[question.answer].text
+        right = question.choices[answer(question)]
+        return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", question.question)], right.because + right.text
 
     cosine = 1 / math.sqrt(1 + 1 / 16)
     assert f"about {cosine:.2f}" in numbers("01", "a quarter as long")[1]

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.slow  # each runs lessons in processes of their own
 ROOT = Path(__file__).parents[2]
 SLOW = "from pathlib import Path\nPath('begun').touch()\nimport time; time.sleep(60)"
 FAILS = {

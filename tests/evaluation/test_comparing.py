@@ -155,6 +155,7 @@ def test_speed_reports_both_phases(tiny):
     assert (table["slowest"] <= table["tokens_per_second"]).all() and (table["slowest"] > 0).all()
 
 
+@pytest.mark.slow
 def test_unknown_tasks_are_named(tiny, tokenizer):
     with pytest.raises(ValueError, match="unknown task no_such_task: offline there are chinese, grammar"):
         evaluate(tiny, tokenizer, ["no_such_task"])
@@ -213,7 +214,7 @@ def test_the_dense_model_continues_text_sensibly(real):
 
 
 def test_whatever_is_wrong_is_told_before_perplexity_is_measured(tiny, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("shortgpt.evaluation.harness._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
+    monkeypatch.setattr("shortgpt.evaluation.benchmarks._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args: pytest.fail("measured"))
     tokenizer.eos_token = "?"
     (tmp_path / "r.jsonl").write_text("{}\n")

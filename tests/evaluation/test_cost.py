@@ -1,7 +1,9 @@
 """Speed is arithmetic on clock readings (a clock of ours, so nothing is timed); memory is bytes that can be counted."""
 
+import gc
 import math
 import mmap
+import threading
 import time
 from types import SimpleNamespace
 
@@ -13,8 +15,10 @@ from small import HIDDEN, LAYERS, build_tiny
 from transformers import DynamicCache, StaticCache
 
 from shortgpt import key_value_bytes, remove_heads, remove_layers, remove_sublayers, speed, speed_table
-from shortgpt.evaluation import cost, memory
+from shortgpt.evaluation import cost
+from shortgpt.evaluation.cost import timed
 from shortgpt.evaluation.memory import memory_peak
+from shortgpt.utils.peak import highest
 
 MB = 2**20
 
@@ -41,12 +45,60 @@ class Machine:
         return model.train()
 
 
+def test_ways_take_turns_and_every_other_round_goes_backwards(monkeypatch):
+    machine, order = Machine(monkeypatch), []
+
+    def way(name, seconds):
+        def run():
+            order.append(name)
+            machine.now += seconds * len(order)  # ever slower
+
+        return run
+
+    bar = SimpleNamespace(update=lambda: order.append("|"))
+    seconds = timed({"a": way("a", 1.0), "b": way("b", 2.0)}, repeats=3, warmup=2, bar=bar)
+    assert "".join(order) == "abab" + "a|b|" + "b|a|" + "a|b|"
+    assert seconds == {"a": [5.0, 11.0, 13.0], "b": [14.0, 18.0, 30.0]}
+    with pytest.raises(ValueError, match="ways is empty"):
+        timed({}, repeats=1)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_nobody_collects_garbage_while_the_clock_runs_and_it_is_left_as_it_was(collects):
+    def way():
+        states.append(gc.isenabled())
+        if len(states) == 3:
+            raise KeyError("stopped")
+
+    before, states = gc.isenabled(), []
+    (gc.enable if collects else gc.disable)()
+    try:
+        timed({"a": way}, repeats=2, warmup=0)
+        assert states == [False, False] and gc.isenabled() is collects
+        with pytest.raises(KeyError):
+            timed({"a": way}, repeats=2, warmup=0)
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_the_clock_waits_for_the_gpus_in_use_and_wakes_no_other(monkeypatch):
+    events = []
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: events.append("clock") or 0.0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda gpu: [1, 0, 1][gpu])
+    monkeypatch.setattr(torch.cuda, "synchronize", events.append)
+    timed({"a": lambda: events.append("run")}, repeats=1, warmup=0)
+    assert events == [0, 2, "clock", "run", 0, 2, "clock"]
+
+
 def test_seconds_and_rates_are_those_of_the_clock(monkeypatch):
     machine = Machine(monkeypatch)
     table = speed(machine.model("a"), prompt_tokens=16, new_tokens=4, batch_size=2, repeats=3).set_index("phase")
     assert table["seconds"].to_dict() == {"prefill": 4.0, "decode": 0.5}
     assert table["tokens_per_second"].to_dict() == {"prefill": 2 * 16 / 4.0, "decode": 2 / 0.5}
-    assert machine.calls == [("a", 2, 2)] + [("a", 2, 1), ("a", 2, 5)] * 3
+    assert machine.calls == [("a", 2, tokens) for tokens in (5, 1, 5, 5, 1, 1, 5)]  # a warm-up, and forth, and back
     assert (table["batch_size"] == 2).all() and (table["repeats"] == 3).all()
     first = ["phase", "tokens_per_second", "slowest", "fastest", "batch_size", "repeats"]
     assert list(table.reset_index().columns)[:6] == first  # as ever
@@ -74,8 +126,8 @@ def test_models_take_turns_and_every_other_round_goes_backwards(monkeypatch):
     speed_table(models, prompt_tokens=8, new_tokens=4, batch_sizes=(1, 3), repeats=3, memory=False, progress=False)
     forward = [("a", 1), ("b", 1), ("a", 3), ("b", 3)]
     assert machine.calls[:4] == [(*each, 5) for each in forward]  # the warm-up
-    turns = [(*each, tokens) for each in [*forward, *forward[::-1], *forward] for tokens in (1, 5)]
-    assert machine.calls[4:] == turns
+    turn = [(*each, tokens) for each in forward for tokens in (1, 5)]
+    assert machine.calls[4:] == [*turn, *turn[::-1], *turn]
 
 
 def test_a_machine_that_slows_down_changes_no_comparison(monkeypatch):
@@ -136,7 +188,7 @@ def test_peaks_are_of_the_run_to_the_first_token_and_of_the_whole(monkeypatch):
 
     def allocate(machine, call):
         tokens = machine.calls[-1][2]
-        np.ones(40 * MB if tokens == 1 else 80 * MB, np.uint8)
+        use_and_return(40 if tokens == 1 else 80, hold=0.2)
 
     models = {"a": machine.model("a", after=allocate), "none": machine.model("none")}
     table = speed_table(models, prompt_tokens=4, new_tokens=3, batch_sizes=[1], repeats=1, progress=False)
@@ -158,8 +210,8 @@ def test_a_real_model_is_left_as_it_was():
 # ---- memory ----
 
 
-def use(megabytes: int) -> None:
-    np.ones(megabytes * MB, np.uint8)  # ones: pages that are only reserved are not resident
+def use(megabytes: int) -> np.ndarray:
+    return np.ones(megabytes * MB, np.uint8)  # ones: pages that are only reserved are not resident
 
 
 def use_and_return(megabytes: int, hold: float = 0) -> None:
@@ -169,10 +221,7 @@ def use_and_return(megabytes: int, hold: float = 0) -> None:
         time.sleep(hold)
 
 
-@pytest.mark.parametrize("way", ["the kernel's mark", "a thread that looks"])
-def test_a_block_that_comes_and_goes_is_the_peak(monkeypatch, way):
-    if way == "a thread that looks":
-        monkeypatch.setattr(memory, "_reset_high_water_mark", lambda: False)
+def test_a_block_that_comes_and_goes_is_the_peak():
     use_and_return(100)  # an earlier, higher peak is not ours
     with memory_peak() as peak:
         use_and_return(40)
@@ -189,7 +238,8 @@ def test_freed_pages_do_not_hide_a_peak():
     use(31)
     use(20)
     with memory_peak() as peak:
-        use(20)
+        kept = use(20)
+    del kept
     assert peak[0] / MB == pytest.approx(20, abs=3)
 
 
@@ -205,14 +255,19 @@ def test_on_gpus_the_peak_is_the_allocators_above_its_start(monkeypatch):
     assert peak == [90]
 
 
-def test_where_nothing_can_be_seen_the_peak_is_nan(monkeypatch, tmp_path):
+def test_where_nothing_can_be_seen_the_peak_is_nan():
     with memory_peak("mps") as peak:
         pass
     assert math.isnan(peak[0])
-    monkeypatch.setattr(memory, "_PROCESS", tmp_path)
-    with memory_peak() as peak:
-        pass
-    assert math.isnan(peak[0])
+
+
+def test_a_watch_ends_with_its_block_and_looks_at_both_ends():
+    looks = []
+    threads = threading.active_count()
+    with pytest.raises(KeyError), highest(lambda: looks.append(len(looks)) or 10 * len(looks), interval=60) as most:
+        assert most == [10]
+        raise KeyError
+    assert most == [20] and threading.active_count() == threads
 
 
 # ---- the key-value cache ----

@@ -18,7 +18,7 @@ from shortgpt import (
     repetition,
     side_by_side,
 )
-from shortgpt.evaluation.generation import distinct
+from shortgpt.evaluation.writing import distinct
 
 PROMPTS = ["the river", "b", "once upon a time."]
 

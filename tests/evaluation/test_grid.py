@@ -11,7 +11,7 @@ import torch
 from small import build_tiny
 
 from shortgpt import added_losses, perplexity, quantize, read_grid, remove_layers, save, size, size_quality_grid
-from shortgpt.course.plots.basic import plot_size_quality
+from shortgpt.course.plots import plot_frontier
 from shortgpt.evaluation import grid
 from shortgpt.evaluation.likelihood import token_losses
 
@@ -111,7 +111,7 @@ def test_a_full_disk_is_one_sentence_and_the_rows_before_stay(model, tokenizer, 
 
 
 def test_a_misspelt_task_is_told_before_anything_is_measured(model, tokenizer, monkeypatch):
-    monkeypatch.setattr("shortgpt.evaluation.harness._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
+    monkeypatch.setattr("shortgpt.evaluation.benchmarks._index", lambda *args: SimpleNamespace(all_tasks=["piqa"]))
     monkeypatch.setattr(grid, "fingerprint", lambda *args: pytest.fail("measured"))
     tokenizer.eos_token = "?"
     with pytest.raises(ValueError, match="unknown task pica"):
@@ -201,8 +201,10 @@ def test_the_added_losses_of_a_grid_are_differences_of_log_perplexity(model, tok
 
 
 def test_the_plot_takes_the_grid(model, tokenizer):
-    ax = plot_size_quality(measured(model, tokenizer))
-    assert len(ax.lines) == 3 and [t.get_text() for t in ax.get_legend().get_texts()] == ["32 bits", "8 bits", "4 bits"]
+    table = measured(model, tokenizer)
+    ax = plot_frontier(table[table["order"] != "quantize first"])
+    names = {text.get_text() for text in ax.get_legend().get_texts()}
+    assert names == {*table["method"], "frontier"} and len(ax.texts) == 2 * table["method"].nunique()
     plt.close(ax.figure)
 
 

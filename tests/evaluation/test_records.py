@@ -4,7 +4,6 @@ import copy
 import errno
 import json
 import os
-import random
 import threading
 
 import numpy as np
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from shortgpt import evaluate, heal, quantize, remove_layers, remove_sublayers
 from shortgpt.evaluation import comparing, harness, records
-from shortgpt.evaluation.fingerprint import fingerprint
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.utils.atomic import file_written_beside
 
 TASKS = ["grammar", "physical"]
@@ -245,50 +244,6 @@ def test_quantized_weights_count(tokenizer):
     assert marks[0] == marks[1] != marks[2]
 
 
-# ---- settings --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("asked", "device", "given"), [(16, "cpu", 16), (3, "cuda", 3), ("auto", "cpu", 16), ("auto", "cuda", "auto")]
-)
-def test_automatic_batches_are_for_a_gpu(asked, device, given, monkeypatch):
-    monkeypatch.setattr(harness, "input_device", lambda model: torch.device(device))
-    assert harness._batch_size(build_tiny(), asked) == given
-
-
-def test_the_batch_size_changes_no_answer(tokenizer):
-    tables = [
-        evaluate(build_tiny(), tokenizer, "grammar", limit=9, batch_size=n, progress=False) for n in (1, 4, "auto")
-    ]
-    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
-
-
-def test_bars_are_shown_or_not(tokenizer, capfd, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # no repository: the harness would let git complain
-    evaluate(build_tiny(), tokenizer, "grammar", limit=2, progress=False)
-    assert capfd.readouterr().err == ""
-    evaluate(build_tiny(), tokenizer, "grammar", limit=2)
-    shown = capfd.readouterr().err
-    assert "benchmarks" in shown and "loglikelihood" in shown
-
-
-def test_the_seed_reaches_the_harness_and_leaves_the_random_state(tokenizer, monkeypatch):
-    from lm_eval import evaluator
-
-    given, simple_evaluate = [], evaluator.simple_evaluate
-
-    def noted(**options):
-        given.append({name: value for name, value in options.items() if name.endswith("seed")})
-        return simple_evaluate(**options)
-
-    monkeypatch.setattr(evaluator, "simple_evaluate", noted)
-    model = build_tiny()
-    random.seed(3), np.random.seed(3), torch.manual_seed(3)
-    expected = random.random(), np.random.rand(), torch.rand(1).item()
-    random.seed(3), np.random.seed(3), torch.manual_seed(3)
-    evaluate(model, tokenizer, "grammar", limit=2, seed=11, progress=False)
-    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
-    assert list(given[0].values()) == [11] * 4
-
-
 @pytest.mark.real
 def test_the_real_model_goes_on_after_an_interruption(real, runs, tmp_path, monkeypatch):
     options = {"limit": 5, "progress": False}
@@ -333,21 +288,3 @@ def test_a_tokenizer_that_cuts_otherwise_is_another_one(tokenizer):
     other.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     assert other.get_vocab() == tokenizer.get_vocab()
     assert fingerprint(model, other) != fingerprint(model, tokenizer)
-
-
-def test_log_probabilities_of_a_model_in_half_precision_are_not_rounded(tokenizer, monkeypatch):
-    """The harness computes them in the model's dtype by itself: steps of 0.1, in which answers tie."""
-    from lm_eval.models.huggingface import HFLM
-
-    seen, original = [], HFLM.loglikelihood
-
-    def watched(self, requests, **options):
-        found = original(self, requests, **options)
-        seen.extend(value for value, _ in found)
-        return found
-
-    monkeypatch.setattr(HFLM, "loglikelihood", watched)
-    tokenizer.eos_token = "?"
-    evaluate(build_tiny().to(torch.bfloat16), tokenizer, "grammar", limit=4, progress=False)
-    values = torch.tensor(seen)
-    assert len(values) == 8 and (values != values.bfloat16().float()).all()

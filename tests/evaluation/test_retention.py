@@ -100,7 +100,7 @@ def table():
 
 
 def test_the_figure_shows_ours_and_the_papers_numbers(table, capsys):
-    from shortgpt.course.plots.evaluation import plot_beside_paper
+    from shortgpt.course.plots import plot_beside_paper
 
     ax = plot_beside_paper(table, paper=["Llama-2-7B"])
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -114,7 +114,7 @@ def test_the_figure_shows_ours_and_the_papers_numbers(table, capsys):
 
 
 def test_chance_is_taken_off_the_papers_numbers_too(table, capsys):
-    from shortgpt.course.plots.evaluation import plot_beside_paper
+    from shortgpt.course.plots import plot_beside_paper
 
     ax = plot_beside_paper(table, paper=["Llama-2-7B"], y="above_chance")
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -126,7 +126,7 @@ def test_chance_is_taken_off_the_papers_numbers_too(table, capsys):
 
 
 def test_the_figure_is_readable_without_colour(table):
-    from shortgpt.course.plots.evaluation import plot_beside_paper
+    from shortgpt.course.plots import plot_beside_paper
 
     ax = plot_beside_paper(table)
     marks = [
@@ -138,7 +138,7 @@ def test_the_figure_is_readable_without_colour(table):
 
 
 def test_wrong_names_are_answered_with_the_right_ones(table):
-    from shortgpt.course.plots.evaluation import plot_beside_paper
+    from shortgpt.course.plots import plot_beside_paper
 
     with pytest.raises(ValueError, match="no model 'x': choose out of dense, ours"):
         plot_beside_paper(table, model="x")

@@ -30,7 +30,7 @@ from shortgpt import (
     token_paths,
 )
 from shortgpt.checkpoints.default_model import cache_folder
-from shortgpt.evaluation.fingerprint import fingerprint
+from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
 from shortgpt.model.tokens import bare_tokens, begin_tokens, encode, prompt_tokens
 from shortgpt.utils.data import data_folder
@@ -396,6 +396,7 @@ def test_the_stored_table_says_what_the_docs_say_of_gemma():
     assert pruned["without"] > 2 * pruned["with BOS"]  # the plan that was read without it is the worse one
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GEMMA.is_dir(), reason="fetch it with: python measure/fetch_gemma.py --accept-terms")
 def test_gemma_is_measured_as_it_was_trained():
     model, tokenizer = load(GEMMA, device="cpu")

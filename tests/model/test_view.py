@@ -99,7 +99,12 @@ WRAPPERS = [compile_forward, compile_inner_forward, compile_in_place, compile_la
 WRAPPERS += [double, by_default_argument, a_method_of_a_partial, call_an_object, compile_a_patch, compile_whole_call]
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS)
+COMPILED = (compile_forward, compile_inner_forward, compile_a_patch)
+
+
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(wrap, marks=pytest.mark.slow) if wrap in COMPILED else wrap for wrap in WRAPPERS]
+)
 def test_a_wrapped_model_is_pruned_to_what_the_pruned_model_would_be_wrapped(wrap):
     wrapped, expected = build_tiny(), remove_layers(build_tiny(), [1, 4])
     wrap(wrapped)

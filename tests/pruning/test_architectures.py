@@ -48,6 +48,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", decoder_only_types())
 def test_architecture_is_what_the_table_says(model_type):
     rows = verification.table_lines()
@@ -90,6 +91,7 @@ def padded(samples, side):
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", SCORED)
 def test_a_padded_batch_gives_the_scores_of_its_samples(model_type):
     model, samples = tiny_model(model_type), samples_of_four_lengths()
@@ -101,6 +103,7 @@ def test_a_padded_batch_gives_the_scores_of_its_samples(model_type):
         assert together.counts.tolist() == [3, 12, 7, 7, 5] and together.digests == alone.digests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["xlstm", "rwkv", "recurrent_gemma", "deepseek_v4", "llama", "gpt2"])
 def test_scores_of_a_padded_batch_equal_a_float64_reference(model_type):
     model, samples = tiny_model(model_type), samples_of_four_lengths()
@@ -113,6 +116,7 @@ def test_scores_of_a_padded_batch_equal_a_float64_reference(model_type):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("model_type", sorted(set(SCORED) - {*verification.NO_CACHE, "xlnet"}))
 def test_pads_before_a_prompt_change_what_is_written_only_where_there_are_states(model_type):
@@ -353,6 +357,7 @@ def test_needs_and_exceptions_name_known_architectures():
         assert set(table) <= set(CONFIG_MAPPING), set(table) - set(CONFIG_MAPPING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", COMPOSITES)
 def test_composite_models_are_pruned_in_their_text_part(model_type, tmp_path):
     model, batch = tiny_model(model_type), batch_of()

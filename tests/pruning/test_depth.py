@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, T5Config, T5For
 from shortgpt import PruningPlan, choose_layers, decoder_layers, remove_layers, save, score_layers
 from shortgpt.choosing.orders import removal_order
 from shortgpt.model.anatomy import removed_so_far
+from shortgpt.pruning.depth import renumber
 
 REMOVALS = [[2, 3], [0], [LAYERS - 1], [0, 2, 5]]
 
@@ -144,7 +145,7 @@ def test_save_refuses_to_overwrite_and_replaces_whole_when_asked(tiny, tmp_path)
     target = tmp_path / "model"
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite=True"):
+    with pytest.raises(FileExistsError, match="not empty: choose another folder, or pass overwrite to replace"):
         save(tiny, target)
     assert (target / "thesis.txt").read_text() == "mine"
     plan = PruningPlan(layers=LAYERS, removed=(1,))
@@ -250,3 +251,23 @@ def test_deepcopy_frees_a_view_from_its_original(tiny):
     with torch.no_grad():
         separate.model.norm.weight.add_(1)
     assert not torch.equal(separate.model.norm.weight, tiny.model.norm.weight)
+
+
+def test_every_module_of_a_layer_learns_its_new_number(tiny):
+    """Each that keeps one: the cache is addressed by it. What only looks like a number of a layer stays."""
+    tiny.model.layers[4].mlp.layer_number, tiny.model.layers[4].mlp.layer_id = 5, -1  # counted from 1; none
+    tiny.model.layers[4].mlp.layer_weights = {0: "a", 2: "c", 4: "e"}
+    tiny.model.layers[4].mlp.kinds = list("abcdef")
+    kept = [0, 2, 4]
+    renumber([tiny.model.layers[i] for i in kept], kept, LAYERS)
+    assert [tiny.model.layers[i].self_attn.layer_idx for i in kept] == [0, 1, 2]
+    mlp = tiny.model.layers[4].mlp
+    assert (mlp.layer_number, mlp.layer_id) == (3, -1)
+    assert mlp.layer_weights == {0: "a", 1: "c", 2: "e"} and mlp.kinds == ["a", "c", "e"]
+
+
+def test_a_layer_with_two_places_in_the_cache_moves_by_two(tiny):
+    layer = tiny.model.layers[3]
+    layer.layer_idx, layer.self_attn.layer_idx, layer.mlp.layer_idx = 3, 6, 7  # LongCat
+    renumber([layer], [3], LAYERS, per_layer=2)
+    assert (layer.layer_idx, layer.self_attn.layer_idx, layer.mlp.layer_idx) == (0, 0, 1)

@@ -45,6 +45,7 @@ def tensors(folder):
     return {name: t for file in sorted(Path(folder).glob("*.safetensors")) for name, t in load_file(file).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "removed"), [("llama", (4, 1, 2)), ("mistral", (0, 5)), ("gpt2", (3,))], ids=str)
 def test_mergekit_makes_the_same_weights_from_the_exported_plan(mergekit, family, removed, tmp_path):
     build_tiny(family).save_pretrained(tmp_path / "dense")

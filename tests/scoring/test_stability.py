@@ -18,7 +18,7 @@ from shortgpt import (
     score_layers,
     tokens_needed,
 )
-from shortgpt.course.plots import choosing as plots_choosing
+from shortgpt.course import plots
 from shortgpt.evaluation.writing import begin_token
 from shortgpt.scoring.influence import LayerScores
 from shortgpt.scoring.stability import _spearman
@@ -214,7 +214,7 @@ def said(capsys):
 
 def test_the_heat_map_has_its_numbers_in_the_cells(said):
     table = plan_agreement({"a": scored(1, 2, 3, 4), "b": scored(4, 3, 2, 1), "c": scored(1, 3, 2, 4)}, 2)
-    ax = plots_choosing.plot_agreement(table)
+    ax = plots.plot_agreement(table)
     assert [text.get_text() for text in ax.texts] == [
         "1.00",
         "0.00",
@@ -236,12 +236,12 @@ def test_the_heat_map_has_its_numbers_in_the_cells(said):
 def test_the_curve_says_from_where_on_it_is_enough(said):
     table = pd.DataFrame({"tokens": [10, 20, 40, 80], "overlap": [0.5, 0.95, 0.8, 0.92], "chance": 0.3})
     table["low"], table["high"], table["draws"] = table["overlap"] - 0.1, table["overlap"] + 0.05, "disjoint"
-    ax = plots_choosing.plot_tokens_needed(table)
+    ax = plots.plot_tokens_needed(table)
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), table[["tokens", "overlap"]])
     assert said() == (
         "Two texts of 10 tokens share 50 % of the chosen layers, two of 80 share 92 %; 90 % takes 80 tokens."
     )
-    plots_choosing.plot_tokens_needed(table, enough=0.99)
+    plots.plot_tokens_needed(table, enough=0.99)
     assert said().endswith("99 % is not reached.")
 
 
@@ -255,7 +255,7 @@ def criteria(names: int) -> pd.DataFrame:
 
 
 def test_eleven_criteria_are_all_named_apart_and_the_extremes_stand_out(said):
-    ax = plots_choosing.plot_criteria(criteria(11))
+    ax = plots.plot_criteria(criteria(11))
     lines = [line for line in ax.lines if line.get_label().startswith("c")]
     assert len({(line.get_marker(), line.get_linestyle(), line.get_color()) for line in lines}) == 11
     assert {line.get_label() for line in lines if line.get_linewidth() > 2} == {"c0", "c10"}
@@ -271,19 +271,19 @@ def test_eleven_criteria_are_all_named_apart_and_the_extremes_stand_out(said):
 def test_seeds_become_a_band_about_their_median(said):
     table = pd.DataFrame({"criterion": "random", "removed": 3, "perplexity": [30.0, 90.0, 40.0]})
     table = pd.concat([table, table.assign(removed=6, perplexity=[100.0, 300.0, 200.0])])
-    ax = plots_choosing.plot_criteria(table)
+    ax = plots.plot_criteria(table)
     assert ax.lines[0].get_ydata().tolist() == [40, 200]
     corners = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert {30, 90, 100, 300} <= set(corners)
     assert "dense" not in said()
     banded = criteria(2).assign(low=lambda t: t["perplexity"] - 1, high=lambda t: t["perplexity"] + 1)
-    assert {19, 21} <= set(plots_choosing.plot_criteria(banded).collections[0].get_paths()[0].vertices[:, 1])
+    assert {19, 21} <= set(plots.plot_criteria(banded).collections[0].get_paths()[0].vertices[:, 1])
 
 
 def test_wrong_criteria_are_one_sentence():
     with pytest.raises(ValueError, match="no criterion 'x' to highlight: choose out of c0, c1"):
-        plots_choosing.plot_criteria(criteria(2), highlight=["x"])
+        plots.plot_criteria(criteria(2), highlight=["x"])
     table = pd.DataFrame({"criterion": ["a", "b"], "removed": [1, 2], "perplexity": [3.0, 4.0]})
     with pytest.raises(ValueError, match="no number of removed layers in common"):
-        plots_choosing.plot_criteria(table)
+        plots.plot_criteria(table)
     plt.close("all")

@@ -3,14 +3,13 @@
 import os
 
 import pytest
-from small import LAYERS, llama
+from small import LAYERS
 
 from shortgpt import PruningPlan, prune_checkpoint, remove_layers, remove_sublayers, save, save_gguf
 from shortgpt.checkpoints import default_model
 from shortgpt.checkpoints.own_format import is_own_format
 from shortgpt.course.answer_book import AnswerBook
-from shortgpt.evaluation.grid_file import write_rows
-from shortgpt.evaluation.records import ROW, add
+from shortgpt.evaluation.records import ROW, add, write_rows
 
 PLAN = PruningPlan(layers=LAYERS, removed=(2,), model="some/model")
 
@@ -43,8 +42,10 @@ def test_checkpoints(umask, tiny, tokenizer, tmp_path):
     require_usual_modes(umask, pruned.parent, on_disk, own)
 
 
-def test_a_gguf_file(umask, bytes_tokenizer, tmp_path):
-    require_usual_modes(umask, save_gguf(llama(bytes_tokenizer), bytes_tokenizer, tmp_path / "x.gguf", progress=False))
+def test_a_gguf_file(umask, tiny, tokenizer, tmp_path):
+    converter = tmp_path / "convert_hf_to_gguf.py"
+    converter.write_text("import pathlib; pathlib.Path('model.gguf').write_bytes(b'GGUF')")
+    require_usual_modes(umask, save_gguf(tiny, tokenizer, tmp_path / "x.gguf", converter=converter))
 
 
 def test_the_cache_of_the_default_model(umask, fake_default):

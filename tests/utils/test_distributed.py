@@ -22,7 +22,7 @@ import torch
 from small import build_tiny, random_batch
 from shortgpt import score_layers
 from shortgpt.utils.distributed import this_process
-from test_processes import BATCHES, spoil
+from test_distributed import BATCHES, spoil
 
 def outcome(model, batches):
     try:
@@ -79,6 +79,7 @@ def two_processes(tmp_path_factory) -> list[dict]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "batches"),
     [("list", BATCHES), ("generator", BATCHES), ("one batch", BATCHES[:1]), ("afterwards", BATCHES)],
@@ -105,6 +106,7 @@ def test_each_process_computes_only_its_share_and_the_first_shows_progress(monke
         assert positions == expected and ("scoring 6 layers" in capsys.readouterr().err) == (rank == 0)
 
 
+@pytest.mark.slow
 def test_a_failure_in_one_process_is_raised_in_all(two_processes):
     first, second = two_processes
     sentence = second["broken"]["says"]
@@ -115,9 +117,10 @@ def test_a_failure_in_one_process_is_raised_in_all(two_processes):
         assert found["no batch"]["error"] == "ValueError" and "hold no token" in found["no batch"]["says"]
 
 
+@pytest.mark.slow
 def test_a_plain_session_stays_plain():
     code = (
-        "import torch; from shortgpt.processes import share, this_process\n"
+        "import torch; from shortgpt.utils.distributed import share, this_process\n"
         "print(this_process(), share(lambda rank, world: [(0, rank), (1, world)]), torch.distributed.is_initialized())\n"
         "from accelerate.state import PartialState; print(PartialState._shared_state == {})"
     )

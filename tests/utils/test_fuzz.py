@@ -15,29 +15,26 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from gguf import GGUFWriter
-from hypothesis import HealthCheck, Phase, event, given, settings
-from hypothesis import strategies as st
-from small import LAYERS, build_tiny
+from hypothesis import HealthCheck, Phase, event, given, settings, strategies as st
+from small import LAYERS, build_tiny, tiny_gguf
 from transformers import AutoModelForCausalLM
 
 from shortgpt import PruningPlan, prune_checkpoint, read_grid, remove_layers, save
 from shortgpt.checkpoints.card import licence_lines, model_card
-from shortgpt.checkpoints.default_model import _sha256, read_gguf
 from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
-from shortgpt.checkpoints.gguf_header import number_of_weights
+from shortgpt.checkpoints.gguf import _number_of_weights, read_gguf, sha256_of
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.cli.info import _in_words
+from shortgpt.cli.info import in_words
 from shortgpt.course.answer_book import AnswerBook
 from shortgpt.evaluation.records import KEY, known
 from shortgpt.pruning.sublayers import remove_sublayers
 from shortgpt.utils.untrusted import raised_here
 
+pytestmark = pytest.mark.slow
 SECONDS = 20  # of the slowest example on a machine with much else to do; here it is below 2
 
 
@@ -262,7 +259,7 @@ def test_configurations(checkpoints, tmp_path, family, data):
     folder = copied(checkpoints / family, tmp_path / "source", "config.json", data.draw(files(config)))
     with one_sentence():
         facts = model_facts(folder)
-        assert "\n" not in "".join(_in_words(facts).values())
+        assert "\n" not in "".join(in_words(facts).values())
     with one_sentence():
         pruned(folder, tmp_path / "target")
 
@@ -298,46 +295,9 @@ def test_our_own_format(checkpoints, tmp_path, data):
     config = json.loads((checkpoints / "own" / "config.json").read_text())
     folder = copied(checkpoints / "own", tmp_path / "source", "config.json", data.draw(files(config)))
     with one_sentence():
-        assert _in_words(model_facts(folder)) and plan_beside(folder).removed == (0,)
+        assert in_words(model_facts(folder)) and plan_beside(folder).removed == (0,)
     with one_sentence():
         restore(folder)
-
-
-def tiny_gguf(folder: Path, **sizes: int) -> bytes:
-    """A tiny Llama as GGUF, whose header may lie about its sizes."""
-    file = folder / "tiny.gguf"
-    sizes = {"block_count": 2, "context_length": 64, "embedding_length": 32, "feed_forward_length": 64} | sizes
-    writer = GGUFWriter(file, "llama")
-    writer.add_name("tiny")
-    for name, value in sizes.items():
-        getattr(writer, f"add_{name}")(value)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(16)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*(chr(97 + i) for i in range(15)), "ab"])
-    writer.add_token_types([1] * 16)
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    shapes = {"token_embd.weight": (16, 32), "output_norm.weight": (32,), "output.weight": (16, 32)}
-    for i in range(2):
-        shapes |= {f"blk.{i}.{name}.weight": (32, 32) for name in ("attn_q", "attn_output")}
-        shapes |= {f"blk.{i}.{name}.weight": (16, 32) for name in ("attn_k", "attn_v")}
-        shapes |= {f"blk.{i}.{name}.weight": (32,) for name in ("attn_norm", "ffn_norm")}
-        shapes |= {
-            f"blk.{i}.ffn_gate.weight": (64, 32),
-            f"blk.{i}.ffn_up.weight": (64, 32),
-            f"blk.{i}.ffn_down.weight": (32, 64),
-        }
-    for name, shape in shapes.items():
-        writer.add_tensor(name, np.zeros(shape, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +319,6 @@ def test_gguf_files(gguf, tmp_path, data):
     spoilt = data.draw(st.one_of(st.just(bytes(head)), torn(bytes(head))))
     file.write_bytes(spoilt + (gguf[end:] if len(spoilt) == end else b""))
     with one_sentence():
-        number_of_weights(file)
+        _number_of_weights(file)
     with one_sentence():
-        read_gguf(file, _sha256(file))
+        read_gguf(file, sha256_of(file))

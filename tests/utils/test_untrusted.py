@@ -5,27 +5,25 @@ import os
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from small import LAYERS, build_tiny, random_batch
+from small import LAYERS, build_tiny, random_batch, tiny_gguf
 from transformers import AutoConfig, AutoModelForCausalLM
-from typer.testing import CliRunner
 
 from shortgpt import PruningPlan, load, prune_checkpoint, read_grid, remove_layers, remove_sublayers, save
 from shortgpt.checkpoints.card import licence_lines, model_card
-from shortgpt.checkpoints.default_model import _sha256, read_gguf
 from shortgpt.checkpoints.facts import model_facts, plan_in_words
+from shortgpt.checkpoints.gguf import read_gguf, sha256_of
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
-from shortgpt.cli import app
+from shortgpt.cli import main
+from shortgpt.course import plots
 from shortgpt.course.answer_book import read_answers
 from shortgpt.course.explorers.frontier import budget_html
-from shortgpt.course.plots import basic as plots
-from shortgpt.course.plots import choosing as plots_choosing
-from shortgpt.course.plots import evaluation as plots_evaluation
 from shortgpt.evaluation import records
 from shortgpt.pruning.plan import check_indices
 from shortgpt.repair.patches import add_patches
@@ -368,22 +366,18 @@ def test_facts_about_a_model_with_patches_need_no_weights(tmp_path):
     "spoil", [lambda d: d[:100], lambda d: d[:16] + b"\xff" * 8 + d[24:], lambda d: b"", lambda d: b"x" * 99]
 )
 def test_a_broken_gguf_file_with_the_right_checksum_is_one_sentence(tmp_path, spoil, soon):
-    from test_fuzz import tiny_gguf
-
     file = tmp_path / "x.gguf"
     file.write_bytes(spoil(tiny_gguf(tmp_path)))
     with pytest.raises(ValueError, match=r"x.gguf has a damaged GGUF header, or is cut short: download it again$"):
-        load(file, sha256=_sha256(file))
+        load(file, sha256=sha256_of(file))
 
 
 def test_a_gguf_header_of_a_larger_model_is_refused(tmp_path, soon):
-    from test_fuzz import tiny_gguf
-
     file = tmp_path / "x.gguf"
     for field, width in (("block_count", 10**9), ("feed_forward_length", 10**9)):
         file.write_bytes(tiny_gguf(tmp_path, **{field: width}))
         with pytest.raises(ValueError, match="is the most that is read|describes a larger model"):
-            read_gguf(file, _sha256(file))
+            read_gguf(file, sha256_of(file))
 
 
 def test_rwkv_says_that_it_needs_more_layers(tmp_path):
@@ -427,7 +421,7 @@ def test_a_mergekit_configuration_holds_any_name():
         assert config["slices"][0]["sources"][0]["model"] == name and set(config) == {"merge_method", "dtype", "slices"}
 
 
-def test_names_do_not_command_a_terminal(tmp_path, dense):
+def test_names_do_not_command_a_terminal(tmp_path, dense, capsys):
     words = plan_in_words(evil_plan())
     assert words.replace("\n", "").isprintable() and len(words.splitlines()) == 4
     evil_plan().to_json(tmp_path / "plan.json")
@@ -438,8 +432,9 @@ def test_names_do_not_command_a_terminal(tmp_path, dense):
         ("info", dense, "--json"),
         ("info", "\x1b[31m/a/b"),
     ):
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        assert (result.stdout or result.stderr) and not {"\x1b", "\x9b"} & {*result.output}
+        main([str(a) for a in arguments])
+        shown = "".join(capsys.readouterr())
+        assert shown and not {"\x1b", "\x9b"} & {*shown}
 
 
 def test_a_sentence_holds_a_name_in_one_line():
@@ -455,16 +450,15 @@ def test_dollars_in_a_name_are_no_formula(monkeypatch, capsys):
     pairs = pd.DataFrame({"first": [name], "second": ["b"], "overlap": [0.5], "chance": [0.1]})
     axes = [
         plots.plot_sweep(sweep, hue="order"),
-        plots.plot_size_quality(table, group="method"),
         plots.plot_retention(pd.DataFrame({name: [50.0, 60.0]}, index=[name, "b"])),
         plots.plot_layers(6, {name: [1]}),
-        plots_choosing.plot_agreement(pairs),
-        plots_choosing.plot_criteria(sweep.rename(columns={"order": "criterion"}), y="value"),
-        plots_evaluation.plot_frontier(table),
+        plots.plot_agreement(pairs),
+        plots.plot_criteria(sweep.rename(columns={"order": "criterion"}), y="value"),
+        plots.plot_frontier(table),
     ]
     for ax in axes:
         ax.figure.draw_without_rendering()
-        plots.plt.close(ax.figure)
+        plt.close(ax.figure)
 
 
 def test_names_in_a_grid_are_no_html():

@@ -4,73 +4,13 @@ A check compares the function with a reference of its own on several random inpu
 the answer is wrong, it is compared with the answers that common mistakes give; the hint belongs to the mistake that
 matches. A check raises `CheckFailed` (an AssertionError), or `NotSolved` for a stub; a notebook shows only the message.
 
->>> from shortgpt.checks import check_cosine
+>>> from shortgpt.course.checks import check_cosine
 >>> check_cosine(my_cosine)
+
+`__init__.pyi` lists them all. A lesson's checks are in a module together; each is a function and, below it, the answers:
+from the inputs to the right one and to those that mistakes give.
 """
 
-from shortgpt.course.checks.choosing import check_exchange_search, check_overlap_above_chance, check_repair_matrix
-from shortgpt.course.checks.influences import (
-    check_difference_with_error,
-    check_layer_influences,
-    check_masked_influence,
-    check_span_angle,
-)
-from shortgpt.course.checks.measures import (
-    check_answer_scores,
-    check_corpus_perplexity,
-    check_kept_above_chance,
-    check_scored_windows,
-)
-from shortgpt.course.checks.removal import check_greedy, check_number_layers, check_sliced_config, check_without_layers
-from shortgpt.course.checks.rounding import (
-    check_best_models,
-    check_bits_per_weight,
-    check_interaction,
-    check_round_in_groups,
-)
-from shortgpt.course.checks.states import (
-    check_answer_ranks,
-    check_busiest_layers,
-    check_cosine,
-    check_record_outputs,
-    check_states_bytes,
-)
-from shortgpt.course.checks.verdict import CheckFailed, NotSolved, require_passed
-from shortgpt.course.checks.widths import check_channel_scores, check_layer_parameters, check_without_channels
-from shortgpt.course.checks.writing import check_best_draft_length, check_repeated_share, check_write_with_draft
+import lazy_loader as _lazy
 
-__all__ = [
-    "CheckFailed",
-    "NotSolved",
-    "check_answer_ranks",
-    "check_answer_scores",
-    "check_best_draft_length",
-    "check_best_models",
-    "check_bits_per_weight",
-    "check_busiest_layers",
-    "check_channel_scores",
-    "check_corpus_perplexity",
-    "check_cosine",
-    "check_difference_with_error",
-    "check_exchange_search",
-    "check_greedy",
-    "check_interaction",
-    "check_kept_above_chance",
-    "check_layer_influences",
-    "check_layer_parameters",
-    "check_masked_influence",
-    "check_number_layers",
-    "check_overlap_above_chance",
-    "check_record_outputs",
-    "check_repair_matrix",
-    "check_repeated_share",
-    "check_round_in_groups",
-    "check_scored_windows",
-    "check_sliced_config",
-    "check_span_angle",
-    "check_states_bytes",
-    "check_without_channels",
-    "check_without_layers",
-    "check_write_with_draft",
-    "require_passed",
-]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -6,15 +6,14 @@ import math
 from html import escape
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from shortgpt.course.explorers.parts import announced, button, image
-from shortgpt.course.plots.basic import literal, plain_log_ticks
-from shortgpt.course.plots.evaluation import draw_frontier
+from shortgpt.course.plots.results import draw_frontier
+from shortgpt.course.plots.style import literal, plain_log_ticks
 from shortgpt.evaluation.grid import NOT_TASKS
-from shortgpt.evaluation.pareto import best_within, frontier, frontier_steps
+from shortgpt.evaluation.tables import best_within, frontier, frontier_steps
 from shortgpt.utils.arguments import shown
 
 BESIDE = {*NOT_TASKS, "perplexity", "memory_mb"}  # columns of a grid that are no accuracy
@@ -36,11 +35,9 @@ def explore_frontier(grid: pd.DataFrame) -> widgets.Widget:
         if column not in grid:
             raise ValueError(f"the table has no column {shown(column)}: give one of size_quality_grid()")
     tasks = [name for name in grid if name not in BESIDE and pd.api.types.is_numeric_dtype(grid[name])]
-    low, high = math.ceil(grid["memory_mb"].min()), math.ceil(grid["memory_mb"].max())
-    budget = widgets.IntSlider(
-        value=math.ceil(steps["memory_mb"].median()), min=low, max=high, description="budget, MB",
-        continuous_update=False, layout=widgets.Layout(width="95%"),
-    )  # fmt: skip
+    sizes = {"min": math.ceil(grid["memory_mb"].min()), "max": math.ceil(grid["memory_mb"].max())}
+    look = {"continuous_update": False, "layout": widgets.Layout(width="95%"), "description": "budget, MB"}
+    budget = widgets.IntSlider(value=math.ceil(steps["memory_mb"].median()), **sizes, **look)
     quality = widgets.Dropdown(options=["perplexity", *tasks], description="judge by")
     told, picture = widgets.HTML(), widgets.HTML()
 
@@ -49,50 +46,42 @@ def explore_frontier(grid: pd.DataFrame) -> widgets.Widget:
         picture.value = image(*draw_budget(grid, budget.value, quality.value))
 
     def step(by: int) -> None:
-        sizes = frontier_steps(grid, y=quality.value, higher_is_better=quality.value != "perplexity")["memory_mb"]
-        fits = np.flatnonzero(sizes <= budget.value)
-        to = min(max((fits[-1] if len(fits) else 0) + by, 0), len(sizes) - 1)
-        budget.value = math.ceil(sizes.iloc[to])
+        sizes = _steps(grid, quality.value)["memory_mb"]
+        at = max(int((sizes <= budget.value).sum()) - 1, 0)
+        budget.value = math.ceil(sizes.iloc[min(max(at + by, 0), len(sizes) - 1)])
 
-    budget.observe(show, "value")
-    quality.observe(show, "value")
+    for control in (budget, quality):
+        control.observe(show, "value")
     show()
     smaller = button("Next smaller model", "one step down the frontier", lambda: step(-1))
     larger = button("Next larger model", "one step up the frontier", lambda: step(1))
     return widgets.VBox([budget, widgets.HBox([smaller, larger, quality]), told, picture])
 
 
+def _steps(grid: pd.DataFrame, y: str) -> pd.DataFrame:
+    return frontier_steps(grid, y=y, higher_is_better=y != "perplexity").reset_index(drop=True)
+
+
 def budget_html(grid: pd.DataFrame, budget: float, y: str, tasks: list[str]) -> str:
     """The best model within `budget` (MB) by the quality `y`, and the steps to its neighbours on the frontier, in words."""
-    higher = y != "perplexity"
-    steps = frontier_steps(grid, y=y, higher_is_better=higher).reset_index(drop=True)
     try:
-        best = best_within(grid, budget, y=y, higher_is_better=higher)
+        best = best_within(grid, budget, y=y, higher_is_better=y != "perplexity")
     except ValueError as error:
         return escape(str(error))
-    words = escape(_words(y))
+    steps = _steps(grid, y)
     at = int((steps["memory_mb"] <= budget).sum()) - 1
     qualities = ", ".join(f"{_words(name)} {_value(name, best)}" for name in ("perplexity", *tasks))
-    lines = [
-        f"Within {budget:,.0f} MB: <b>{escape(_model(best))}</b>, {best['memory_mb']:,.0f} MB; {escape(qualities)}."
-    ]
+    larger, smaller = "No larger model is better.", "It is the smallest model there is."
     if at + 1 < len(steps):
         after = steps.loc[at + 1]
-        lines.append(
-            f"The next larger, {escape(_model(after))}, takes {best['more']:,.1f} MB more and brings {words} from "
-            f"{_value(y, best)} to {_value(y, after)}."
-        )
-    else:
-        lines.append("No larger model is better.")
+        larger = f"The next larger, {_model(after)}, takes {best['more']:,.1f} MB more and brings {_words(y)} from "
+        larger += f"{_value(y, best)} to {_value(y, after)}."
     if at:
         before = steps.loc[at - 1]
-        lines.append(
-            f"The next smaller, {escape(_model(before))}, saves {before['more']:,.1f} MB and takes {words} to "
-            f"{_value(y, before)}."
-        )
-    else:
-        lines.append("It is the smallest model there is.")
-    return "<br>".join(lines)
+        smaller = f"The next smaller, {_model(before)}, saves {before['more']:,.1f} MB and takes {_words(y)} to "
+        smaller += f"{_value(y, before)}."
+    told = f"Within {budget:,.0f} MB: <b>{escape(_model(best))}</b>, {best['memory_mb']:,.0f} MB; {escape(qualities)}."
+    return f"{told}<br>{escape(larger)}<br>{escape(smaller)}"
 
 
 def draw_budget(grid: pd.DataFrame, budget: float, y: str = "perplexity") -> tuple[Figure, str]:
@@ -101,13 +90,12 @@ def draw_budget(grid: pd.DataFrame, budget: float, y: str = "perplexity") -> tup
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     ax = figure.subplots()
     rows = frontier(grid, y=y, higher_is_better=higher)
-    draw_frontier(ax, grid, rows, x="memory_mb", y=y, error=None, group="method", note="removed")
+    draw_frontier(ax, grid, rows, y=y)
     if higher:
         ax.set_ylabel(f"{literal(_words(y))} (percent right)")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.set(
-        xscale="log", xlabel="weights in memory (MB, log scale)"
-    )  # most models with few bits are crowded at the left
+    # most models with few bits are crowded at the left
+    ax.set(xscale="log", xlabel="weights in memory (MB, log scale)")
     plain_log_ticks(ax, "x")
     ax.axvline(budget, color="black", linewidth=1, linestyle=":")
     ax.annotate(f" {budget:,.0f} MB", (budget, 1), xycoords=("data", "axes fraction"), va="top", fontsize=9)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from io import BytesIO
 
@@ -48,6 +49,25 @@ def latest(answer: Callable[[], None], wait: float = WAIT) -> Callable[[], None]
         waiting.append(loop.call_later(wait, answer))
 
     return ask
+
+
+def unless_paused(answer: Callable[[], None]) -> tuple[Callable[[object], None], Callable[[], AbstractContextManager]]:
+    """What to hand to `observe`, which calls `answer`; and a context in which it doesn't, for many changes at once."""
+    paused: list[bool] = []
+
+    def changed(change: object) -> None:
+        if not paused:
+            answer()
+
+    @contextmanager
+    def pause() -> Iterator[None]:
+        paused.append(True)
+        try:
+            yield
+        finally:
+            paused.pop()
+
+    return changed, pause
 
 
 def button(description: str, tooltip: str, pressed: Callable[[], None], width: str = "auto") -> widgets.Button:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.orders import removal_order
-from shortgpt.course.explorers.parts import announced, button, image, latest
-from shortgpt.course.plots.basic import PALETTE, plain_log_ticks
+from shortgpt.choosing.by_score import removal_order
+from shortgpt.course.explorers.parts import announced, button, image, latest, unless_paused
+from shortgpt.course.plots.style import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
 from shortgpt.model.text import calibration_batches
 from shortgpt.pruning.plan import check_indices
@@ -56,7 +57,6 @@ def explore_pruning(
         for i in range(depth)
     ]
     numbers, written, picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
-    quiet: list[bool] = []  # while several buttons change at once
 
     def picked() -> list[int]:
         return [i for i, layer in enumerate(layers) if layer.value]
@@ -66,52 +66,58 @@ def explore_pruning(
             layer.description = f"layer {i} out" if layer.value else f"layer {i}"
 
     def measure() -> None:
-        now = picked()
         try:
-            found = ablation(now)
+            numbers.value, picture.value = answer_html(ablation, picked(), order)
         except ValueError as error:
             numbers.value, written.value = announced(escape(str(error))), ""
-            return
-        numbers.value = announced(cost_html(found, ablation([]), depth))
-        write()
-        picture.value = image(*draw_tries(ablation.tried, now, order))
+        else:
+            write()
 
     def write_now() -> None:
         now = picked()
         if tuple(now) in ablation.tried:  # else a newer choice is about to be measured
             written.value = announced(f"{escape(prompt)} <b>{escape(ablation.writes(now).strip())}</b>")
 
-    def changed(change: object = None) -> None:
-        if not quiet:
-            mark()
-            written.value = "<i>…</i>"
-            ask()
+    def answer() -> None:
+        mark()
+        written.value = "<i>…</i>"
+        ask()
 
     def choose(wanted: Sequence[int]) -> None:
-        quiet.append(True)
-        for i, layer in enumerate(layers):
-            layer.value = i in wanted
-        quiet.clear()
-        changed()
+        with pause():
+            for i, layer in enumerate(layers):
+                layer.value = i in wanted
+        answer()
 
     ask, write = latest(measure), latest(write_now)
+    changed, pause = unless_paused(answer)
     for layer in layers:
         layer.observe(changed, "value")
-    mark()
-    measure()
-    write_now()
-    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, depth, COLUMN)]
-    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
-    stack.add_class("shortgpt-layers")
+    for first in (mark, measure, write_now):  # at once: what is asked for in a cell comes after it
+        first()
     algorithm = button(
         "The algorithm's choice", "as many layers as you removed", lambda: choose(order[: max(1, len(picked()))])
     )
     reset = button("Put all back", "remove no layer", lambda: choose([]))
-    side = [widgets.HBox([algorithm, reset]), numbers, written, picture, widgets.HTML(STYLE)]
-    return widgets.HBox([stack, widgets.VBox(side, layout=widgets.Layout(margin="0 0 0 16px"))])
+    return _page(layers, [widgets.HBox([algorithm, reset]), numbers, written, picture])
 
 
-def cost_html(found: Mapping[str, object], dense: Mapping[str, object], depth: int) -> str:
+def _page(layers: Sequence[widgets.Widget], side: list[widgets.Widget]) -> widgets.Widget:
+    """The layers in columns, and what they say beside them."""
+    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, len(layers), COLUMN)]
+    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
+    stack.add_class("shortgpt-layers")
+    return widgets.HBox([stack, widgets.VBox([*side, widgets.HTML(STYLE)], layout=widgets.Layout(margin="0 0 0 16px"))])
+
+
+def answer_html(ablation: Ablation, removed: Sequence[int], order: Sequence[int]) -> tuple[str, str]:
+    """What a choice of layers costs, with the best so far, and the figure of all tries. Raises ValueError as `Ablation`."""
+    costs = cost_html(ablation(removed), ablation([]), ablation.depth)
+    figure, tries = draw_tries(ablation.tried, removed, order)
+    return announced(f"{costs}<br>{tries}"), image(figure, tries)
+
+
+def cost_html(found: Mapping[str, Any], dense: Mapping[str, Any], depth: int) -> str:
     """What a choice of layers costs (of `Ablation`), beside the dense model, in words."""
     names = ", ".join(map(str, found["layers"])) or "none"
     return (
@@ -124,7 +130,7 @@ def cost_html(found: Mapping[str, object], dense: Mapping[str, object], depth: i
 
 
 def draw_tries(
-    tried: Mapping[tuple[int, ...], Mapping[str, object]], last: Sequence[int], order: Sequence[int]
+    tried: Mapping[tuple[int, ...], Mapping[str, Any]], last: Sequence[int], order: Sequence[int]
 ) -> tuple[Figure, str]:
     """A figure of all sets tried, perplexity against their number of layers, and a sentence that says what it shows."""
     figure = Figure(figsize=(6.4, 2.9), layout="constrained")
@@ -145,7 +151,7 @@ def draw_tries(
     plain_log_ticks(ax)
     ax.legend()
     same = {key: found["perplexity"] for key, found in tried.items() if len(key) == now["removed"]}
-    best = min(same, key=same.get)
+    best = min(same, key=same.__getitem__)
     names = ", ".join(map(str, best)) or "none"
     return figure, (
         f"{len(tried)} sets of layers tried; the best of the {len(same)} with {now['removed']} removed is without {names}, "

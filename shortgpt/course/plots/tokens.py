@@ -1,7 +1,6 @@
 """A figure about one token: how far each layer turns its state, and what the logit lens reads at each depth.
 
-As in `plots`, it prints one sentence computed from the data and returns the Axes. The explorer draws the same on a figure
-that pyplot doesn't know, and shows the sentence itself: `draw_token_path`.
+The explorer draws the same on a figure that pyplot doesn't know, and shows the sentence itself: `draw_token_path`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from shortgpt.course.plots.basic import PALETTE, _say, plain_log_ticks
+from shortgpt.course.plots.style import PALETTE, plain_log_ticks, say
 from shortgpt.utils.arguments import check_count, shown
 
 FEWEST = 5  # layers that are marked as moving the token least
@@ -38,7 +37,7 @@ def plot_token_path(paths: pd.DataFrame, position: int = -1) -> tuple[Axes, Axes
     """
     figure = plt.figure(figsize=(9.4, 5), layout="constrained")
     axes, sentence = draw_token_path(figure, one_token(paths, position))
-    _say(sentence)
+    say(sentence)
     return axes
 
 
@@ -119,7 +118,7 @@ def _draw_moves(ax: Axes, rows: pd.DataFrame) -> None:
     low = max(moves["moved"].min(), floor)
     ax.set_ylim(low / 2, max(2 * moves["moved"].max(), 4 * low))
     ticks = range(0, len(moves), max(1, len(moves) // 15))
-    ax.set_xticks([layer + 0.5 for layer in ticks], list(ticks))
+    ax.set_xticks([layer + 0.5 for layer in ticks], map(str, ticks))
     plain_log_ticks(ax)
     if least:
         ax.legend(**LEGEND)

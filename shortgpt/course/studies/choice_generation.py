@@ -73,30 +73,32 @@ def choice_and_generation(
         items = [json.loads(line) for line in islice(file, limit)]
     rows = []
     for item in tqdm(items, desc="choosing and writing", unit="item", disable=not progress):
-        choices, prompt = item["choices"], _prompt(item, choices_shown)
-        between = " "
-        if chat:
-            messages = [{"role": "user", "content": prompt.removesuffix("\nAnswer:")}]
-            prompt, between = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ""
-        bos = False if chat else None  # a chat template says itself what stands in front
-        chosen = int(np.argmin([_loss(model, tokenizer, prompt, between + choice, bos) for choice in choices]))
-        text = continue_text(model, tokenizer, prompt, new_tokens=new_tokens, bos=bos).strip()
-        written = text.splitlines()[0].strip() if text else ""
+        choices, right = item["choices"], item["answer"]
+        chosen, written = _answers(model, tokenizer, _prompt(item, choices_shown), choices, chat, new_tokens)
         read = read_answer(written, choices, letters=choices_shown)
-        rows.append(
-            {
-                "task": task,
-                "item": item["id"],
-                "question": item["question"],
-                "answer": choices[item["answer"]],
-                "choice": choices[chosen],
-                "choice_right": chosen == item["answer"],
-                "written": written,
-                "read": "" if read is None else choices[read],
-                "written_right": read == item["answer"],
-            }
-        )
+        row = {"task": task, "item": item["id"], "question": item["question"], "answer": choices[right]}
+        row |= {"choice": choices[chosen], "choice_right": chosen == right, "written": written}
+        rows.append(row | {"read": "" if read is None else choices[read], "written_right": read == right})
     return pd.DataFrame(rows)
+
+
+def _answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    choices: Sequence[str],
+    chat: bool,
+    new_tokens: int,
+) -> tuple[int, str]:
+    """The number of the likeliest of `choices` after `prompt`, and the first line that the model writes there."""
+    between, bos = " ", None
+    if chat:
+        messages = [{"role": "user", "content": prompt.removesuffix("\nAnswer:")}]
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        between, bos = "", False  # a chat template says itself what stands in front
+    losses = [_loss(model, tokenizer, prompt, between + choice, bos) for choice in choices]
+    text = continue_text(model, tokenizer, prompt, new_tokens=new_tokens, bos=bos).strip()
+    return int(np.argmin(losses)), text.splitlines()[0].strip() if text else ""
 
 
 def choice_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +117,7 @@ def choice_summary(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         raise ValueError("the table is empty: give it at least one item")
     choice, written = (100.0 * table[f"{way}_right"].astype(float) for way in ("choice", "written"))
-    row = {"items": len(table)}
+    row: dict[str, float] = {"items": len(table)}
     for name, values in {"choice": choice, "written": written, "difference": choice - written}.items():
         row |= {name: values.mean(), f"{name}_error": values.sem()}
     row["only_choice"] = 100 * float((choice > written).mean())

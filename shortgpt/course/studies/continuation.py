@@ -7,10 +7,10 @@ another one, which goes on with the first one's cache: the dense model, the prun
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.course.studies.clock import in_turn
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
-from shortgpt.model.hooks import eval_mode, require_numbers
+from shortgpt.model.hooks import eval_mode, hooked, require_numbers
 from shortgpt.model.logits import cross_entropy
 from shortgpt.model.offload import input_device
 from shortgpt.model.text import built_in_text
@@ -41,8 +42,6 @@ class _Way:
     writes: PreTrainedModel
     spared: int = 0  # tokens at the prompt's end that `writes` reads
     layers: tuple[int, ...] = ()
-    losses: list[np.ndarray] = field(default_factory=list)  # nats of each token, one array a text
-    seconds: list[float] = field(default_factory=list)
 
 
 @torch.inference_mode()
@@ -84,74 +83,63 @@ def prefill_report(
     if isinstance(layer_sets, str | PruningPlan) or not isinstance(layer_sets, Iterable):
         raise TypeError(f"layer_sets must be a list of lists of layers, for instance [[3, 4]], got {shown(layer_sets)}")
     prompts = _long_enough(model, tokenizer, texts, prompt_tokens + new_tokens)
-    ways = [_Way("dense", model, model)]
-    for layers in check_some("layer_sets", list(layer_sets)):
-        view, pruned = prune_prefill(model, layers), remove_layers(model, layers)
-        gone = tuple(current_indices(model, pruned))
-        ways += [
-            _Way("prefill", view, model, 0, gone),
-            _Way("prefill, last token whole", view, model, 1, gone),
-            _Way("removed", pruned, pruned, 0, gone),
-        ]
+    ways = _ways(model, check_some("layer_sets", list(layer_sets)))
+    losses: list[list[np.ndarray]] = [[] for _ in ways]  # nats of each token, one array a text
+    seconds = np.zeros(len(ways))
     with tqdm(total=len(prompts) * len(ways) * repeats, desc="reading", unit="prompt", disable=not progress) as bar:
         for ids in prompts:
-            clock: list[list[float]] = [[] for _ in ways]
-            for _ in range(repeats):
-                for way, times in zip(ways, clock, strict=True):
-                    seconds, losses = _continuation(way, ids, prompt_tokens)
-                    times.append(seconds)
-                    bar.update()
-                    if len(times) == 1:
-                        way.losses.append(losses)
-            for way, times in zip(ways, clock, strict=True):
-                way.seconds.append(median(times))
-    dense = _weights_passed(model, prompts[0][:, :2])
-    return pd.DataFrame(
-        {
-            "way": way.name,
-            "removed": len(way.layers),
-            "layers": way.layers,
-            **_losses(way),
-            "texts": len(prompts),
-            "prompt_tokens": prompt_tokens,
-            "new_tokens": new_tokens,
-            "read_weights": _weights_passed(way.reads, prompts[0][:, :2]) / dense,
-            "read_seconds": sum(way.seconds) / len(prompts),
-            "read_speedup": sum(ways[0].seconds) / sum(way.seconds),
-        }
-        for way in ways
+            read, clock = in_turn([partial(_read_prompt, way, ids, prompt_tokens) for way in ways], repeats, bar)
+            seconds += clock
+            for way, its, (logits, cache) in zip(ways, losses, read, strict=True):
+                its.append(_continuation(way, ids, prompt_tokens, logits, cache))
+    weights = np.array([_weights_passed(way.reads, prompts[0][:, :2]) for way in ways])
+    table = pd.DataFrame({"way": way.name, "removed": len(way.layers), "layers": way.layers} for way in ways)
+    table = table.join(pd.DataFrame([_mean_losses(np.stack(its)) for its in losses]))
+    table = table.assign(texts=len(prompts), prompt_tokens=prompt_tokens, new_tokens=new_tokens)
+    return table.assign(
+        read_weights=weights / weights[0], read_seconds=seconds / len(prompts), read_speedup=seconds[0] / seconds
     )
 
 
-def _continuation(way: _Way, ids: Tensor, prompt_tokens: int) -> tuple[float, np.ndarray]:
-    """Seconds to read the first `prompt_tokens` of `ids` ``[1, tokens]``, and the loss of each token after them."""
+def _ways(model: PreTrainedModel, layer_sets: Sequence[Sequence[int] | PruningPlan]) -> list[_Way]:
+    ways = [_Way("dense", model, model)]
+    for layers in layer_sets:
+        view, pruned = prune_prefill(model, layers), remove_layers(model, layers)
+        gone = tuple(current_indices(model, pruned))
+        ways += [_Way("prefill", view, model, 0, gone), _Way("prefill, last token whole", view, model, 1, gone)]
+        ways.append(_Way("removed", pruned, pruned, 0, gone))
+    return ways
+
+
+def _read_prompt(way: _Way, ids: Tensor, prompt_tokens: int) -> tuple[Tensor, object]:
+    """Logits ``[1, 1, vocabulary]`` of the last token of the prompt, and the cache behind it."""
+    cut = prompt_tokens - way.spared
     with eval_mode(way.reads), eval_mode(way.writes), within_positions(way.reads, ids.shape[1]):
-        start, cut = time.perf_counter(), prompt_tokens - way.spared
         logits, cache = _read(way.reads, ids[:, :cut])
-        if way.spared:
-            logits, cache = _read(way.writes, ids[:, cut:prompt_tokens], cache)
-        first = cross_entropy(
-            logits[0, -1:], ids[0, prompt_tokens : prompt_tokens + 1]
-        )  # on the CPU: a GPU has finished
-        seconds = time.perf_counter() - start
-        losses = [first]
-        if ids.shape[1] > prompt_tokens + 1:  # not the view goes on: several tokens at once are a prompt to it
+        return _read(way.writes, ids[:, cut:prompt_tokens], cache) if way.spared else (logits, cache)
+
+
+def _continuation(way: _Way, ids: Tensor, prompt_tokens: int, logits: Tensor, cache: object) -> np.ndarray:
+    """The loss of each token after the prompt, which `_read_prompt` has read."""
+    losses = [cross_entropy(logits[0], ids[0, prompt_tokens : prompt_tokens + 1])]
+    if ids.shape[1] > prompt_tokens + 1:  # not the view goes on: several tokens at once are a prompt to it
+        with eval_mode(way.writes), within_positions(way.writes, ids.shape[1]):
             rest = way.writes(input_ids=ids[:, prompt_tokens:-1], past_key_values=cache).logits[0]
-            losses.append(cross_entropy(rest, ids[0, prompt_tokens + 1 :]))
-    losses = torch.cat(losses)
-    require_numbers(way.writes, losses)
-    return seconds, losses.numpy()
+        losses.append(cross_entropy(rest, ids[0, prompt_tokens + 1 :]))
+    together = torch.cat(losses)
+    require_numbers(way.writes, together)
+    return together.numpy()
 
 
-def _read(model: PreTrainedModel, ids: Tensor, cache: object = None) -> tuple[Tensor, object]:
+def _read(model: Any, ids: Tensor, cache: object = None) -> tuple[Tensor, object]:
     """Logits of the last token, and the cache."""
     only_last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, **only_last)
     return output.logits[:, -1:], output.past_key_values
 
 
-def _losses(way: _Way) -> dict[str, float]:
-    losses = np.stack(way.losses)  # [texts, new tokens]
+def _mean_losses(losses: np.ndarray) -> dict[str, float]:
+    """Of ``[texts, new tokens]``."""
     later = losses[:, 1:].mean() if losses.shape[1] > 1 else np.nan
     return {"perplexity": np.exp(losses.mean()), "first_loss": losses[:, 0].mean(), "later_loss": later}
 
@@ -160,18 +148,12 @@ def _weights_passed(model: PreTrainedModel, ids: Tensor) -> int:
     """Weights (of matrices) in the decoder layers that run when `model` reads `ids`, each counted once."""
     ran: dict[int, int] = {}
 
-    def note(module: nn.Module, *_: object) -> None:
-        for parameter in module.parameters(recurse=False):
-            if parameter.ndim > 1:
-                ran[id(parameter)] = parameter.numel()
+    def note(_: int, module: nn.Module, *arguments: object) -> None:
+        ran.update({id(p): p.numel() for p in module.parameters(recurse=False) if p.ndim > 1})
 
-    handles = [m.register_forward_pre_hook(note) for layer in decoder_layers(model) for m in layer.modules()]
-    try:
-        with eval_mode(model):
-            model(input_ids=ids, use_cache=True)
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = (module for layer in decoder_layers(model) for module in layer.modules())
+    with hooked(modules, note, before=True), eval_mode(model):
+        model(input_ids=ids, use_cache=True)
     return sum(ran.values())
 
 

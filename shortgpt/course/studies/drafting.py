@@ -8,25 +8,24 @@ costs no memory. The method is that of Leviathan et al. (arXiv 2211.17192); a mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
-from transformers.utils import logging
 
-from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
-from shortgpt.model.hooks import eval_mode, require_numbers
-from shortgpt.model.offload import input_device
+from shortgpt.evaluation.writing import write_tokens
+from shortgpt.model.arguments import check_model, check_tokenizer, vocabulary_size
+from shortgpt.model.hooks import eval_mode, hooked
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.prefill import prefill_is_pruned
 from shortgpt.utils.arguments import check_count
+from shortgpt.utils.quieting import quiet
 
 Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
 
@@ -107,8 +106,8 @@ def generate_with_draft(
             models), NaN in the logits, or what `remove_layers` refuses. TypeError: a wrong argument.
     """
     check_drafting(model, tokenizer, new_tokens, draft_tokens)
-    ids = prompt_ids(model, tokenizer, prompt, bos)
-    return write_drafted(model, tokenizer, ids, draft_view(model, draft), new_tokens, draft_tokens)
+    batch = prompt_tokens(tokenizer, prompt, bos)
+    return write_drafted(model, tokenizer, batch, draft_view(model, draft), new_tokens, draft_tokens)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -125,60 +124,40 @@ class _Rounds(BaseStreamer):
         pass
 
 
-@contextmanager
-def _read_tokens(model: nn.Module) -> Iterator[list[int]]:
-    """While open, note for each forward pass of `model` how many tokens it reads."""
-    seen: list[int] = []
-    hook = lambda module, args, kwargs: seen.append((args[0] if args else kwargs["input_ids"]).shape[1])  # noqa: E731
-    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
 def write_drafted(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    ids: Tensor,
+    prompt: dict,
     draft: PreTrainedModel,
     new_tokens: int,
     draft_tokens: int,
 ) -> DraftedText:
-    """`generate_with_draft` with everything prepared: `ids` ``[1, tokens]`` and a view that may be changed."""
+    """`generate_with_draft` with everything prepared: `prompt` from `prompt_tokens`, and a view that may be changed."""
     draft.generation_config.num_assistant_tokens = draft_tokens
     draft.generation_config.num_assistant_tokens_schedule = "constant"
     draft.generation_config.assistant_confidence_threshold = 0.0  # else a draft stops where it is unsure of itself
     rounds = _Rounds()
-    with _read_tokens(model) as target, _read_tokens(draft) as helper, eval_mode(draft), _quiet():
-        new = write_alone(model, ids, new_tokens, assistant_model=draft, streamer=rounds)
-    drafted = (target[0] - ids.shape[1], *(read - 1 for read in target[1:]))
+    read: tuple[list[int], list[int]] = [], []  # tokens that each pass of the model, and of the draft, reads
+
+    def note(which: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        read[which].append((args[0] if args else kwargs["input_ids"]).shape[1])
+
+    with hooked([model, draft], note, before=True), eval_mode(draft), quiet("transformers"):
+        new = write_alone(model, tokenizer, prompt, new_tokens, assistant_model=draft, streamer=rounds)
+    drafted = (read[0][0] - prompt["input_ids"].shape[1], *(tokens - 1 for tokens in read[0][1:]))
     ended = int(new[-1]) in _end_tokens(model)
-    text = tokenizer.decode(new, skip_special_tokens=True)
-    return DraftedText(text, new, drafted, tuple(rounds.sizes[1:]), len(helper), ended)
+    text = str(tokenizer.decode(new, skip_special_tokens=True))
+    return DraftedText(text, new, drafted, tuple(rounds.sizes[1:]), len(read[1]), ended)
 
 
-def write_alone(model: PreTrainedModel, ids: Tensor, new_tokens: int, **draft: object) -> Tensor:
-    """The new tokens ``[tokens]`` that `model` writes after `ids` ``[1, tokens]``, on the CPU."""
-
-    def watch(_: Tensor, logits: Tensor) -> Tensor:
-        require_numbers(model, logits)
-        return logits
-
+def write_alone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: dict, new_tokens: int, **draft: object
+) -> Tensor:
+    """The new tokens ``[tokens]`` that `model` writes after `prompt` (from `prompt_tokens`), on the CPU."""
     # A draft guesses its attention mask: it takes tokens that look like padding for padding, also those that the model
     # wrote itself, unless an end token serves as padding. There is none here: a text is alone in its batch.
     pad = next(iter(_end_tokens(model)), -1)
-    with eval_mode(model), within_positions(model, ids.shape[1] + new_tokens):
-        written = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            logits_processor=[watch],
-            **draft,
-        )
-    return written[0, ids.shape[1] :].cpu()
+    return write_tokens(model, tokenizer, prompt, new_tokens, pad_token_id=pad, **draft)[0]
 
 
 def _end_tokens(model: PreTrainedModel) -> list[int]:
@@ -186,19 +165,8 @@ def _end_tokens(model: PreTrainedModel) -> list[int]:
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """While open, transformers doesn't warn about how its assisted generation calls itself."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
 # ---- arguments -------------------------------------------------------------------------------------------------------
-def check_drafting(model: object, tokenizer: object, new_tokens: object, draft_tokens: object) -> None:
+def check_drafting(model: PreTrainedModel, tokenizer: object, new_tokens: object, draft_tokens: object) -> None:
     check_model(model)
     check_tokenizer(tokenizer)
     check_count("new_tokens", new_tokens)
@@ -214,19 +182,11 @@ def check_drafting(model: object, tokenizer: object, new_tokens: object, draft_t
         )
 
 
-def prompt_ids(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, bos: bool | None = None
-) -> Tensor:
-    ids = prompt_tokens(tokenizer, prompt, bos)["input_ids"]
-    check_ids(model, ids)
-    return ids.to(input_device(model))
-
-
 def draft_view(model: PreTrainedModel, draft: Draft) -> PreTrainedModel:
     """A view of our own, whose generation settings may be changed."""
     if not isinstance(draft, PreTrainedModel):
         return remove_layers(model, draft)
-    sizes = [each.get_input_embeddings().weight.shape[0] for each in (model, draft)]
+    sizes = [vocabulary_size(each) for each in (model, draft)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"the draft has a vocabulary of {sizes[1]} tokens and the model one of {sizes[0]}: a draft must use the same"

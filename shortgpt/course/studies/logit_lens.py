@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.choosing.cached_prefix import Output, stand_ins
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
-from shortgpt.model.hooks import by_token, eval_mode, require_numbers
+from shortgpt.model.hooks import by_token, eval_mode, hooked, layer_input, layer_output, require_numbers
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.model.view import share_weights
@@ -58,36 +58,21 @@ def token_paths(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text
         raise ValueError(f"the text has {ids.shape[1]} tokens, and {MOST_TOKENS} are the most: take a shorter one")
     check_ids(model, ids)
     before, after, view = _outputs(model, ids)
+    states = [before[0], *map(layer_output, after)]  # by depth, [1, tokens, hidden] each
     mask = batch["attention_mask"]
-    moved = [
-        block_influence(by_token(a, mask), by_token(_state(b), mask))[0] for a, b in zip(before, after, strict=True)
-    ]
-    widths = [0 if isinstance(output, Tensor) else len(output) for output in after]
-    rows = []
-    likeliest = None
-    for depth in range(len(after), -1, -1):  # the whole model first: `final` asks for its answer
-        state = before[0] if depth == 0 else _state(after[depth - 1])
-        end = state if isinstance(after[-1], Tensor) else (state, *after[-1][1:])
-        with stand_ins(decoder_layers(view), widths, (), [*after[:-1], end]):
-            logits = _logits(view, ids)  # [tokens, vocabulary]
-        require_numbers(model, logits)
-        probabilities = logits.float().softmax(-1).cpu()
+    pairs = zip(before, states[1:], strict=True)
+    moved = [[float("nan")] * ids.shape[1], *(_turns(x_in, x_out, mask) for x_in, x_out in pairs)]
+    tokens = [readable(tokenizer, i) for i in ids[0].tolist()]
+    answer = _lens(view, ids, after, states[-1]).argmax(-1, keepdim=True)  # [tokens, 1]
+    tables = []
+    for depth, state in enumerate(states):
+        probabilities = _lens(view, ids, after, state)  # [tokens, vocabulary]; all depths at once would be much memory
         best = probabilities.topk(min(top, probabilities.shape[-1]), dim=-1)
-        likeliest = best.indices[:, :1] if likeliest is None else likeliest
-        final = probabilities.gather(-1, likeliest)[:, 0]
-        for position in range(ids.shape[1]):
-            rows.append(
-                {
-                    "position": position,
-                    "token": readable(tokenizer, int(ids[0, position])),
-                    "depth": depth,
-                    "moved": float(moved[depth - 1][position]) if depth else float("nan"),
-                    "words": [readable(tokenizer, i) for i in best.indices[position].tolist()],
-                    "probabilities": best.values[position].tolist(),
-                    "final": float(final[position]),
-                }
-            )
-    return pd.DataFrame(rows).sort_values(["position", "depth"], ignore_index=True)
+        words = [[readable(tokenizer, i) for i in row] for row in best.indices.tolist()]
+        final = probabilities.gather(-1, answer)[:, 0].double().numpy()
+        rows = {"position": range(len(tokens)), "token": tokens, "depth": depth, "moved": moved[depth], "words": words}
+        tables.append(pd.DataFrame(rows | {"probabilities": best.values.tolist(), "final": final}))
+    return pd.concat(tables).sort_values(["position", "depth"], ignore_index=True)
 
 
 def readable(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
@@ -101,23 +86,30 @@ def _outputs(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], list[Ou
     before: list[Tensor] = []
     after: list[Output] = []
 
-    def keep(module: object, args: tuple, kwargs: dict, output: Output) -> None:
-        before.append((args[0] if args else kwargs["hidden_states"]).clone())
+    def keep(_: int, layer: nn.Module, args: tuple, kwargs: dict, output: Output) -> None:
+        before.append(layer_input(args, kwargs).clone())
         after.append(output.clone() if isinstance(output, Tensor) else (output[0].clone(), *output[1:]))
 
-    handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in decoder_layers(view)]
-    try:
+    with hooked(decoder_layers(view), keep):
         _logits(view, ids)
-    finally:
-        for handle in handles:
-            handle.remove()
     return before, after, view
+
+
+def _turns(x_in: Tensor, x_out: Tensor, mask: Tensor) -> list[float]:
+    """1 minus the cosine of the state before and after a layer, by token."""
+    return block_influence(by_token(x_in, mask), by_token(x_out, mask))[0].tolist()
+
+
+def _lens(view: PreTrainedModel, ids: Tensor, after: list[Output], state: Tensor) -> Tensor:
+    """Probabilities ``[tokens, vocabulary]`` of the next token if the last layer returned `state`; float32, on the CPU."""
+    widths = [0 if isinstance(output, Tensor) else len(output) for output in after]
+    end = state if isinstance(after[-1], Tensor) else (state, *after[-1][1:])
+    with stand_ins(decoder_layers(view), widths, (), [*after[:-1], end]):
+        logits = _logits(view, ids)
+    require_numbers(view, logits)
+    return logits.float().softmax(-1).cpu()
 
 
 def _logits(view: PreTrainedModel, ids: Tensor) -> Tensor:
     with eval_mode(view), within_positions(view, ids.shape[1]):
         return view(input_ids=ids.to(input_device(view)), use_cache=False).logits[0]
-
-
-def _state(output: Output) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]

@@ -8,29 +8,33 @@ percent of cases. Longer drafts ask for more, and no draft gains more than 1/c.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import median
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.course.studies.ablation import multiplications
+from shortgpt.course.studies.clock import in_turn
 from shortgpt.course.studies.drafting import (
     Draft,
     DraftedText,
     check_drafting,
     draft_view,
-    prompt_ids,
     share,
     write_alone,
     write_drafted,
 )
-from shortgpt.model.anatomy import decoder_layers, parameter_count, removed_so_far
+from shortgpt.model.anatomy import decoder_layers, removed_so_far
+from shortgpt.model.tokens import prompt_tokens
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.utils.arguments import check_count, check_counts, check_some, check_strings, shown
+
+Case = tuple[str, PreTrainedModel, int]  # a draft's name, the draft, and γ
 
 
 @torch.inference_mode()
@@ -66,46 +70,36 @@ def speculative_report(
     gammas = check_some("draft_tokens", check_counts("draft_tokens", _listed(draft_tokens), least=1))
     check_drafting(model, tokenizer, new_tokens, gammas[0])
     check_count("repeats", repeats)
-    texts = [
-        prompt_ids(model, tokenizer, prompt) for prompt in check_some("prompts", check_strings("prompts", prompts))
-    ]
+    prompts = check_some("prompts", check_strings("prompts", prompts))
+    texts = [prompt_tokens(tokenizer, prompt) for prompt in prompts]
     cases = [(name, draft, gamma) for name, draft in _named(model, drafts).items() for gamma in gammas]
-    alone: list[float] = []  # seconds of each text
-    runs: list[list[DraftedText]] = [[] for _ in cases]
-    seconds: list[list[float]] = [[] for _ in cases]
-    equal = [True] * len(cases)
     total = len(texts) * repeats * (1 + len(cases))
     with tqdm(total=total, desc="drafting", unit="text", disable=not progress) as bar:
-        for ids in texts:
-            clock: list[list[float]] = [[] for _ in range(1 + len(cases))]
-            for _ in range(repeats):
-                own = _timed(clock[0], lambda ids=ids: write_alone(model, ids, new_tokens))
-                bar.update()
-                for i, (_, draft, gamma) in enumerate(cases):
-                    run = _timed(clock[i + 1], _writer(model, tokenizer, ids, draft, new_tokens, gamma))
-                    equal[i] &= torch.equal(run.ids, own)
-                    bar.update()
-                    if len(clock[i + 1]) == 1:  # the others are the same
-                        runs[i].append(run)
-            alone.append(median(clock[0]))
-            for i, times in enumerate(clock[1:]):
-                seconds[i].append(median(times))
+        found = [in_turn(_ways(model, tokenizer, text, cases, new_tokens), repeats, bar) for text in texts]
     rows = []
-    for i, (name, draft, gamma) in enumerate(cases):
-        clocks = {"seconds_alone": sum(alone), "seconds_drafted": sum(seconds[i])}
-        measured = {"measured": clocks["seconds_alone"] / clocks["seconds_drafted"], **clocks, "equal": equal[i]}
-        rows.append(
-            {"draft": name, **_about(model, draft), **_counted(runs[i], gamma, draft_cost(model, draft)), **measured}
-        )
+    for i, (name, draft, gamma) in enumerate(cases, 1):
+        own, runs = ([results[way] for results, _ in found] for way in (0, i))
+        alone, drafted = (sum(seconds[way] for _, seconds in found) for way in (0, i))
+        removed = len(decoder_layers(model)) - len(decoder_layers(draft))
+        row = {"draft": name, "removed": removed, "layers": removed_so_far(draft)}
+        row |= _counted(runs, gamma, draft_cost(model, draft))
+        row |= {"measured": alone / drafted, "seconds_alone": alone, "seconds_drafted": drafted}
+        rows.append(row | {"equal": all(torch.equal(run.ids, text) for run, text in zip(runs, own, strict=True))})
     return pd.DataFrame(rows)
 
 
-def draft_cost(model: PreTrainedModel, draft: PreTrainedModel) -> float:
-    """c: the cost of a pass of `draft` against one of `model`, by the parameters that a pass reads, head included.
+def _ways(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: dict, cases: Sequence[Case], new_tokens: int
+) -> list[Callable[[], Tensor | DraftedText]]:
+    """To write after `prompt`: alone, and in each of the cases."""
+    write = partial(write_drafted, model, tokenizer, prompt)
+    drafted = [partial(write, draft, new_tokens, gamma) for _, draft, gamma in cases]
+    return [partial(write_alone, model, tokenizer, prompt, new_tokens), *drafted]
 
-    An input embedding that isn't the head as well doesn't count: a pass looks up one row of it.
-    """
-    return _parameters_read(draft) / _parameters_read(model)
+
+def draft_cost(model: PreTrainedModel, draft: PreTrainedModel) -> float:
+    """c: what a pass of `draft` costs against one of `model`, by the parameters that it reads (see `multiplications`)."""
+    return multiplications(draft) / multiplications(model)
 
 
 def speculative_speedup(acceptance: float, draft_tokens: int, cost: float) -> float:
@@ -154,10 +148,6 @@ def _named(model: PreTrainedModel, drafts: object) -> dict[str, PreTrainedModel]
     return named
 
 
-def _about(model: PreTrainedModel, draft: PreTrainedModel) -> dict[str, object]:
-    return {"removed": len(decoder_layers(model)) - len(decoder_layers(draft)), "layers": removed_so_far(draft)}
-
-
 def _counted(runs: Sequence[DraftedText], gamma: int, cost: float) -> dict[str, object]:
     """The columns that one draft's texts and the arithmetic give."""
     tokens, target = sum(len(run.ids) for run in runs), sum(run.target_passes for run in runs)
@@ -177,20 +167,3 @@ def _counted(runs: Sequence[DraftedText], gamma: int, cost: float) -> dict[str, 
         "predicted": tokens / (target + cost * helper),
         "formula": np.nan if np.isnan(acceptance) else speculative_speedup(acceptance, gamma, cost),
     }
-
-
-def _parameters_read(model: PreTrainedModel) -> int:
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is not None and head.weight is embedding.weight
-    return parameter_count(model) - (0 if tied else parameter_count(embedding))
-
-
-def _writer(model: PreTrainedModel, *rest: object) -> Callable[[], DraftedText]:
-    return lambda: write_drafted(model, *rest)
-
-
-def _timed(clock: list[float], write: Callable[[], object]) -> object:
-    start = time.perf_counter()
-    result = write()  # its tokens are on the CPU, so a GPU has finished
-    clock.append(time.perf_counter() - start)
-    return result

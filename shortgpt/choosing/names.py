@@ -1,0 +1,21 @@
+"""The names of the ways to choose, where the command line and type checkers find them without torch.
+
+`scoring.influence`, `by_score` and `criteria` hold the functions behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Metric = Literal["block_influence", "angular_distance", "relative_magnitude"]  # scores of one pass
+Baseline = Literal["reverse", "sequential", "random"]  # read nothing
+Criterion = Literal[
+    Metric,
+    "block_influence_iterative",
+    "angular_span",
+    "angular_span_all_tokens",
+    "leave_one_out",
+    "greedy",
+    "search",
+    Baseline,
+]

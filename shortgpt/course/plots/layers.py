@@ -1,0 +1,101 @@
+"""Figures of layers: how states grow and resemble each other along depth, what each layer scores, and which ones go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from shortgpt.course.plots.style import PALETTE, literal, new_axes, plain_log_ticks, say
+
+
+def plot_norms(states: Tensor, ax: Axes | None = None) -> Axes:
+    """Mean length of the hidden states along depth; `states` is ``[layers + 1, batch, tokens, hidden]``.
+
+    The first token of a text is left out: it carries an outsized state (an attention sink) that says little.
+    """
+    norms = states[:, :, 1:].float().norm(dim=-1).flatten(1).cpu()  # [layers + 1, tokens]
+    mean = norms.mean(1).numpy()
+    low, high = np.quantile(norms.numpy(), [0.1, 0.9], axis=1)
+    ax = ax or new_axes()
+    ax.plot(mean, marker="o", markersize=4, color=PALETTE[0], label="mean")
+    ax.fill_between(range(len(mean)), low, high, alpha=0.25, color=PALETTE[0], label="middle 80 % of tokens")
+    ax.set(yscale="log", xlabel="layers passed", ylabel="length of the hidden state (log scale)")
+    plain_log_ticks(ax)
+    ax.legend()
+    say(
+        f"The hidden states grow from a mean length of {mean[0]:.1f} (embedding) to {mean[-2]:.0f} before the last layer "
+        f"and {mean[-1]:.0f} after it."
+    )
+    return ax
+
+
+def plot_similarity(spans: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of the cosine between the hidden states at any two depths; `spans` is from `span_distances`."""
+    depth = int(spans["end"].max()) + 1
+    matrix = np.eye(depth)
+    matrix[spans["start"], spans["end"]] = matrix[spans["end"], spans["start"]] = 1 - spans["score"]
+    ax = ax or new_axes(6.4, 5.4)
+    sns.heatmap(matrix, ax=ax, cmap="viridis", vmin=0, vmax=1, square=True, cbar_kws={"label": "mean cosine"})
+    ticks = range(0, depth, 5)
+    ax.set(xlabel="layers passed", ylabel="layers passed")
+    ax.set_xticks([t + 0.5 for t in ticks], map(str, ticks))
+    ax.set_yticks([t + 0.5 for t in ticks], map(str, ticks))
+    say(
+        f"Neighbouring states have a median cosine of {np.median(np.diag(matrix, 1)):.3f}; the state before the first layer "
+        f"and the state after the last have {matrix[0, -1]:.2f}."
+    )
+    return ax
+
+
+def plot_scores(table: pd.DataFrame, removed: Collection[int] = (), ax: Axes | None = None) -> Axes:
+    """Bars of each layer's score with standard errors, on a log scale; the layers in `removed` are hatched."""
+    removed = {int(layer) for layer in removed}
+    gone = table["layer"].isin(removed)
+    ax = ax or new_axes(9, 3.6)
+    look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6, "capsize": 2}
+    for rows, colour, hatch, label in (
+        (table[~gone], PALETTE[0], "", "kept"),
+        (table[gone], PALETTE[1], "///", "removed"),
+    ):
+        if len(rows):
+            errors = rows["standard_error"]
+            ax.bar(rows["layer"], rows["score"], yerr=errors, color=colour, hatch=hatch, label=label, **look)
+    ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)", xticks=range(0, len(table), 5))
+    plain_log_ticks(ax)
+    if removed:
+        ax.legend()
+    low = table.nsmallest(len(removed) or 3, "score").sort_values("layer")
+    high = table.loc[table["score"].idxmax()]
+    say(
+        f"The lowest scores are those of layers {', '.join(map(str, low['layer']))} (at most {low['score'].max():.3f}); the "
+        f"highest is layer {int(high['layer'])} with {high['score']:.2f}."
+    )
+    return ax
+
+
+def plot_layers(depth: int, removed: Sequence[int] | Mapping[str, Sequence[int]], ax: Axes | None = None) -> Axes:
+    """A row of boxes, one a layer; removed ones are hatched and crossed. Several rows for a mapping name → layers."""
+    rows = removed if isinstance(removed, Mapping) else {"": removed}
+    ax = ax or new_axes(9, 0.6 + 0.5 * len(rows))
+    kept, out = {"facecolor": PALETTE[0]}, {"facecolor": "white", "hatch": "xxx"}
+    for y, gone in enumerate(rows.values()):
+        for layer in range(depth):
+            look = out if layer in gone else kept
+            ax.add_patch(plt.Rectangle((layer - 0.45, y - 0.4), 0.9, 0.8, edgecolor="black", **look))
+    ax.set(xlim=(-1, depth), ylim=(len(rows) - 0.4, -0.6), xlabel="layer", xticks=range(0, depth, 5))
+    ax.set_yticks(range(len(rows)), map(literal, rows))
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(left=False)
+    said = [
+        f"{name + ': ' if name else ''}removed layers {', '.join(map(str, sorted(gone))) or 'none'} of {depth}"
+        for name, gone in rows.items()
+    ]
+    say(f"{'; '.join(said)}.")
+    return ax

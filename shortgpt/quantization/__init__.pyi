@@ -1,0 +1,1 @@
+from .methods import is_quantized as is_quantized, quantize as quantize
