@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help tutorial lab test notebooks book colab lint benchmarks architectures clean
+.PHONY: help tutorial lab quick test coverage notebooks book colab lint benchmarks architectures clean
 
 help:
 	@echo "make tutorial    run the core lessons on the real default model; results land in output/ (FROM=03 goes on there)"
 	@echo "make lab         open the lessons in JupyterLab"
+	@echo "make quick       the tests of a change, in under 3 minutes: no real model, nothing slow (PYTEST_ARGS=... adds options)"
+	@echo "make coverage    the same, and how much of each module they run"
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make book        the lessons and docs as a web site, into book/_build/html/"
@@ -39,10 +41,24 @@ lab: $(READY)
 # two processes with a thread each get more done than one with two, and far more than two with two
 RUN_IN_BROWSER := $(if $(shell command -v chromium chromium-browser google-chrome),--ignore=notebooks/03_pruning.ipynb)
 SIDE_BY_SIDE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+QUICK := -m "not real and not slow and not browser" --durations=10 --durations-min=2
+# the modules of which less is run, the lowest first
+LOW_COVERAGE := $(BIN)/coverage report --sort=cover | awk '/^(Name|---|TOTAL)/ || $$NF + 0 < 90'
+BROWSER_TEST := tests/course/test_browser.py
+
+quick: $(READY)
+	$(SIDE_BY_SIDE) $(QUICK) tests $(PYTEST_ARGS)
+
+coverage: $(READY)
+	$(SIDE_BY_SIDE) $(QUICK) --cov --cov-report= tests $(PYTEST_ARGS)
+	@$(LOW_COVERAGE)
+
+# in CI with the coverage of all tests, in the log
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
-	$(SIDE_BY_SIDE) tests --ignore=tests/test_browser.py $(PYTEST_ARGS)
-	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 notebooks $(RUN_IN_BROWSER) tests/test_browser.py $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) $(if $(CI),--cov --cov-report=) tests --ignore=$(BROWSER_TEST) $(PYTEST_ARGS)
+	@$(if $(CI),$(LOW_COVERAGE))
+	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 notebooks $(RUN_IN_BROWSER) $(BROWSER_TEST) $(PYTEST_ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py

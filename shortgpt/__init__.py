@@ -6,7 +6,7 @@ The method is that of ShortGPT (Men et al., arXiv 2403.03853). The names in ``__
 
 from importlib import import_module as _import_module
 
-from shortgpt.utils.door import door as _door
+from shortgpt.utils.lazy import door as _door
 from shortgpt.utils.old_paths import MOVED as _MOVED, install as _install_old_paths
 
 __version__ = "0.1.0"

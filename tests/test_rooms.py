@@ -153,3 +153,45 @@ def test_every_room_with_public_names_tests_wrong_calls_of_all_of_them():
     for name in {*PUBLIC.values()}:
         file = REPOSITORY / "tests" / name / f"test_bad_input_{name}.py"
         assert f'forgotten("{name}", CASES, REASONS)' in file.read_text(encoding="utf-8")
+
+
+# ---- a test can be found from a module's name ------------------------------------------------------------------------
+TESTED_ELSEWHERE = {}
+
+
+def homes() -> dict[str, str]:
+    """Name -> module of the package, for the names that the stubs of the rooms (and the one at the top) list."""
+    found = {}
+    for stub in sorted(PACKAGE.rglob("__init__.pyi"), key=lambda path: len(path.parts)):  # the rooms' own come later
+        place = ".".join(stub.parent.relative_to(PACKAGE).parts)
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                home = ".".join(filter(None, (place, node.module)))
+                found |= {alias.name: home for alias in node.names}
+    return found
+
+
+def named_by_tests(folder: Path) -> set[str]:
+    """Modules that the tests in `folder` name: by an import, a name that lives there, ``room.module``, their own name."""
+    named, home = set(), homes()
+    for file in folder.glob("test_*.py"):
+        text = file.read_text(encoding="utf-8")
+        named |= {
+            f"{folder.name}.{part}" for part in (file.stem, file.stem.removeprefix("test_"), *file.stem.split("_"))
+        }
+        named |= set(re.findall(r"\b(?:shortgpt\.)?([a-z_]+(?:\.[a-z_0-9]+)+)", text))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shortgpt"):
+                inside = node.module.removeprefix("shortgpt").removeprefix(".")
+                named |= {f"{inside}.{alias.name}" for alias in node.names}
+                named |= {home.get(alias.name, "") for alias in node.names}
+    return named
+
+
+@pytest.mark.parametrize("name", sorted(set().union(*FLOORS)))
+def test_the_tests_of_a_module_are_in_the_folder_of_its_room(name):
+    """A module in a folder of the room (course/checks/lesson_01.py) is tested by who names the folder."""
+    named = named_by_tests(REPOSITORY / "tests" / name)
+    modules = {m for m, path in MODULES.items() if room(m) == name and path.stem != "__init__"}
+    found = {m for m in modules if m in named or (m.count(".") > 1 and m.rpartition(".")[0] in named)}
+    assert modules - found == {module for module in TESTED_ELSEWHERE if room(module) == name}

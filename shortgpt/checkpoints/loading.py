@@ -26,7 +26,7 @@ from shortgpt.model.anatomy import COUNT_NAMES
 from shortgpt.model.offload import accelerate_hooks
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_flag, shown
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 

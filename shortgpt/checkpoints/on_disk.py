@@ -34,7 +34,7 @@ from shortgpt.pruning.recipe import MODEL_TYPE, RECIPE
 from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import check_target, written_beside
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 from shortgpt.utils.untrusted import in_one_sentence, inside
 
 SINGLE_FILE = "model.safetensors"

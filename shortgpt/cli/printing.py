@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import NamedTuple
 
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 
 
 class Result(NamedTuple):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from shortgpt.utils.data import data_folder
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

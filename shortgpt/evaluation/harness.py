@@ -23,7 +23,7 @@ from shortgpt.evaluation.benchmarks import BENCHMARKS, OFFLINE_TASKS, offline_ta
 from shortgpt.model.hooks import eval_mode, numbers_only
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, begin_tokens
-from shortgpt.utils.quiet import no_data_bars, quiet
+from shortgpt.utils.quieting import no_data_bars, quiet
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM

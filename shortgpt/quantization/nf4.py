@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.anatomy import runs_own_code
-from shortgpt.quantization.plain import write_plain
-from shortgpt.utils.quiet import quiet
+from shortgpt.pruning.recipe import write_plain
+from shortgpt.utils.quieting import quiet
 
 _INPUTS, _OUTPUTS = 64, 32
 _REPACKS = "support_avx512bf16_for_cpu"  # an attribute of bitsandbytes' 4-bit layers

@@ -1,12 +1,15 @@
 """Fit one patch of `healing`: into the output projection of a layer's FFN, or on the state that leaves the layer.
 
 Layers are run one by one, on states recorded in the dense model or handed on by the layer before, with the masks and
-positions that the dense model gave them.
+positions that the dense model gave them. The fit itself is ridge regression from sums over tokens, in float64, streamed:
+``min_D sum_t w_t |r_t - z_t D|^2 + ridge |D|^2``. One part of the samples is held back: it chooses the ridge, and then all
+samples are fitted together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +17,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.anatomy import decoder_layers
-from shortgpt.model.branches import layer_input, sublayers
-from shortgpt.model.hooks import by_token, layer_output, run_backbone
-from shortgpt.repair import least_squares
+from shortgpt.model.branches import sublayers
+from shortgpt.model.hooks import by_token, hooked, layer_input, layer_output, run_backbone
+
+RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # times the mean of the diagonal of Z'Z
+HOLD_BACK = 4  # one sample in so many chooses the ridge
 
 
 class Sample:
@@ -33,20 +38,14 @@ class Sample:
         self.states: dict[int, Tensor] = {}
         self.inputs: list[tuple[tuple, dict]] = []
 
-        def keep(module: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
-            i = len(self.inputs)
+        def keep(i: int, layer: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
             for depth, state in ((i, layer_input(args, kwargs)), (i + 1, layer_output(output))):
                 if depth in depths:
                     self.states[depth] = state
             self.inputs.append((args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}))
 
-        handles = [layer.register_forward_hook(keep, with_kwargs=True) for layer in decoder_layers(model)]
-        try:
-            with torch.no_grad():
-                run_backbone(model, batch)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with hooked(decoder_layers(model), keep), torch.no_grad():
+            run_backbone(model, batch)
 
     def run(self, layer: nn.Module, i: int, states: Tensor) -> Tensor:
         """What `layer` makes of `states`, given the masks and positions that the dense model gave to its layer `i`."""
@@ -59,19 +58,19 @@ def fit_projection(
 ) -> tuple[list[Tensor], Tensor]:
     """Add D to the FFN's output projection of `layer` (changed in place): the states that then leave it, and D."""
     projection, z = _output_projection(layer, i, samples[0], states[0]), []
-    handle = projection.register_forward_pre_hook(lambda module, args: z.append(args[0]))
+
+    def keep(position: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        z.append(args[0])
 
     def parts() -> Iterator[tuple[Sample, Tensor, Tensor, Tensor]]:
         for sample, x, goal in zip(samples, states, goals, strict=True):
             y = sample.run(layer, i, x)
             yield sample, z.pop().view(*y.shape[:-1], -1), y, goal
 
-    try:
+    with hooked([projection], keep, before=True):
         solution = _solve(parts(), i)
         y = samples[0].run(layer, i, states[0])
         expected = y + (z.pop() @ solution.to(y)).view_as(y)
-    finally:
-        handle.remove()
     weight = projection.weight
     change = solution if isinstance(projection, Conv1D) else solution.T
     projection.weight = nn.Parameter(weight + change.to(weight), requires_grad=weight.requires_grad)
@@ -106,7 +105,7 @@ def _solve(parts: Iterable[tuple[Sample, Tensor, Tensor, Tensor]], i: int) -> Te
                 yield z, goal - y, 1 / goal.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
 
     try:
-        return least_squares.fit(samples())[0]
+        return fit(samples())[0]
     except ValueError as error:
         raise ValueError(
             f"layer {i} can't be patched: {error}; load the model in float32 or bfloat16, or look for damaged weights"
@@ -122,20 +121,63 @@ _NOT_ADDED = (
 def _output_projection(layer: nn.Module, i: int, sample: Sample, states: Tensor) -> nn.Module:
     """The matrix that the FFN of `layer` ends with: of its linear maps to the hidden size, the one that runs last."""
     ran: list[nn.Module] = []
-    handles = [
-        module.register_forward_hook(lambda module, args, output: ran.append(module))
+    maps = [
+        module
         for name in sublayers(layer)["ffn"]
         for module in layer.get_submodule(name).modules()
         if isinstance(module, nn.Linear | Conv1D) and type(module.weight) is nn.Parameter
     ]
-    try:
+    with hooked(maps, lambda position, module, args, kwargs, output: ran.append(module)):
         width = sample.run(layer, i, states).shape[-1]
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not ran or not ran[-1].weight.is_floating_point() or ran[-1].weight.device.type == "meta":
+    last = ran[-1] if ran and ran[-1].weight.is_floating_point() and ran[-1].weight.device.type != "meta" else None
+    if last is None or ran.count(last) != 1 or last.weight.shape[-1 if isinstance(last, Conv1D) else 0] != width:
         raise ValueError(f"layer {i} ({type(layer).__name__}) {_NOT_ADDED}")
-    outputs = ran[-1].weight.shape[-1 if isinstance(ran[-1], Conv1D) else 0]
-    if outputs != width or ran.count(ran[-1]) != 1:
-        raise ValueError(f"layer {i} ({type(layer).__name__}) {_NOT_ADDED}")
-    return ran[-1]
+    return last
+
+
+@dataclass
+class Equations:
+    """Normal equations of ``z D = r``, weighted: sums over tokens, float64, on the CPU."""
+
+    square: Tensor | float = 0.0  # Z'Z [k, k]
+    cross: Tensor | float = 0.0  # Z'R [k, hidden]
+    total: Tensor | float = 0.0  # sum of |r|^2
+
+    def add(self, z: Tensor, r: Tensor, weight: Tensor) -> None:
+        weighted = z * weight[:, None]
+        self.square = self.square + weighted.T @ z
+        self.cross = self.cross + weighted.T @ r
+        self.total = self.total + (weight * r.square().sum(-1)).sum()
+
+    def __add__(self, other: Equations) -> Equations:
+        return Equations(self.square + other.square, self.cross + other.cross, self.total + other.total)
+
+    def solve(self, ridge: float) -> Tensor:
+        square = self.square.clone()
+        square.diagonal().add_(ridge * square.diagonal().mean())
+        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(square))  # [k, hidden]
+
+    def error(self, solution: Tensor) -> float:
+        """Sum of |r - z D|^2, without another look at the tokens."""
+        return float(self.total - 2 * (self.cross * solution).sum() + (solution * (self.square @ solution)).sum())
+
+
+def fit(samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, float]:
+    """D ``[k, hidden]`` and its ridge, from ``(z, residual, weight)`` of every sample: ``[tokens, k]``, ``[tokens, hidden]``,
+    ``[tokens]``.
+
+    Raises:
+        ValueError: NaN or infinity among them, or fewer than two samples.
+    """
+    fitted, held = Equations(), Equations()
+    count = 0
+    for count, (z, residual, weight) in enumerate(samples, start=1):
+        part = held if count % HOLD_BACK == 2 else fitted
+        part.add(z.cpu().double(), residual.cpu().double(), weight.cpu().double())
+    if count < 2:
+        raise ValueError("a fit needs at least two samples of text, one of them to choose the ridge")
+    both = fitted + held
+    if not torch.isfinite(both.total) or not torch.isfinite(both.square).all():
+        raise ValueError("hidden states hold NaN or infinity")
+    best = min(RIDGES, key=lambda ridge: held.error(fitted.solve(ridge)))
+    return both.solve(best), best

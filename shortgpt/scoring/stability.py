@@ -37,22 +37,23 @@ def plan_agreement(scores: Mapping[str, LayerScores], n: int) -> pd.DataFrame:
     """
     if not isinstance(scores, Mapping):
         raise TypeError(f"scores must be a dict from name to scores, got {shown(scores)}")
+    layers = [require_scores(each).original_layers for each in scores.values()]
     if len(scores) < 2:
         raise ValueError(f"agreement needs the scores of at least two texts, got {len(scores)}: score another text")
-    layers = require_scores(next(iter(scores.values()))).original_layers
-    for name, each in scores.items():
-        if require_scores(each).original_layers != layers:
+    for name, its_layers in zip(scores, layers, strict=True):
+        if its_layers != layers[0]:
             raise ValueError(
                 f"the scores {shown(name)} are of other layers than the first: score the same model on every text"
             )
-    n = _check_n(n, len(layers))
+    depth = len(layers[0])
+    n = _check_n(n, depth)
     rows = []
     for first, second in combinations(scores, 2):
         a, b = scores[first].values[None], scores[second].values[None]  # [1, layers]
         overlap = float(_overlap(a, b, n)[0])
         jaccard = overlap / (2 - overlap)  # m shared of n each: m / (2n - m)
         row = {"first": first, "second": second, "rank_correlation": float(_spearman(a, b)[0])}
-        rows.append(row | {"overlap": overlap, "jaccard": jaccard, "chance": n / len(layers)})
+        rows.append(row | {"overlap": overlap, "jaccard": jaccard, "chance": n / depth})
     return pd.DataFrame(rows)
 
 

@@ -13,7 +13,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from shortgpt.utils.quiet import NOISY, quiet
+from shortgpt.utils.quieting import NOISY, quiet
 
 MOVED = {
     "benchmarks": "evaluation.benchmarks",

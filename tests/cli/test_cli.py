@@ -627,7 +627,7 @@ if moment == "end":
     atexit.register(press)
 if moment in ("class", "destructor", "log"):
     import logging
-    from shortgpt.utils.quiet import quiet
+    from shortgpt.utils.quieting import quiet
     with quiet("torchao", "torch.utils._pytree"):
         import shortgpt.checkpoints.facts
     shortgpt.checkpoints.facts.model_facts = info

@@ -5,8 +5,8 @@ take longer: they are clicked and worked by keyboard, and what they say is read.
 
 As a script it runs any notebook and photographs it from top to bottom, for looking at a lesson by eye:
 
-    python tests/test_browser.py notebooks/03_pruning.ipynb /tmp/screens             run all cells, then take pictures
-    python tests/test_browser.py notebooks/03_pruning.ipynb /tmp/screens --as-is     the outputs as they are in the file
+    python tests/course/test_browser.py notebooks/03_pruning.ipynb /tmp/screens           run all cells, then take pictures
+    python tests/course/test_browser.py notebooks/03_pruning.ipynb /tmp/screens --as-is   the outputs as they are in the file
 """
 
 from __future__ import annotations

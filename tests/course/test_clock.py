@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 from tqdm import tqdm
 
 from shortgpt.course.studies.clock import in_turn
@@ -22,4 +21,4 @@ def test_each_way_gives_its_first_result_and_its_own_time():
     with tqdm(total=6, disable=True) as bar:
         results, seconds = in_turn([way("a", 0), way("b", 0.05)], 3, bar)
     assert results == [("a", 1), ("b", 1)] and sorted(runs) == ["a"] * 3 + ["b"] * 3
-    assert seconds[0] < 0.04 and seconds[1] == pytest.approx(0.05, rel=0.5)
+    assert seconds[0] < seconds[1] and seconds[1] >= 0.05

@@ -25,9 +25,8 @@ from shortgpt import (
 )
 from shortgpt.choosing.repaired import RepairedTrials, mean_loss
 from shortgpt.pruning.repair_record import repairs_so_far
-from shortgpt.repair.fitting import Sample
+from shortgpt.repair.fitting import HOLD_BACK, RIDGES, Sample, fit
 from shortgpt.repair.healing import repair
-from shortgpt.repair.least_squares import HOLD_BACK, RIDGES, fit
 
 FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt2")  # Gemma 3 has a norm behind the FFN
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -116,7 +117,7 @@ def answer_html(ablation: Ablation, removed: Sequence[int], order: Sequence[int]
     return announced(f"{costs}<br>{tries}"), image(figure, tries)
 
 
-def cost_html(found: Mapping[str, object], dense: Mapping[str, object], depth: int) -> str:
+def cost_html(found: Mapping[str, Any], dense: Mapping[str, Any], depth: int) -> str:
     """What a choice of layers costs (of `Ablation`), beside the dense model, in words."""
     names = ", ".join(map(str, found["layers"])) or "none"
     return (
@@ -129,7 +130,7 @@ def cost_html(found: Mapping[str, object], dense: Mapping[str, object], depth: i
 
 
 def draw_tries(
-    tried: Mapping[tuple[int, ...], Mapping[str, object]], last: Sequence[int], order: Sequence[int]
+    tried: Mapping[tuple[int, ...], Mapping[str, Any]], last: Sequence[int], order: Sequence[int]
 ) -> tuple[Figure, str]:
     """A figure of all sets tried, perplexity against their number of layers, and a sentence that says what it shows."""
     figure = Figure(figsize=(6.4, 2.9), layout="constrained")
@@ -150,7 +151,7 @@ def draw_tries(
     plain_log_ticks(ax)
     ax.legend()
     same = {key: found["perplexity"] for key, found in tried.items() if len(key) == now["removed"]}
-    best = min(same, key=same.get)
+    best = min(same, key=same.__getitem__)
     names = ", ".join(map(str, best)) or "none"
     return figure, (
         f"{len(tried)} sets of layers tried; the best of the {len(same)} with {now['removed']} removed is without {names}, "

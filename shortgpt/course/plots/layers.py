@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,8 +45,8 @@ def plot_similarity(spans: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sns.heatmap(matrix, ax=ax, cmap="viridis", vmin=0, vmax=1, square=True, cbar_kws={"label": "mean cosine"})
     ticks = range(0, depth, 5)
     ax.set(xlabel="layers passed", ylabel="layers passed")
-    ax.set_xticks([t + 0.5 for t in ticks], ticks)
-    ax.set_yticks([t + 0.5 for t in ticks], ticks)
+    ax.set_xticks([t + 0.5 for t in ticks], map(str, ticks))
+    ax.set_yticks([t + 0.5 for t in ticks], map(str, ticks))
     say(
         f"Neighbouring states have a median cosine of {np.median(np.diag(matrix, 1)):.3f}; the state before the first layer "
         f"and the state after the last have {matrix[0, -1]:.2f}."
@@ -58,7 +59,7 @@ def plot_scores(table: pd.DataFrame, removed: Collection[int] = (), ax: Axes | N
     removed = {int(layer) for layer in removed}
     gone = table["layer"].isin(removed)
     ax = ax or new_axes(9, 3.6)
-    look = {"edgecolor": "black", "linewidth": 0.6, "capsize": 2}
+    look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6, "capsize": 2}
     for rows, colour, hatch, label in (
         (table[~gone], PALETTE[0], "", "kept"),
         (table[gone], PALETTE[1], "///", "removed"),

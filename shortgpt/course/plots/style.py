@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -21,22 +23,22 @@ def new_axes(width: float = 7, height: float = 4) -> Axes:
     return ax
 
 
-def look(i: int) -> dict[str, object]:
+def look(i: int) -> dict[str, Any]:
     """Colour, marker and line of the i-th curve of a figure: any two of the first eight differ without colour too."""
     return {"color": PALETTE[i % 10], "marker": MARKERS[i % 8], "linestyle": LINES[i % 4]}
 
 
 def plain_log_ticks(ax: Axes, axis: str = "y") -> None:
     """Label a log axis of up to four decades with plain numbers (0.02, 0.05, 0.1 …). Call it when all is drawn."""
-    axis = ax.xaxis if axis == "x" else ax.yaxis
-    low, high = sorted(axis.get_view_interval())
+    on = ax.xaxis if axis == "x" else ax.yaxis
+    low, high = sorted(on.get_view_interval())
     decades = np.log10(high / low)
     if decades > 4:
         return  # powers of ten are plainer there
     steps = (1, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.2 else (1,)
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_formatter(NullFormatter())
+    on.set_major_locator(LogLocator(subs=steps))
+    on.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    on.set_minor_formatter(NullFormatter())
 
 
 def literal(name: object) -> str:

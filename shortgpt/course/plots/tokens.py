@@ -118,7 +118,7 @@ def _draw_moves(ax: Axes, rows: pd.DataFrame) -> None:
     low = max(moves["moved"].min(), floor)
     ax.set_ylim(low / 2, max(2 * moves["moved"].max(), 4 * low))
     ticks = range(0, len(moves), max(1, len(moves) // 15))
-    ax.set_xticks([layer + 0.5 for layer in ticks], list(ticks))
+    ax.set_xticks([layer + 0.5 for layer in ticks], map(str, ticks))
     plain_log_ticks(ax)
     if least:
         ax.legend(**LEGEND)

@@ -7,6 +7,7 @@ behind the first that differs run again (see `Trials`), and no set is measured t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,14 +71,14 @@ class Ablation:
         batches = calibration_batches(tokenizer, [text], samples=1, length=tokens)
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.text = tokenizer.decode(batches[0]["input_ids"][0], skip_special_tokens=True)
-        self.tried: dict[tuple[int, ...], dict[str, object]] = {}
+        self.tried: dict[tuple[int, ...], dict[str, Any]] = {}
         self._written: dict[tuple[int, ...], str] = {}
         self._last: tuple[tuple[int, ...], PreTrainedModel] = ((), model)  # a view takes as long as measuring
         self._trials = Trials(model, batches)
         self.depth, self._work = self._trials.depth, multiplications(model)
         self(())  # all others are compared with it
 
-    def __call__(self, removed: Collection[int]) -> dict[str, object]:
+    def __call__(self, removed: Collection[int]) -> dict[str, Any]:
         """What is left without the layers `removed` (0-based, as `model` is now).
 
         Returns:

@@ -94,7 +94,7 @@ def _answers(
     between, bos = " ", None
     if chat:
         messages = [{"role": "user", "content": prompt.removesuffix("\nAnswer:")}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         between, bos = "", False  # a chat template says itself what stands in front
     losses = [_loss(model, tokenizer, prompt, between + choice, bos) for choice in choices]
     text = continue_text(model, tokenizer, prompt, new_tokens=new_tokens, bos=bos).strip()
@@ -117,7 +117,7 @@ def choice_summary(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         raise ValueError("the table is empty: give it at least one item")
     choice, written = (100.0 * table[f"{way}_right"].astype(float) for way in ("choice", "written"))
-    row = {"items": len(table)}
+    row: dict[str, float] = {"items": len(table)}
     for name, values in {"choice": choice, "written": written, "difference": choice - written}.items():
         row |= {name: values.mean(), f"{name}_error": values.sem()}
     row["only_choice"] = 100 * float((choice > written).mean())

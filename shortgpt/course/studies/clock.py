@@ -7,7 +7,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from shortgpt.evaluation.cost import timed
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from shortgpt.evaluation.writing import write_tokens
-from shortgpt.model.arguments import check_model, check_tokenizer
+from shortgpt.model.arguments import check_model, check_tokenizer, vocabulary_size
 from shortgpt.model.hooks import eval_mode, hooked
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.model.view import share_weights
@@ -25,7 +25,7 @@ from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.prefill import prefill_is_pruned
 from shortgpt.utils.arguments import check_count
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 
 Draft = Sequence[int] | PruningPlan | PreTrainedModel  # layers to leave out, or a model with the same vocabulary
 
@@ -136,7 +136,8 @@ def write_drafted(
     draft.generation_config.num_assistant_tokens = draft_tokens
     draft.generation_config.num_assistant_tokens_schedule = "constant"
     draft.generation_config.assistant_confidence_threshold = 0.0  # else a draft stops where it is unsure of itself
-    rounds, read = _Rounds(), ([], [])  # tokens that each pass of the model, and of the draft, reads
+    rounds = _Rounds()
+    read: tuple[list[int], list[int]] = [], []  # tokens that each pass of the model, and of the draft, reads
 
     def note(which: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
         read[which].append((args[0] if args else kwargs["input_ids"]).shape[1])
@@ -145,7 +146,7 @@ def write_drafted(
         new = write_alone(model, tokenizer, prompt, new_tokens, assistant_model=draft, streamer=rounds)
     drafted = (read[0][0] - prompt["input_ids"].shape[1], *(tokens - 1 for tokens in read[0][1:]))
     ended = int(new[-1]) in _end_tokens(model)
-    text = tokenizer.decode(new, skip_special_tokens=True)
+    text = str(tokenizer.decode(new, skip_special_tokens=True))
     return DraftedText(text, new, drafted, tuple(rounds.sizes[1:]), len(read[1]), ended)
 
 
@@ -165,7 +166,7 @@ def _end_tokens(model: PreTrainedModel) -> list[int]:
 
 
 # ---- arguments -------------------------------------------------------------------------------------------------------
-def check_drafting(model: object, tokenizer: object, new_tokens: object, draft_tokens: object) -> None:
+def check_drafting(model: PreTrainedModel, tokenizer: object, new_tokens: object, draft_tokens: object) -> None:
     check_model(model)
     check_tokenizer(tokenizer)
     check_count("new_tokens", new_tokens)
@@ -185,7 +186,7 @@ def draft_view(model: PreTrainedModel, draft: Draft) -> PreTrainedModel:
     """A view of our own, whose generation settings may be changed."""
     if not isinstance(draft, PreTrainedModel):
         return remove_layers(model, draft)
-    sizes = [each.get_input_embeddings().weight.shape[0] for each in (model, draft)]
+    sizes = [vocabulary_size(each) for each in (model, draft)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"the draft has a vocabulary of {sizes[1]} tokens and the model one of {sizes[0]}: a draft must use the same"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import lazy_loader
 
-from shortgpt.utils.quiet import NOISY, quiet
+from shortgpt.utils.quieting import NOISY, quiet
 
 
 def door(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:

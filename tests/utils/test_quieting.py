@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shortgpt.utils.quiet import quiet
+from shortgpt.utils.quieting import quiet
 
 NAME = "shortgpt_tests.a_library"
 
