@@ -38,7 +38,8 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
 
     Parameters are counted once when shared (tied embeddings).
     """
-    facts = _facts(model, model.config, decoder_layers(model))  # which refuses what is no model
+    layers = decoder_layers(model)  # refuses what is no model
+    facts = _facts(model, model.config, layers)
     places = getattr(model, "hf_device_map", {"": model.device}).values()  # several, where accelerate spread the model
     row = {name: facts[name] for name in _IN_A_TABLE}
     row["embedding_parameters"] = model.get_input_embeddings().weight.numel()

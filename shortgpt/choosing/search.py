@@ -38,7 +38,8 @@ def leave_one_out(trials: Valued, depth: int | None = None, *, progress: bool = 
     see that of two layers either can go, but not both: `greedy` does. Costs `depth` evaluations; by
     default that is all layers.
     """
-    layers = range(_depth_of(trials) if depth is None else check_count("depth", depth))
+    all_layers = _depth_of(trials)  # refuses what are no trials
+    layers = range(all_layers if depth is None else check_count("depth", depth))
     trials.rebase(())
     bar = tqdm(layers, desc="leaving out each layer", unit="layer", disable=not progress)
     return np.array([trials([layer]) for layer in bar])

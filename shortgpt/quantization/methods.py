@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -179,7 +180,8 @@ def _scheme(model: PreTrainedModel, bits: int, method: str, group_size: int | No
         raise ImportError(f"{method!r} needs torchao: pip install 'shortgpt-pruning[quant]'") from error
     if method == "int8":
         return Int8WeightOnlyConfig()
-    return IntxWeightOnlyConfig(weight_dtype=torch.int8 if bits == 8 else torch.int4, granularity=PerGroup(group_size))
+    dtype = torch.int8 if bits == 8 else torch.int4  # type: ignore[attr-defined]
+    return IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(group_size))
 
 
 def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
@@ -191,9 +193,9 @@ def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
     chosen = set(_linears(quantized).values())
     quantize_(quantized, scheme, filter_fn=lambda module, name: module in chosen)
     quantized.config.quantization_config = TorchAoConfig(scheme)
-    settings = quantized.config.quantization_config
-    quantized.hf_quantizer = AutoHfQuantizer.from_config(settings)  # so that it can be saved
-    quantized.hf_quantizer.pre_quantized = True
+    quantizer: Any = AutoHfQuantizer.from_config(quantized.config.quantization_config)
+    quantizer.pre_quantized = True
+    quantized.hf_quantizer = quantizer  # so that it can be saved
     _require_running(quantized)
     return quantized
 

@@ -34,6 +34,8 @@ from shortgpt.scoring.influence import LayerScores
 SCORES = LayerScores(np.random.default_rng(0).random((4, LAYERS)), np.full(4, 8))
 NOT_AN_OBJECTIVE = "unknown objective .*: choose one of loss, divergence"
 
+NOT_TRIALS = "expected trials of removed layers, for instance Trials\\(model, batches\\), got "
+
 
 def nan_scores() -> LayerScores:
     sums = np.ones((2, LAYERS))
@@ -68,8 +70,23 @@ CASES = [
         ({"n": None, "ratio": False}, TypeError, "ratio must be a number, got False"),
         ({"order": "best"}, ValueError, "unknown order 'best': choose one of score"),
         ({"order": []}, ValueError, "unknown order list: choose one of score"),
+        ({"by": "greedy"}, ValueError, "without the model, .* not by 'greedy': pass the model"),
         count("seed", least=0, order="random"),
         ({"scores": nan_scores(), "n": 6 - 1}, ValueError, "layer 2 has no score \\(NaN\\)"),
+    ),
+    *wrong(
+        choose_layers,
+        {"scores": MODEL, "n": 2, "by": "greedy", "batches": BATCHES, "progress": False},
+        *batches(),
+        ({"by": "best"}, ValueError, "unknown criterion 'best': choose one of "),
+        ({"ratio": 0.5}, ValueError, "give either n .* or ratio"),
+        ({"n": LAYERS}, ValueError, "n must be 0 to 5 .*got 6"),
+        ({"objective": "mmlu"}, ValueError, NOT_AN_OBJECTIVE),
+        ({"kind": 1}, ValueError, "unknown kind 1: "),
+        count("budget"),
+        count("seed", least=0),
+        no_weights("scores"),
+        nan("scores"),
     ),
     *wrong(
         removal_order,
@@ -103,9 +120,10 @@ CASES = [
     *wrong(rebased, {"model": MODEL, "batches": BATCHES}, layers(), name="Trials.rebase"),
     *wrong(
         leave_one_out,
-        {"value": unreachable, "depth": LAYERS},
-        ({"value": lambda w: w.model.config}, TypeError, "value must be a function of the removed"),
-        ({"value": None}, TypeError, "for instance Trials\\(...\\), got None"),
+        {"trials": lambda w: Trials(w.model, [w.batch]), "progress": False},
+        ({"trials": lambda w: w.model.config}, TypeError, NOT_TRIALS),
+        ({"trials": None}, TypeError, f"{NOT_TRIALS}None"),
+        ({"trials": None, "depth": 6}, TypeError, f"{NOT_TRIALS}None"),
         count("depth"),
     ),
     *wrong(
@@ -155,7 +173,8 @@ CASES = [
         count("budget"),
     ),
 ]
-REASONS = {}
+PASSED_ON = "the options of choose_layers, which have rows there"
+REASONS = {"choose_by.options": PASSED_ON, "choose_repaired.options": PASSED_ON}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -4,7 +4,8 @@ import errno
 
 import pytest
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-from shortgpt.checkpoints.hub import clear_errors, folder_or_hub_id
+
+from shortgpt.checkpoints.facts import clear_errors
 
 PAGES = "an explanation\nof many lines, " * 20
 
@@ -63,11 +64,3 @@ def test_any_other_error_is_left_as_it_is(error):
 def test_nothing_happens_if_nothing_happens():
     with clear_errors("a/b"):
         pass
-
-
-def test_a_name_is_a_folder_or_a_hub_id(tmp_path):
-    (tmp_path / "config.json").touch()
-    assert folder_or_hub_id(str(tmp_path)) == str(tmp_path) and folder_or_hub_id("owner/name") == "owner/name"
-    for name in (tmp_path / "no", "./no", "/no", "~/no", "a/b/c", "a\\b"):
-        with pytest.raises(FileNotFoundError, match="no such folder: .*a Hub id looks like 'owner/name'"):
-            folder_or_hub_id(name)
