@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.utils.untrusted import inside, one_line
@@ -70,7 +71,7 @@ def model_card(
     plan: PruningPlan,
     *,
     inherited: Sequence[str] = (),
-    repairs: Sequence[Mapping[str, object]] = (),
+    repairs: Sequence[Mapping[str, Any]] = (),
     own_format: bool = False,
 ) -> str:
     """The card as Markdown with the Hub's front matter.
@@ -113,7 +114,7 @@ def model_card(
     )
 
 
-def write_card(src: Path, new: Path, plan: PruningPlan, repairs: Sequence[Mapping[str, object]] = ()) -> None:
+def write_card(src: Path, new: Path, plan: PruningPlan, repairs: Sequence[Mapping[str, Any]] = ()) -> None:
     """The card of the checkpoint `new` that was made of `src`: README.md, because the Hub reads its front matter.
 
     The card of `src` speaks of another model, and stays beside it.
@@ -129,12 +130,12 @@ def write_card(src: Path, new: Path, plan: PruningPlan, repairs: Sequence[Mappin
         shutil.copyfile(card, new / next(name for name in free if not (new / name).exists()))
 
 
-def _others(repairs: Sequence[Mapping[str, object]]) -> str:
+def _others(repairs: Sequence[Mapping[str, Any]]) -> str:
     """What became of the weights that stayed."""
     return "; then ".join(map(_in_words, repairs)) or "the other weights are unchanged"
 
 
-def _in_words(repair: Mapping[str, object]) -> str:
+def _in_words(repair: Mapping[str, Any]) -> str:
     places = f"layer{'s' * (len(repair['layers']) > 1)} {', '.join(map(str, repair['layers']))}"
     what = {
         "fold": f"the output projection of the FFN was fitted again in {places}",
@@ -163,7 +164,7 @@ def _score_table(plan: PruningPlan) -> str:
     """Scores of the removed layers and of those that would have been next, lowest first."""
     if not plan.scores:
         return ""
-    ranked = sorted(plan.scores, key=plan.scores.get)
+    ranked = sorted(plan.scores, key=plan.scores.__getitem__)
     shown = [i for i in ranked if i in plan.removed] + [i for i in ranked if i not in plan.removed][:NEIGHBOURS]
     rows = [f"| {i} | {plan.scores[i]:.5f} | {'removed' if i in plan.removed else 'kept'} |" for i in shown]
     return "\n".join(["", f"| layer | {plain(plan.criterion.replace('_', ' '))} | |", "|---|---|---|", *rows, ""])

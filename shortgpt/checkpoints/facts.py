@@ -15,6 +15,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -135,8 +137,6 @@ def _dtype(config: PreTrainedConfig) -> str:
 
 def _disk_bytes(folder: str | Path, revision: object) -> int | None:
     """Bytes of all files of the model; None if its weights aren't on this machine."""
-    from huggingface_hub import try_to_load_from_cache
-
     path = Path(folder).expanduser()
     if path.is_file():
         return path.stat().st_size
@@ -170,13 +170,6 @@ def model_folder(name: str | os.PathLike) -> str:
 @contextlib.contextmanager
 def clear_errors(name: str) -> Iterator[None]:
     """Turn the Hub client's pages of explanation into one sentence that says what to do."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    def causes(error: BaseException | None) -> Iterator[BaseException]:
-        while error is not None:
-            yield error
-            error = error.__cause__ or error.__context__
-
     try:
         yield
     except ValueError as error:
@@ -186,23 +179,33 @@ def clear_errors(name: str) -> Iterator[None]:
             f"{name!r} brings its own model code, which would run on this machine: read it, and to allow it pass "
             "trust_remote_code"
         ) from error
-    except (OSError, HfHubHTTPError) as error:
-        chain = list(causes(error))
-        text = " ".join(str(e) for e in chain)
-        if any(isinstance(e, GatedRepoError) for e in chain) or "gated repo" in text:
-            raise PermissionError(
-                f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then try again"
-            ) from error
-        if any(isinstance(e, RepositoryNotFoundError) for e in chain) or "is not a valid model identifier" in text:
-            raise FileNotFoundError(
-                f"the Hub has no public model {name!r}: check the spelling ('owner/name'), or run `hf auth login` if it "
-                "is private"
-            ) from error
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"the disk is full: {name!r} could not be stored in the Hub cache") from error
-        if "offline" in text.lower() or "connect" in text.lower() or "resolve" in text.lower():
-            raise ConnectionError(
-                f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
-                f"HF_HUB_OFFLINE if it is set, or leave the name out for the packaged model"
-            ) from error
-        raise
+    except OSError as error:  # those of the Hub client are, too
+        clear = _clear(name, error)
+        if clear is None:
+            raise
+        raise clear from error
+
+
+def _clear(name: str, error: OSError) -> OSError | None:
+    """`error`, or what caused it, in one sentence; None where it says enough itself."""
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    text = " ".join(map(str, chain))
+    if any(isinstance(each, GatedRepoError) for each in chain) or "gated repo" in text:
+        return PermissionError(
+            f"{name!r} is gated: accept its licence on huggingface.co and run `hf auth login`, then try again"
+        )
+    if any(isinstance(each, RepositoryNotFoundError) for each in chain) or "is not a valid model identifier" in text:
+        return FileNotFoundError(
+            f"the Hub has no public model {name!r}: check the spelling ('owner/name'), or run `hf auth login` if it is "
+            "private"
+        )
+    if error.errno == errno.ENOSPC:
+        return OSError(errno.ENOSPC, f"the disk is full: {name!r} could not be stored in the Hub cache")
+    if any(word in text.lower() for word in ("offline", "connect", "resolve")):
+        return ConnectionError(
+            f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
+            "HF_HUB_OFFLINE if it is set, or leave the name out for the packaged model"
+        )
+    return None

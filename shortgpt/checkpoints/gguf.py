@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from shortgpt.checkpoints.saving import save
 from shortgpt.checkpoints.soundness import require_few_layers
 from shortgpt.model.adapters import require_no_adapter
-from shortgpt.model.arguments import check_tokenizer
+from shortgpt.model.arguments import check_tokenizer, vocabulary_size
 from shortgpt.pruning.recipe import RECIPE
 from shortgpt.quantization.methods import is_quantized
 from shortgpt.utils.arguments import check_path, check_string
@@ -90,7 +90,7 @@ def save_gguf(
 
 def _require_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ValueError for a model of which the converter could make nothing, or another one."""
-    rows, reason = model.get_input_embeddings().weight.shape[0], None
+    rows, reason = vocabulary_size(model), None
     if is_quantized(model):
         reason = "this model is quantized: write the unquantized one, and quantize it with llama-quantize"
     elif getattr(model, RECIPE, None) is not None:

@@ -22,7 +22,7 @@ from shortgpt.checkpoints.own_format import is_own_format, restore
 from shortgpt.checkpoints.soundness import enough_layers
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, removed_so_far, runs_own_code
-from shortgpt.model.arguments import check_tokenizer
+from shortgpt.model.arguments import check_tokenizer, vocabulary_size
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
 from shortgpt.model.view import share_weights
@@ -131,7 +131,7 @@ def saved_class(folder: str | os.PathLike) -> str:
 
 
 def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = vocabulary_size(model)
     ids = torch.arange(1, 33)[None] * 997 % vocabulary  # [1, 32], spread over the vocabulary
     with torch.inference_mode(), eval_mode(model), torch.compiler.set_stance("force_eager"):
         return model(input_ids=ids.to(input_device(model)), use_cache=False).logits.float().cpu()

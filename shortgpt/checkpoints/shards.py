@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from shortgpt.utils.untrusted import is_whole, parse_json, read_json, require_inner_name
 
@@ -48,7 +49,9 @@ def read_shard(path: Path) -> Shard:
             raise ValueError(f"{path} is not a safetensors file, or is cut short: download it again")
         header = parse_json(file.read(length), damaged)
     metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
-    if not _are_texts(metadata) or not all(map(_is_name, header)) or not all(map(_is_tensor, header.values())):
+    if not isinstance(header, dict) or not _are_texts(metadata):
+        raise ValueError(damaged)
+    if not all(map(_is_name, header)) or not all(map(_is_tensor, header.values())):
         raise ValueError(damaged)
     tensors = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
     position = 0
@@ -69,14 +72,16 @@ def _is_tensor(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     lists = [entry.get("shape"), entry.get("data_offsets")]
-    return all(isinstance(each, list) and all(map(is_whole, each)) for each in lists) and len(lists[1]) == 2
+    return (
+        all(isinstance(each, list) and all(map(is_whole, each)) for each in lists) and len(entry["data_offsets"]) == 2
+    )
 
 
 def _is_name(text: str) -> bool:
     return text.isprintable() and len(text) <= NAME_LIMIT
 
 
-def _are_texts(value: object) -> bool:
+def _are_texts(value: object) -> TypeGuard[dict[str, str]]:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 

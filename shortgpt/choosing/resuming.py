@@ -17,7 +17,7 @@ Output = Tensor | tuple  # of a layer: the hidden states, alone or followed by o
 
 @contextmanager
 def stand_ins(
-    stack: Sequence[nn.Module], widths: Sequence[int], removed: Collection[int], kept: Sequence[Output]
+    stack: nn.ModuleList, widths: Sequence[int], removed: Collection[int], kept: Sequence[Output]
 ) -> Iterator[None]:
     """While open, the first ``len(kept)`` layers end in the last of the outputs `kept`, and `removed` ones do nothing.
 

@@ -77,11 +77,16 @@ def check_batch(model: PreTrainedModel, batch: object) -> None:
     check_ids(model, ids)
 
 
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """How many tokens `model` has an embedding for: its tokenizer may know fewer."""
+    return next(model.get_input_embeddings().parameters()).shape[0]
+
+
 def check_ids(model: PreTrainedModel, ids: Tensor) -> None:
     """Raise unless `ids` are tokens that `model` has an embedding for."""
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"input_ids must be whole numbers (torch.int64), got {ids.dtype}")
-    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
+    vocabulary = vocabulary_size(model)
     for token in (int(ids.min()), int(ids.max())) if ids.numel() else ():
         if not 0 <= token < vocabulary:
             raise ValueError(

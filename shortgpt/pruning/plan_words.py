@@ -21,7 +21,7 @@ def plan_in_words(plan: PruningPlan) -> str:
     gone = [i for i in plan.removed if i in plan.scores]
     left = [i for i in plan.scores if i not in plan.removed]
     if gone and left:
-        last, following = max(gone, key=plan.scores.get), min(left, key=plan.scores.get)
+        last, following = max(gone, key=plan.scores.__getitem__), min(left, key=plan.scores.__getitem__)
         lines.append(
             f"The last one chosen, layer {last}, scores {plan.scores[last]:.5f}; the next would have been layer "
             f"{following} with {plan.scores[following]:.5f}."

@@ -10,6 +10,8 @@ from types import MethodType
 from typing import Any
 
 import transformers
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from shortgpt.model.offload import accelerate_hooks
@@ -31,12 +33,11 @@ def _save_in_own_format(
 
     Of the other settings of transformers' method, those that would change what is written are refused.
     """
-
     for name in ("state_dict", "push_to_hub"):
         if settings.get(name):
-            raise ValueError(
-                f"transformers' configuration can't describe this pruned {type(model).__name__}, so it is written in "
-                f"shortgpt's own format, from memory: leave {name} out, or call shortgpt.save()"
+            raise _indescribable(
+                model,
+                f"so it is written in shortgpt's own format, from memory: leave {name} out, or call shortgpt.save()",
             )
     if is_main_process:
         Path(save_directory).mkdir(parents=True, exist_ok=True)
@@ -55,29 +56,15 @@ def write_own_format(model: PreTrainedModel, recipe: Mapping[str, object], folde
         ValueError: quantized weights, weights that are not in memory, or a class that is not part of transformers.
     """
     if getattr(model, "hf_quantizer", None) is not None:
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format holds no "
-            "quantized weights: save the pruned model first, and quantize it after loading"
-        )
+        why = "our own format holds no quantized weights: save the pruned model first, and quantize it after loading"
+        raise _indescribable(model, f"and {why}")
     if accelerate_hooks(model):
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and our own format is written "
-            "from memory: load the model without device_map and max_memory to save it"
-        )
+        why = "our own format is written from memory: load the model without device_map and max_memory to save it"
+        raise _indescribable(model, f"and {why}")
     if not hasattr(transformers, type(model).__name__):
-        raise ValueError(
-            f"transformers' configuration can't describe this pruned {type(model).__name__}, and its class is not part of "
-            "transformers: there is no checkpoint from which it could be loaded again"
-        )
-    from huggingface_hub import save_torch_state_dict
-
-    seen: set[int] = set()
-    state = {}
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen:  # tied weights once; rebuilding ties them again
-            state[name] = tensor.detach().contiguous()
-        seen.add(id(tensor))
-    save_torch_state_dict(state, folder, filename_pattern=WEIGHTS, metadata={"format": "pt"})
+        why = "its class is not part of transformers: there is no checkpoint from which it could be loaded again"
+        raise _indescribable(model, f"and {why}")
+    save_torch_state_dict(_weights(model), folder, filename_pattern=WEIGHTS, metadata={"format": "pt"})
     config = {
         "model_type": MODEL_TYPE,
         "architectures": [type(model).__name__],
@@ -88,3 +75,30 @@ def write_own_format(model: PreTrainedModel, recipe: Mapping[str, object], folde
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
+
+
+def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Each parameter and buffer once, under its first name; rebuilding ties them again."""
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if id(tensor) not in seen:
+            state[name] = tensor.detach().contiguous()
+        seen.add(id(tensor))
+    return state
+
+
+def _indescribable(model: PreTrainedModel, why: str) -> ValueError:
+    return ValueError(f"transformers' configuration can't describe this pruned {type(model).__name__}, {why}")
+
+
+def write_plain(model: PreTrainedModel, folder: str) -> None:
+    """Write `model` for a library that loads it itself.
+
+    Raises:
+        ValueError: its configuration doesn't describe it, so that another model would be loaded.
+    """
+    if getattr(model, RECIPE, None) is not None:
+        why = "this method loads it from a plain checkpoint: use 8 bits, or method='rtn'"
+        raise _indescribable(model, f"and {why}")
+    model.save_pretrained(folder)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from transformers import PreTrainedConfig
 
 from shortgpt.model.anatomy import REMOVED_FIELD, REPAIR_FIELD
 
-Step = dict[str, object]  # kind, sites, samples: how; layers: where, original indices
+Step = dict[str, Any]  # kind, sites, samples: how; layers: where, original indices
 
 
 def repairs_so_far(config: PreTrainedConfig) -> list[Step]:

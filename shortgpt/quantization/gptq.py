@@ -34,7 +34,7 @@ from shortgpt.model.anatomy import decoder_layers, runs_own_code
 from shortgpt.model.arguments import NO_TOKENS
 from shortgpt.model.hooks import unpadded
 from shortgpt.model.offload import accelerate_hooks
-from shortgpt.quantization.plain import write_plain
+from shortgpt.pruning.recipe import write_plain
 
 INSTALL = "GPTQ needs gptqmodel and optimum: pip install gptqmodel==7.6.0 optimum==2.3.0"
 

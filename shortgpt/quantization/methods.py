@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,9 +108,9 @@ def _method(bits: int, method: str | None, group_size: int | None, calibration: 
     return method
 
 
-def _checked(model: PreTrainedModel, calibration: Iterable[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+def _checked(model: PreTrainedModel, calibration: Iterable[Mapping[str, Tensor]] | None) -> list[Mapping[str, Tensor]]:
     check_batches(calibration)
-    batches = list(calibration)
+    batches = list(calibration or ())
     for batch in batches:
         check_batch(model, batch)
     return batches
@@ -146,8 +147,7 @@ def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
 
 
 def _require_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    linears = _linears(model)
-    if not linears:
+    if not (linears := _linears(model)):
         raise ValueError(
             f"{type(model).__name__} keeps its weights in other modules than linear layers, so nothing would be quantized: "
             "use bits=4, method='nf4'"
@@ -188,7 +188,8 @@ def _scheme(model: PreTrainedModel, bits: int, method: str, group_size: int | No
         raise ImportError(f"{method!r} needs torchao: pip install 'shortgpt-pruning[quant]'") from error
     if method == "int8":
         return Int8WeightOnlyConfig()
-    return IntxWeightOnlyConfig(weight_dtype=torch.int8 if bits == 8 else torch.int4, granularity=PerGroup(group_size))
+    dtype = torch.int8 if bits == 8 else torch.int4  # type: ignore[attr-defined]
+    return IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerGroup(group_size))
 
 
 def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
@@ -200,9 +201,9 @@ def _by_torchao(model: PreTrainedModel, scheme: object) -> PreTrainedModel:
     chosen = set(_linears(quantized).values())
     quantize_(quantized, scheme, filter_fn=lambda module, name: module in chosen)
     quantized.config.quantization_config = TorchAoConfig(scheme)
-    settings = quantized.config.quantization_config
-    quantized.hf_quantizer = AutoHfQuantizer.from_config(settings)  # so that it can be saved
-    quantized.hf_quantizer.pre_quantized = True
+    quantizer: Any = AutoHfQuantizer.from_config(quantized.config.quantization_config)
+    quantizer.pre_quantized = True
+    quantized.hf_quantizer = quantizer  # so that it can be saved
     _require_running(quantized)
     return quantized
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.anatomy import runs_own_code
-from shortgpt.quantization.plain import write_plain
+from shortgpt.pruning.recipe import write_plain
 from shortgpt.utils.quieting import quiet
 
 _INPUTS, _OUTPUTS = 64, 32

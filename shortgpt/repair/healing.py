@@ -103,24 +103,7 @@ def repair(
         )
     if not targets:
         return pruned
-    kept = kept_layers(model, pruned)
-    start = min(targets)
-    states = [sample.states[start] for sample in samples]
-    patches = {}
-    bar = tqdm(total=len(targets), desc="fitting", unit="layer", disable=not progress)
-    with eval_mode(model), eval_mode(pruned), bar:
-        for position, layer in enumerate(decoder_layers(pruned)):
-            i = kept[position]
-            if i < start or i > max(targets):
-                continue
-            if i in targets:
-                fit = fit_projection if kind == "fold" else fit_residual
-                goals = [sample.states[targets[i]] for sample in samples]
-                states, patch = fit(layer, i, samples, states, goals)
-                patches[position] = patch
-                bar.update()
-            else:
-                states = [sample.run(layer, i, x) for sample, x in zip(samples, states, strict=True)]
+    patches = _fitted(model, pruned, samples, targets, kind, progress)
     if kind == "linear":
         pruned = add_patches(pruned, patches)
     original = original_layers(model)
@@ -128,14 +111,50 @@ def repair(
     return pruned
 
 
+def _fitted(
+    model: PreTrainedModel,
+    pruned: PreTrainedModel,
+    samples: Sequence[Sample],
+    targets: Mapping[int, int],
+    kind: str,
+    progress: bool,
+) -> dict[int, Tensor]:
+    """The patches by their layers' positions in `pruned`, fitted one on top of the other; ``"fold"`` puts them in."""
+    fit = fit_projection if kind == "fold" else fit_residual
+    first, last = min(targets), max(targets)
+    states, patches = [sample.states[first] for sample in samples], {}
+    bar = tqdm(total=len(targets), desc="fitting", unit="layer", disable=not progress)
+    with eval_mode(model), eval_mode(pruned), bar:
+        for position, i in enumerate(kept_layers(model, pruned)):
+            layer = decoder_layers(pruned)[position]
+            if i in targets:
+                goals = [sample.states[targets[i]] for sample in samples]
+                states, patches[position] = fit(layer, i, samples, states, goals)
+                bar.update()
+            elif first < i < last:
+                states = [sample.run(layer, i, x) for sample, x in zip(samples, states, strict=True)]
+    return patches
+
+
 def _targets(model: PreTrainedModel, pruned: PreTrainedModel, sites: str) -> dict[int, int]:
     """Layers of `model` to patch, each with the depth whose dense state it should give."""
-    depth, kept = len(decoder_layers(model)), kept_layers(model, pruned)
-    following = dict(zip(kept, [*kept[1:], depth], strict=True))
+    following = following_layers(model, pruned)
+    gaps = [i for i, end in following.items() if end != i + 1]
+    return {i: following[i] for i in following if gaps and i >= gaps[0] and (sites == "all" or i in gaps)}
+
+
+def following_layers(model: PreTrainedModel, pruned: PreTrainedModel) -> dict[int, int]:
+    """For each layer of `model` that `pruned` has, which one comes next there; a gap is between them, or there is none.
+
+    Raises:
+        ValueError: the first layer is gone, so there is nothing in front of that gap.
+    """
+    kept = kept_layers(model, pruned)
     if kept[0] != 0:
-        raise ValueError("layer 0 is removed, and there is no layer before this gap to patch: keep layer 0")
-    gaps = [i for i in kept if following[i] != i + 1]
-    return {i: following[i] for i in kept if gaps and i >= gaps[0] and (sites == "all" or i in gaps)}
+        raise ValueError(
+            "layer 0 is removed, and there is no layer before this gap to patch or to merge into: keep layer 0"
+        )
+    return dict(zip(kept, [*kept[1:], len(decoder_layers(model))], strict=True))
 
 
 def check_repair(kind: str, sites: str) -> None:

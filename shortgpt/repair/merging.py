@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, original_layers
-from shortgpt.pruning.depth import kept_layers, remove_layers
+from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.repair_record import record_repair
+from shortgpt.repair.healing import following_layers
 
 
 @torch.no_grad()
@@ -38,14 +39,10 @@ def merge_layers(model: PreTrainedModel, layers: Sequence[int] | PruningPlan) ->
             weights are quantized, shared between layers or not in memory, or what `remove_layers` refuses.
     """
     pruned, stack = remove_layers(model, layers), decoder_layers(model)
-    require_no_adapter(
-        model, "be merged layer by layer"
-    )  # its matrices are factors: their sums are not the sums of products
-    kept = kept_layers(model, pruned)
-    if kept[0] != 0:
-        raise ValueError("layer 0 is removed, and there is no layer before this gap to merge into: keep layer 0")
+    # an adapter's matrices are factors: their sums are not the sums of products
+    require_no_adapter(model, "be merged layer by layer")
     merged = []
-    for layer, i, following in zip(decoder_layers(pruned), kept, [*kept[1:], len(stack)], strict=True):
+    for layer, (i, following) in zip(decoder_layers(pruned), following_layers(model, pruned).items(), strict=True):
         gone = range(i + 1, following)
         if gone:
             _add_differences(layer, i, {j: dict(stack[j].named_parameters()) for j in gone})

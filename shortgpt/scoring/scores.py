@@ -60,7 +60,7 @@ class LayerScores:
     @property
     def sha256(self) -> str:
         """Fingerprint of the calibration tokens: of all samples, in order."""
-        return self.calibration["sha256"]
+        return str(self.calibration["sha256"])
 
     @property
     def original_layers(self) -> list[int]:

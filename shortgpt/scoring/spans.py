@@ -47,7 +47,7 @@ def span_distances(
     check_choice("metric", metric, METRICS)
     check_choice("tokens", tokens, TOKENS)
     check_batches(batches)
-    total, count = 0.0, 0
+    total, count = torch.zeros(1, dtype=torch.float64), 0
     for batch in unpadded(model, batches):
         states = hidden_states(model, batch).float()  # [layers + 1, batch, tokens, hidden]
         states = states[:, :, -1] if tokens == "last" else states.flatten(1, 2)  # [layers + 1, counted tokens, hidden]

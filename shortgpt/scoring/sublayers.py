@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def score_sublayers(
 def _watch_sublayers(model: PreTrainedModel, report: Callable[[int, Tensor, Tensor], None]) -> Iterator[int]:
     """Like `watch_layers`, with two numbers a layer: ``2 i`` for its attention, ``2 i + 1`` for its FFN."""
 
-    def split(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, object], out: object) -> None:
+    def split(index: int, layer: nn.Module, inputs: Inputs, outputs: dict[str, Any], out: Any) -> None:
         x_in, x_out = layer_input(*inputs), layer_output(out)
         x_between = layer_output(rerun(layer, inputs, outputs, without=sublayers(layer)["ffn"]))
         report(2 * index, x_in, x_between)

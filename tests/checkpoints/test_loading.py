@@ -242,7 +242,21 @@ def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkey
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path):
+def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_path, caplog):
+    from safetensors.torch import load_file, save_file
+
+    tiny.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors") | {"vision.weight": torch.ones(2)}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.warns(
+        UserWarning, match=r"holds weights that LlamaForCausalLM has no place for \(vision.weight\): left out"
+    ):
+        load(tmp_path)
+    assert "LOAD REPORT" not in caplog.text
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path, caplog):
     from safetensors.torch import load_file, save_file
 
     tiny.save_pretrained(tmp_path)
@@ -252,6 +266,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbe
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs \(model\.layers\.3\.mlp\.up_proj"):
         load(tmp_path)
+    assert "LOAD REPORT" not in caplog.text  # transformers' table, before our sentence
 
 
 def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):

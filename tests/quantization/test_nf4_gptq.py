@@ -1,6 +1,7 @@
 """Quantization by name: what each method stores, both orders with pruning, and a check that notices wrong checkpoints."""
 
 import json
+import logging
 import re
 
 import pytest
@@ -124,6 +125,13 @@ def test_without_calibration_the_order_does_not_matter(bits, method):
     first = logits(remove_layers(quantize(model, bits, method=method), [1]))
     second = logits(quantize(remove_layers(model, [1]), bits, method=method))
     torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loggers_of_bitsandbytes_are_as_they_were():
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    quantize(small_llama(), 4)
+    assert logger.level == before
 
 
 def test_a_model_that_no_configuration_describes_is_refused_where_it_would_pass_through_a_plain_checkpoint():

@@ -3,7 +3,7 @@
 A comment ``type: ignore[...]`` says that mypy must complain there: where it doesn't, the unused comment is the error.
 """
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import pandas as pd
 import torch
@@ -44,7 +44,7 @@ assert_type(pruned, PreTrainedModel)
 assert_type(quantize(pruned), PreTrainedModel)
 assert_type(perplexity(pruned, tokenizer), float)
 assert_type(hidden_states(model, batches[0]), torch.Tensor)
-assert_type(shortgpt.size(model)["parameters"], int | None)
+assert_type(shortgpt.size(model), dict[str, Any])
 save(pruned, "smaller", tokenizer=tokenizer, plan=plan)
 prune_checkpoint("dense", "smaller", plan)
 table: pd.DataFrame = compare({"dense": model, "pruned": pruned}, tokenizer)

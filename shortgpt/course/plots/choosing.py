@@ -71,66 +71,63 @@ def plot_criteria(
     table: pd.DataFrame,
     y: str = "perplexity",
     *,
-    x: str = "removed",
     highlight: Collection[str] | None = None,
-    ylabel: str | None = None,
-    log: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """`y` against the number of layers removed, a line per ``criterion``, each named at its end.
+    """`y` (log scale) against the number of layers removed, a line per ``criterion``, each named at its end.
 
     Many lines would be a tangle: the ones in `highlight` (None: the best and the worst at the largest number that all
     criteria have) are thick and coloured, the others thin and grey; all have a marker and a name.
 
     Args:
-        table: ``criterion``, `x`, `y`, and perhaps ``low, high`` for a band. Several rows of one criterion and number
+        table: ``criterion, removed``, `y`, and perhaps ``low, high`` for a band. Several rows of one criterion and number
             (seeds) become their median and a band from the least to the most. Rows with no layer removed are the dense
             model: a horizontal line.
     """
-    names = list(dict.fromkeys(table["criterion"]))
-    lines = {name: _line(table[table["criterion"] == name], x, y) for name in names}
+    lines = {name: _line(rows, y) for name, rows in table.groupby("criterion", sort=False)}
     counts = set.intersection(*(set(line.index) for line in lines.values()))
     if not counts:
-        raise ValueError(f"the criteria have no number of {x} layers in common: give each a value at the same number")
-    common = max(counts)
-    at_common = pd.Series({name: line["mid"][common] for name, line in lines.items()})
+        raise ValueError(
+            "the criteria have no number of removed layers in common: give each a value at the same number"
+        )
+    at_common = pd.Series({name: line["mid"][max(counts)] for name, line in lines.items()})
     best, worst = at_common.idxmin(), at_common.idxmax()
     highlight = list(dict.fromkeys([best, worst] if highlight is None else highlight))
     unknown = [name for name in highlight if name not in lines]
     if unknown:
-        raise ValueError(f"there is no criterion {shown(unknown[0])} to highlight: choose out of {', '.join(names)}")
+        raise ValueError(f"there is no criterion {shown(unknown[0])} to highlight: choose out of {', '.join(lines)}")
     ax = ax or new_axes(8.4, 4.8)
-    quantity = ylabel or y
+    ax.set(xlabel="layers removed", ylabel=f"{y} (log scale)", yscale="log")
+    _draw_lines(ax, lines, highlight)
+    dense = table[table["removed"] == 0][y].median()
+    if not np.isnan(dense):
+        ax.axhline(dense, color="black", linestyle=":", linewidth=1)
+        at_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+        ax.annotate("dense", (1, dense), xytext=(-3, 3), fontsize=9, **at_right)
+    plain_log_ticks(ax)
+    _name_line_ends(ax, lines, highlight)
+    say(
+        f"With {max(counts):g} layers removed, {best} has the lowest {y} ({number(at_common[best])}) and {worst} the highest "
+        f"({number(at_common[worst])}) of {len(lines)} criteria"
+        + ("." if np.isnan(dense) else f"; the dense model has {number(dense)}.")
+    )
+    return ax
+
+
+def _line(rows: pd.DataFrame, y: str) -> pd.DataFrame:
+    """``mid, low, high`` of one criterion, indexed by the number removed, ascending."""
+    groups = rows.groupby("removed")
+    low, high = ("low", "high") if {"low", "high"} <= {*rows} else (y, y)
+    return pd.DataFrame({"mid": groups[y].median(), "low": groups[low].min(), "high": groups[high].max()})
+
+
+def _draw_lines(ax: Axes, lines: dict[str, pd.DataFrame], highlight: list[str]) -> None:
     for i, (name, line) in enumerate(lines.items()):
         colour, width, size = (PALETTE[highlight.index(name) % 10], 2.4, 7) if name in highlight else ("0.6", 1, 5)
         style = look(i) | {"color": colour, "linestyle": STYLES[i % 3], "linewidth": width, "markersize": size}
         ax.plot(line.index, line["mid"], label=literal(name), zorder=1 + width, **style)
         if (line["high"] > line["low"]).any():
             ax.fill_between(line.index, line["low"], line["high"], color=colour, alpha=0.25, linewidth=0)
-    scale = (" (log scale)", "log") if log else ("", "linear")
-    ax.set(xlabel="layers removed", ylabel=quantity + scale[0], yscale=scale[1])
-    dense = table[table[x] == 0][y].median()
-    if not np.isnan(dense):
-        ax.axhline(dense, color="black", linestyle=":", linewidth=1)
-        at_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
-        ax.annotate("dense", (1, dense), xytext=(-3, 3), fontsize=9, **at_right)
-    if log:
-        plain_log_ticks(ax)
-    _name_line_ends(ax, lines, highlight)
-    say(
-        f"With {common:g} layers removed, {best} has the lowest {quantity} ({number(at_common[best])}) and {worst} the "
-        f"highest ({number(at_common[worst])}) of {len(names)} criteria"
-        + ("." if np.isnan(dense) else f"; the dense model has {number(dense)}.")
-    )
-    return ax
-
-
-def _line(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """``mid, low, high`` of one criterion, indexed by the number removed, ascending."""
-    groups = rows.groupby(x)
-    band = {"low", "high"} <= set(rows.columns)
-    low, high = (groups["low"].min(), groups["high"].max()) if band else (groups[y].min(), groups[y].max())
-    return pd.DataFrame({"mid": groups[y].median(), "low": low, "high": high})
 
 
 def _name_line_ends(ax: Axes, lines: dict[str, pd.DataFrame], highlight: Collection[str], gap: float = 0.058) -> None:

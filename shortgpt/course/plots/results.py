@@ -55,45 +55,33 @@ def plot_frontier(
     x: str = "memory_mb",
     y: str = "perplexity",
     higher_is_better: bool = False,
-    error: str | None = None,
     group: str = "method",
-    note: str = "removed",
 ) -> Axes:
-    """One point a model, a marker per `group`, its `note` beside it, and a line of steps along the `frontier`.
+    """One point a model, a marker per `group`, its removed layers beside it, and a line of steps along the `frontier`.
 
     Args:
         table: of `size_quality_grid` (the rows of one order).
         x, y, higher_is_better: as for `frontier`.
-        error: a column with the standard errors of `y`, drawn as bars.
     """
     best = frontier(table, x, y, higher_is_better=higher_is_better)
     ax = ax or new_axes(7.6, 4.8)
-    draw_frontier(ax, table, best, x=x, y=y, error=error, group=group, note=note)
-    where = [f"{row[group]} −{row[note]:.0f} ({row[x]:,.0f}: {number(row[y])})" for _, row in best.iterrows()]
+    draw_frontier(ax, table, best, x=x, y=y, group=group)
+    where = [f"{row[group]} −{row['removed']:.0f} ({row[x]:,.0f}: {number(row[y])})" for _, row in best.iterrows()]
     say(f"The frontier has {len(best)} of {len(table)} models ({x}: {y}): {', '.join(where).replace(' −0', '')}.")
     return ax
 
 
 def draw_frontier(
-    ax: Axes,
-    table: pd.DataFrame,
-    best: pd.DataFrame,
-    *,
-    x: str = "memory_mb",
-    y: str = "perplexity",
-    error: str | None = None,
-    group: str = "method",
-    note: str = "removed",
+    ax: Axes, table: pd.DataFrame, best: pd.DataFrame, *, x: str = "memory_mb", y: str, group: str = "method"
 ) -> None:
     """Draw what `plot_frontier` draws, without its sentence; `best` are the rows of the frontier."""
-    style: dict[str, Any] = {"markersize": 8, "markeredgecolor": "black", "capsize": 3}
     for i, (label, rows) in enumerate(table.dropna(subset=[x, y]).groupby(group, sort=False)):
-        errors = rows[error] if error else None
-        ax.errorbar(rows[x], rows[y], errors, label=literal(label), **(look(i) | {"linestyle": "none"} | style))
+        points = look(i) | {"linestyle": "none", "markersize": 8, "markeredgecolor": "black"}
+        ax.plot(rows[x], rows[y], label=literal(label), **points)
         offset, side = ((7, 2), "left") if i % 2 == 0 else ((-7, -8), "right")
         beside: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "ha": side, "fontsize": 9}
-        for place, noted in zip(rows[[x, y]].to_numpy(), rows[note], strict=True):
-            ax.annotate(f"−{noted:.0f}" if noted else "0", place, **beside)
+        for place, removed in zip(rows[[x, y]].to_numpy(), rows["removed"], strict=True):
+            ax.annotate(f"−{removed:.0f}" if removed else "0", place, **beside)
     ax.step(best[x], best[y], where="post", color="black", linewidth=1.2, linestyle="--", label="frontier", zorder=0)
     ax.set(xlabel=literal(TITLES.get(x, x)), ylabel=literal(TITLES.get(y, y)))
     if y == "perplexity":

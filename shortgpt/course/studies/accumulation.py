@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.generation import check_prompts
 from shortgpt.evaluation.writing import write_tokens
-from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
+from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, vocabulary_size, within_positions
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.logits import divergence
 from shortgpt.model.offload import input_device
@@ -60,7 +60,7 @@ def divergence_along(
         check_model(model)
     check_tokenizer(tokenizer)
     check_count("new_tokens", new_tokens)
-    sizes = [model.get_input_embeddings().weight.shape[0] for model in (dense, pruned)]
+    sizes = [vocabulary_size(model) for model in (dense, pruned)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"the models have vocabularies of {sizes[0]} and {sizes[1]} tokens: compare two that came from one model"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,7 @@ def _continuation(way: _Way, ids: Tensor, prompt_tokens: int, logits: Tensor, ca
     return together.numpy()
 
 
-def _read(model: PreTrainedModel, ids: Tensor, cache: object = None) -> tuple[Tensor, object]:
+def _read(model: Any, ids: Tensor, cache: object = None) -> tuple[Tensor, object]:
     """Logits of the last token, and the cache."""
     only_last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, **only_last)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from shortgpt.evaluation.writing import write_tokens
-from shortgpt.model.arguments import check_model, check_tokenizer
+from shortgpt.model.arguments import check_model, check_tokenizer, vocabulary_size
 from shortgpt.model.hooks import eval_mode, hooked
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.model.view import share_weights
@@ -186,7 +186,7 @@ def draft_view(model: PreTrainedModel, draft: Draft) -> PreTrainedModel:
     """A view of our own, whose generation settings may be changed."""
     if not isinstance(draft, PreTrainedModel):
         return remove_layers(model, draft)
-    sizes = [each.get_input_embeddings().weight.shape[0] for each in (model, draft)]
+    sizes = [vocabulary_size(each) for each in (model, draft)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"the draft has a vocabulary of {sizes[1]} tokens and the model one of {sizes[0]}: a draft must use the same"
