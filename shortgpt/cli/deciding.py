@@ -51,9 +51,11 @@ class Wish:
     plan: Path | None = None
     """Or those of a plan, pruning_plan.json."""
     by: Criterion | None = None
-    """What chooses: lowest score first, by default that of block_influence; a search; or a baseline (--seed)."""
+    """What chooses: lowest score first, by default block_influence; a search (repaired_search fits --repair); a baseline."""
     sublayers: Literal["attention", "ffn"] | None = None
     """Remove only the attention of layers, or only the ffn."""
+    repair: Literal["fold", "all", "linear"] | None = None
+    """Without training: fold (an ordinary checkpoint), all (folded into every later layer), linear (a module)."""
     order: Annotated[Literal["score", Criterion], HIDDEN] = "score"  # older names of `by`
     metric: Annotated[Metric | None, HIDDEN] = None
 
@@ -99,15 +101,9 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: 
     name = wish.model or default_model()
     if wish.layers is None and wish.criterion not in BASELINES:
         model, tokenizer, batches = calibration.with_model(loading, name)
-        plan = shortgpt.choose_layers(
-            model,
-            wish.n,
-            ratio=wish.ratio,
-            by=wish.criterion,
-            batches=batches,
-            seed=calibration.seed,
-            progress=progress,
-        )
+        options = {"ratio": wish.ratio, "by": wish.criterion, "seed": calibration.seed, "progress": progress}
+        kind = "linear" if wish.repair == "linear" else "fold"
+        plan = shortgpt.choose_layers(model, wish.n, batches=batches, kind=kind, **options)
         return Decision(plan, name, loading, (model, tokenizer))
     return Decision(_without_reading(wish, name, loading, calibration.seed), name, loading)
 
