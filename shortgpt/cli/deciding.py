@@ -101,9 +101,16 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: 
     name = wish.model or default_model()
     if wish.layers is None and wish.criterion not in BASELINES:
         model, tokenizer, batches = calibration.with_model(loading, name)
-        options = {"ratio": wish.ratio, "by": wish.criterion, "seed": calibration.seed, "progress": progress}
-        kind = "linear" if wish.repair == "linear" else "fold"
-        plan = shortgpt.choose_layers(model, wish.n, batches=batches, kind=kind, **options)
+        plan = shortgpt.choose_layers(
+            model,
+            wish.n,
+            ratio=wish.ratio,
+            by=wish.criterion,
+            batches=batches,
+            kind="linear" if wish.repair == "linear" else "fold",  # of repaired_search
+            seed=calibration.seed,
+            progress=progress,
+        )
         return Decision(plan, name, loading, (model, tokenizer))
     return Decision(_without_reading(wish, name, loading, calibration.seed), name, loading)
 

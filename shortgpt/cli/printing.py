@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shortgpt.utils.quieting import quiet
 
@@ -53,7 +53,7 @@ def calm_libraries(*, bars: bool) -> Iterator[None]:
             yield
 
 
-def to_json(data: object) -> str:
+def to_json(data: Any) -> str:
     """JSON that any reader takes: NaN (a standard error of one sample) is null, and no character commands a terminal."""
     if hasattr(data, "to_dict"):  # a table: one object a row
         data = data.astype(object).where(data.notna(), None).to_dict("records")
