@@ -167,9 +167,7 @@ TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
         f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "info", "places", "printing", "score")
     },  # by running it
     "model.names": "tests/checkpoints/test_on_disk.py",
-    "pruning.plan_words": "tests/pruning/test_exchange.py",
     "pruning.repair_record": "tests/repair/test_healing.py",
-    "quantization.plain": "tests/quantization/test_methods.py",
     "repair.patches": "tests/repair/test_healing.py",
     "utils.data": "tests/test_setup.py",  # data are where the wheel has them
     "utils.lazy": "tests/test_rooms.py",
