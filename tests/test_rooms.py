@@ -156,7 +156,23 @@ def test_every_room_with_public_names_tests_wrong_calls_of_all_of_them():
 
 
 # ---- a test can be found from a module's name ------------------------------------------------------------------------
-TESTED_ELSEWHERE = {}
+TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
+    "checkpoints.card": "tests/pruning/test_exchange.py",  # a card tells what was pruned, in words that other tools read
+    "checkpoints.own_format": "tests/pruning/test_architectures.py",  # for what no configuration describes: by architecture
+    "checkpoints.shards": "tests/checkpoints/test_on_disk.py",
+    "checkpoints.soundness": "tests/utils/test_untrusted.py",  # with all that is read from elsewhere
+    "choosing.names": "tests/cli/test_cli.py",  # the names that the command offers
+    "choosing.repaired": "tests/repair/test_healing.py",
+    **{
+        f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "info", "places", "printing", "score")
+    },  # by running it
+    "model.names": "tests/checkpoints/test_on_disk.py",
+    "pruning.repair_record": "tests/repair/test_healing.py",
+    "repair.patches": "tests/repair/test_healing.py",
+    "utils.data": "tests/test_setup.py",  # data are where the wheel has them
+    "utils.lazy": "tests/test_rooms.py",
+    "utils.peak": "tests/evaluation/test_cost.py",
+}
 
 
 def homes() -> dict[str, str]:
@@ -195,3 +211,4 @@ def test_the_tests_of_a_module_are_in_the_folder_of_its_room(name):
     modules = {m for m, path in MODULES.items() if room(m) == name and path.stem != "__init__"}
     found = {m for m in modules if m in named or (m.count(".") > 1 and m.rpartition(".")[0] in named)}
     assert modules - found == {module for module in TESTED_ELSEWHERE if room(module) == name}
+    assert all((REPOSITORY / file).exists() for file in TESTED_ELSEWHERE.values())

@@ -175,6 +175,5 @@ WAYS: dict[str, Callable[[Task, list[int], int], Iterator[Choice]]] = {
     "search": _search,
     REPAIRED: _repaired,
 }
-# those that `compare_criteria` has: a table of pruned models does no justice to what is chosen for a repair, and angles rank
-# layers almost as Block Influence does, which is their cosine
-CRITERIA = tuple(name for name in WAYS if name not in ("angular_distance", REPAIRED))
+# those that a table compares: pruned models would not do the one justice, and the other is close to Block Influence
+CRITERIA = tuple(name for name in WAYS if name not in (REPAIRED, "angular_distance"))

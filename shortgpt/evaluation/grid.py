@@ -92,24 +92,21 @@ def size_quality_grid(
     removal, counts = check_removals(model, order, counts)
     counts = check_some("counts", sorted(set(counts)))
     methods, orders = _chosen("method", methods, METHODS), _chosen("order", orders, ORDERS)
-    if is_quantized(model):
-        raise ValueError("this model is quantized already: the grid starts from the original")
-    calibration = None if calibration is None else list(calibration)
-    if "gptq" in methods and not calibration:
-        raise ValueError("method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)")
+    calibration = _check_start(model, methods, calibration)
     texts = check_strings("texts", built_in_text("perplexity")["text"] if texts is None else texts)
     begin, documents = scored_documents(tokenizer, texts, window, stride, bos)
     documents = [ids for ids in documents if len(ids)]
     tasks, request, _ = check_request(tokenizer, tasks, limit=limit)  # before anything is measured
     limit = request["limit"]
     loss = partial(token_losses, window=window, stride=stride, begin=begin)
-    scores = partial(evaluate, tokenizer=tokenizer, tasks=tasks, limit=limit, bos=bos) if tasks else None
+    answer = partial(evaluate, tokenizer=tokenizer, tasks=tasks, limit=limit, bos=bos, progress=progress)
+    scores = answer if tasks else None
 
     read = [[*begin, *ids.tolist()] for ids in documents]
     options = [int(window), int(stride), tasks, limit, bool(disk), bool(speeds), read]
     settings = "s" + digest(fingerprint(model, tokenizer, bos), options)  # a letter: CSV readers take some for numbers
     have = {tuple(row[name] for name in GRID_KEY): row for row in _read_same(path, settings, removal)}
-    read = [(batch["input_ids"] * batch["attention_mask"]).tolist() for batch in calibration or ()]
+    read = [(batch["input_ids"] * batch["attention_mask"]).tolist() for batch in calibration]
     marks = {method: settings + (digest(read) if method == "gptq" else "") for method in methods}
     wanted = [(n, m, o if n and m != "none" else EITHER) for m in methods for o in orders for n in counts]
     wanted = list(dict.fromkeys(wanted))  # without a second step one order is as good as the other
@@ -147,6 +144,18 @@ def _chosen(kind: str, names: Iterable[str], known: Collection[str]) -> list[str
     return names
 
 
+def _check_start(
+    model: PreTrainedModel, methods: list[str], calibration: Iterable[Mapping[str, Tensor]] | None
+) -> list[Mapping[str, Tensor]]:
+    """The batches, if the model can be quantized with them in all these ways."""
+    if is_quantized(model):
+        raise ValueError("this model is quantized already: the grid starts from the original")
+    batches = [] if calibration is None else list(calibration)
+    if "gptq" in methods and not batches:
+        raise ValueError("method 'gptq' needs text: pass calibration=calibration_batches(tokenizer)")
+    return batches
+
+
 def _read_same(path: str | os.PathLike | None, settings: str, removal: list[int]) -> list[dict]:
     """The rows of the file, if they were measured with these settings and this order of removal."""
     rows = read_rows(path)
@@ -160,7 +169,7 @@ def _read_same(path: str | os.PathLike | None, settings: str, removal: list[int]
 
 
 def _candidates(
-    model: PreTrainedModel, removal: list[int], todo: list[Key], calibration: list | None
+    model: PreTrainedModel, removal: list[int], todo: list[Key], calibration: list
 ) -> Iterator[tuple[Key, PreTrainedModel]]:
     """The models of the grid; of a method that comes first there is one quantized model, shared by all that need it."""
     whole: tuple[str, PreTrainedModel] | None = None

@@ -136,44 +136,43 @@ def _one_by_one(lm: HFLM, write: Callable[..., list[str]], requests: list, **opt
 
 def _tidy(results: dict, name: str, limit: int | None) -> Iterator[dict]:
     """A row per task and metric; of a benchmark of the paper only its total, the paper's metric first."""
-    paper = BENCHMARKS.get(name)
-    counts = results["n-samples"]
+    paper, counts = BENCHMARKS.get(name), results["n-samples"]
     for task, metrics in results["results"].items():
         if paper and task != paper.task:
             continue
         parts = list(counts) if paper else [part for part in (task,) if part in counts]  # subjects, or the task
-        items = sum(counts[part]["effective"] for part in parts) if parts else None
-        whole = sum(counts[part]["original"] for part in parts) if parts else None
-        known = (results["configs"].get(task, {}).get("metadata") or {}).get("chance")
-        if known is None:
-            known = _chance([each for part in parts for each in results["samples"].get(part, [])])
-        if known is None:
-            known = paper.chance if paper else np.nan
-        rows = []
-        for key, value in metrics.items():
-            metric, _, _ = key.partition(",")
-            if not isinstance(value, float) or metric.endswith("_stderr"):
-                continue
-            error = metrics.get(key.replace(metric, f"{metric}_stderr", 1))
-            scale = 100 if metric.startswith(("acc", "exact", "f1", "rouge")) else 1
-            rows.append(
-                {
-                    "task": name if paper else task,
-                    "metric": metric,
-                    "value": scale * value,
-                    "standard_error": scale * error if isinstance(error, float) else np.nan,
-                    "chance": known,
-                    "items": items,
-                    "subset": bool(limit) and items != whole,
-                }
-            )
+        items, whole = (
+            sum(counts[part][which] for part in parts) if parts else None for which in ("effective", "original")
+        )
+        chance = _chance(results, task, parts)
+        about = {
+            "chance": paper.chance if paper and chance is None else np.nan if chance is None else chance,
+            "items": items,
+            "subset": bool(limit) and items != whole,
+        }
+        rows = [{"task": name if paper else task} | row | about for row in _values(metrics)]
         yield from sorted(rows, key=lambda row: paper is not None and row["metric"] != paper.metric)
 
 
-def _chance(samples: list[dict]) -> float | None:
-    """Percent right when guessing among each item's choices; None if there are no choices."""
-    choices = [len(each["arguments"]) for each in samples]
-    return 100 * float(np.mean([1 / n for n in choices])) if choices and min(choices) > 1 else None
+def _values(metrics: dict) -> Iterator[dict]:
+    """``metric, value, standard_error`` of each metric of a task; shares in percent."""
+    for key, value in metrics.items():
+        metric, _, _ = key.partition(",")
+        if not isinstance(value, float) or metric.endswith("_stderr"):
+            continue
+        error = metrics.get(key.replace(metric, f"{metric}_stderr", 1))
+        scale = 100 if metric.startswith(("acc", "exact", "f1", "rouge")) else 1
+        error = scale * error if isinstance(error, float) else np.nan
+        yield {"metric": metric, "value": scale * value, "standard_error": error}
+
+
+def _chance(results: dict, task: str, parts: list[str]) -> float | None:
+    """Percent right when guessing, as the task says or among each item's choices; None if there are no choices."""
+    stated = (results["configs"].get(task, {}).get("metadata") or {}).get("chance")
+    choices = [len(each["arguments"]) for part in parts for each in results["samples"].get(part, [])]
+    if stated is not None or not choices or min(choices) < 2:
+        return stated
+    return 100 * float(np.mean([1 / n for n in choices]))
 
 
 @contextmanager

@@ -215,3 +215,9 @@ def test_tasks_and_speed_are_columns(model, tokenizer):
     table = measured(model, tokenizer, **one, tasks=["grammar"], limit=4, speeds=False)
     assert 0 <= table["grammar"].item() <= 100
     assert list(table.columns).index("grammar") == list(table.columns).index("perplexity") + 1
+
+
+def test_without_progress_the_tasks_show_nothing_either(model, tokenizer, capfd):
+    tokenizer.eos_token = "?"
+    measured(model, tokenizer, counts=[1], methods=["none"], tasks=["grammar"], limit=2)
+    assert capfd.readouterr().err == ""
