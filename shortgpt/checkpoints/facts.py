@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -42,14 +43,12 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
     facts = _facts(model, model.config, layers)
     places = getattr(model, "hf_device_map", {"": model.device}).values()  # several, where accelerate spread the model
     row = {name: facts[name] for name in _IN_A_TABLE}
-    row["embedding_parameters"] = model.get_input_embeddings().weight.numel()
+    row["embedding_parameters"] = next(model.get_input_embeddings().parameters()).numel()
     row["dtype"] = str(model.dtype).removeprefix("torch.")
     return pd.DataFrame([row | {"device": " + ".join(dict.fromkeys(map(str, places)))}])
 
 
-def model_facts(
-    name: str | os.PathLike, *, model: PreTrainedModel | None = None, **options: object
-) -> dict[str, object]:
+def model_facts(name: str | os.PathLike, *, model: PreTrainedModel | None = None, **options: Any) -> dict[str, object]:
     """Facts about the model `name`, as plain values that JSON can hold.
 
     Args:
@@ -63,7 +62,7 @@ def model_facts(
     """
     folder = str(name) if str(name).endswith(".gguf") else model_folder(name)
     own = read_recipe(folder) if is_own_format(folder) else None
-    reason, stack = "", ()
+    reason, stack = "", nn.ModuleList()
     try:
         model = empty_model(name, **options) if model is None else model
         config, stack = model.config, decoder_layers(model)
@@ -98,7 +97,7 @@ def _facts(model: PreTrainedModel | None, config: PreTrainedConfig, stack: Seque
     } | {kind: sorted({name for layer in stack for name in sublayers(layer)[kind]}) for kind in KINDS}
 
 
-def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: object) -> PreTrainedModel:
+def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
     """The model `name` without its weights: a folder, a Hub id (only small files are fetched) or `DEFAULT_MODEL`.
 
     Raises:
@@ -135,7 +134,7 @@ def _dtype(config: PreTrainedConfig) -> str:
     return str(own or "float32").removeprefix("torch.")
 
 
-def _disk_bytes(folder: str | Path, revision: object) -> int | None:
+def _disk_bytes(folder: str | Path, revision: Any) -> int | None:
     """Bytes of all files of the model; None if its weights aren't on this machine."""
     path = Path(folder).expanduser()
     if path.is_file():

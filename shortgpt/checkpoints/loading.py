@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -40,7 +41,7 @@ def load(
     sha256: str | None = None,
     device_map: str | Mapping[str, int | str] | None = None,
     max_memory: Mapping[int | str, int | str] | None = None,
-    **from_pretrained: object,
+    **from_pretrained: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return ``(model, tokenizer)``, the model in eval mode.
 
@@ -147,7 +148,7 @@ def _from_folder(
     return _spread(folder, device_map, max_memory, options), tokenizer
 
 
-def _choice(options: Mapping[str, object]) -> dict[str, object]:
+def _choice(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `options` that say which files are meant, and whether their code may run."""
     return {key: value for key, value in options.items() if key in ("revision", "cache_dir", "trust_remote_code")}
 
@@ -168,11 +169,12 @@ def _sound_config(name: str | os.PathLike, folder: str, own: bool, options: Mapp
     return config
 
 
-def _read(folder: str | Path, **options: object) -> PreTrainedModel:
+def _read(folder: str | Path, **options: Any) -> PreTrainedModel:
     """``from_pretrained`` that never fills a missing weight with random numbers."""
     options["ignore_mismatched_sizes"] = True  # to be told about them
     with quiet("transformers.modeling_utils"):  # its report is a table; ours is one sentence
-        model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, report = loaded
     if "config" in options or any(COUNT_NAMES.fullmatch(name) for name in options):  # the first layers were asked for
         report = report | {"unexpected_keys": ()}
     require_whole(folder, model, report)
@@ -184,7 +186,7 @@ def _read(folder: str | Path, **options: object) -> PreTrainedModel:
     return model
 
 
-def _usable_device(device: object) -> str:
+def _usable_device(device: Any) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -230,7 +231,8 @@ def _matched(folder: str | os.PathLike, *, quantized: bool = False) -> tuple[Pre
         part.__dict__.pop("quantization_config", None)
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}  # to be told
     with _silent(), in_one_sentence(f"the weights in {folder} can't be loaded"), enough_layers():
-        model, report = AutoModelForCausalLM.from_pretrained(folder, config=config, device_map="meta", **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, device_map="meta", **options)
+    model, report = loaded
     if quantized:
         vectors = {name for name, weight in model.named_parameters() if weight.ndim == 1}
         report = report | {"missing_keys": vectors & {*report["missing_keys"]}, "mismatched_keys": ()}

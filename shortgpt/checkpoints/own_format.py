@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -35,11 +36,11 @@ def read_recipe(folder: str | os.PathLike) -> dict:
     """What config.json of our own format says: ``architectures, dtype, base_config, steps``; ValueError if it doesn't."""
     saved = require_sound_config(folder)
     names, steps, fields = (saved.get(name) for name in ("architectures", "steps", "base_config"))
-    sound = isinstance(fields, dict) and isinstance(steps, list) and len(steps) <= MOST_LAYERS
-    sound = sound and all(map(_is_step, steps))
-    kind = fields.get("model_type") if sound else None
-    sound = sound and isinstance(kind, str) and kind in CONFIG_MAPPING and isinstance(names, list) and len(names) == 1
-    if not sound or _class(names[0]) is None or not isinstance(_dtype(saved.get("dtype")), torch.dtype):
+    sound = isinstance(steps, list) and len(steps) <= MOST_LAYERS and all(map(_is_step, steps))
+    kind = fields.get("model_type") if isinstance(fields, dict) else None
+    sound = sound and isinstance(kind, str) and kind in CONFIG_MAPPING
+    named = isinstance(names, list) and len(names) == 1 and _class(names[0]) is not None
+    if not sound or not named or not isinstance(_dtype(saved.get("dtype")), torch.dtype):
         raise ValueError(f"{folder} holds no model that save() wrote: copy the folder again from where it was saved")
     return saved
 
@@ -50,7 +51,7 @@ def _class(name: object) -> type[PreTrainedModel] | None:
     return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
-def _dtype(name: object) -> object:
+def _dtype(name: object) -> Any:
     return getattr(torch, name, None) if isinstance(name, str) else None
 
 
@@ -81,7 +82,8 @@ def rebuilt(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> P
     """
     saved, config = read_recipe(folder), base_config(folder)
     with clear_about_config(folder):
-        model = _class(saved["architectures"][0])._from_config(config, dtype=dtype or _dtype(saved["dtype"]))
+        kind: Any = _class(saved["architectures"][0])
+        model = kind._from_config(config, dtype=dtype or _dtype(saved["dtype"]))
         model.tie_weights()
         for step in saved["steps"]:
             model = replay(model, step)
@@ -138,7 +140,7 @@ def _require_fitting(folder: Path, files: list[Path]) -> None:
         raise ValueError(f"{folder}: {len(missing)} weights are missing; copy the folder again from where it was saved")
 
 
-def replay(model: PreTrainedModel, step: dict[str, list[int]]) -> PreTrainedModel:
+def replay(model: PreTrainedModel, step: dict[str, Any]) -> PreTrainedModel:
     """Apply one step of a recipe."""
     if "layers" in step:
         return remove_layers(model, step["layers"])

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -71,7 +72,7 @@ def save(
     input_device(model)  # refuses a model without weights
     require_not_read_from(model, path)
     with written_beside(path, overwrite=overwrite) as new:
-        before = _logits_to_compare(model) if verify else None
+        before = [_logits_to_compare(model)] if verify else []
         write_model(model, new)
         if tokenizer is not None:
             _save_tokenizer(tokenizer, new)
@@ -79,8 +80,8 @@ def save(
             plan.to_json(new / PLAN_FILE)
             card = model_card(plan, repairs=repairs_so_far(model.config), own_format=is_own_format(new))
             (new / CARD_FILE).write_text(card, encoding="utf-8")
-        if verify:
-            _require_equal_reload(model, *before, new)
+        for logits, autocast in before:
+            _require_equal_reload(model, logits, autocast, new)
     return path
 
 
@@ -102,7 +103,8 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         return write_own_format(model, recipe, folder)
     # weights on disk pass through memory shard by shard: small shards, a small part of the model at a time
     with one_way_conversions_left_out(model):
-        model.save_pretrained(folder, **({"max_shard_size": "1GB"} if accelerate_hooks(model) else {}))
+        small: dict[str, Any] = {"max_shard_size": "1GB"} if accelerate_hooks(model) else {}
+        model.save_pretrained(folder, **small)
 
 
 def read_model(
@@ -113,10 +115,12 @@ def read_model(
         return restore(folder, dtype=dtype).to(device_map.get("", "cpu")), {}
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     known = trust_remote_code or type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    loader = (
-        AutoModelForCausalLM if known else getattr(transformers, saved_class(folder))
-    )  # Emu 3's text part has no automatic class
-    options = {"device_map": device_map, "offload_folder": folder.parent / "offload"}  # goes with the temporary folder
+    # Emu 3's text part has no automatic class
+    loader: Any = AutoModelForCausalLM if known else getattr(transformers, saved_class(folder))
+    options: dict[str, Any] = {
+        "device_map": device_map,
+        "offload_folder": folder.parent / "offload",
+    }  # goes with the temporary folder
     options |= {"output_loading_info": True, "trust_remote_code": trust_remote_code}
     model, report = loader.from_pretrained(folder, dtype=dtype, **options)
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -140,7 +144,7 @@ def logits_on_probe(model: PreTrainedModel) -> torch.Tensor:
 def _logits_to_compare(model: PreTrainedModel) -> tuple[torch.Tensor, torch.autocast]:
     """The logits of `model`, and the autocast that they were computed with: Trainer leaves one around ``forward``."""
     device = input_device(model).type
-    seen = [torch.get_autocast_dtype(device), False]
+    seen: list[Any] = [torch.get_autocast_dtype(device), False]
 
     def note(*_: object) -> None:
         seen[:] = [torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)]
@@ -170,7 +174,7 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path) -> None:
     try:
-        options = {"device_map": device_map_of(model), "trust_remote_code": runs_own_code(model)}
+        options: dict[str, Any] = {"device_map": device_map_of(model), "trust_remote_code": runs_own_code(model)}
         with enough_layers():
             reloaded, broken = read_model(folder, dtype=model.dtype, **options)
         with autocast:
@@ -223,7 +227,7 @@ def one_way_conversions_left_out(model: PreTrainedModel) -> Iterator[None]:
         setattr(model, _CONVERSIONS, conversions)
 
 
-def _can_be_undone(conversion: object) -> bool:
+def _can_be_undone(conversion: Any) -> bool:
     try:
         conversion.reverse_transform()
     except (NotImplementedError, ValueError):

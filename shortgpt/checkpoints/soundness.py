@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import (
@@ -28,7 +29,7 @@ _COUNTS = re.compile(r"(.*_)?n?(layers?|blocks?|depths?|stages|codebooks|experts
 _OTHER_FORMS = ("*.model", "*.tiktoken", "*vocab*", "*.codes", "tekken.json")  # of a tokenizer, than tokenizer.json
 
 
-def require_sound_config(name: str | os.PathLike, **options: object) -> dict:
+def require_sound_config(name: str | os.PathLike, **options: Any) -> dict:
     """The fields of the model's config.json, if they don't ask for a model too large to be true.
 
     Args:
@@ -57,7 +58,7 @@ def _require_sound_section(section: dict, name: str | os.PathLike) -> None:
     if shadowed:
         raise ValueError(f"config.json of {name} has a field {one_line(shadowed[0])}, which none can have")
     removed, repair = section.get(REMOVED_FIELD, []), section.get(REPAIR_FIELD)
-    depths = [v for k, v in _every_field(section) if COUNT_NAMES.fullmatch(k) and is_whole(v)]
+    depths = [v for k, v in _every_field(section) if COUNT_NAMES.fullmatch(k) and isinstance(v, int) and is_whole(v)]
     if not are_layers(removed) or max(removed, default=0) >= max(depths, default=MOST_LAYERS) + len(removed or [0]):
         raise ValueError(
             f"config.json of {name} says that layers were removed which it can't have had ({REMOVED_FIELD})"
@@ -175,7 +176,7 @@ def _is_beyond(model: PreTrainedModel, weight: str) -> bool:
 
 
 def read_tokenizer(
-    name: str | os.PathLike, folder: str | os.PathLike, config: PreTrainedConfig, **options: object
+    name: str | os.PathLike, folder: str | os.PathLike, config: PreTrainedConfig, **options: Any
 ) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder` (or Hub id); `name` is what the user called it, `config` the model's configuration.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,9 +119,9 @@ _NOT_ADDED = (
 )
 
 
-def _output_projection(layer: nn.Module, i: int, sample: Sample, states: Tensor) -> nn.Module:
+def _output_projection(layer: nn.Module, i: int, sample: Sample, states: Tensor) -> Any:
     """The matrix that the FFN of `layer` ends with: of its linear maps to the hidden size, the one that runs last."""
-    ran: list[nn.Module] = []
+    ran: list[Any] = []
     maps = [
         module
         for name in sublayers(layer)["ffn"]
@@ -139,9 +140,9 @@ def _output_projection(layer: nn.Module, i: int, sample: Sample, states: Tensor)
 class Equations:
     """Normal equations of ``z D = r``, weighted: sums over tokens, float64, on the CPU."""
 
-    square: Tensor | float = 0.0  # Z'Z [k, k]
-    cross: Tensor | float = 0.0  # Z'R [k, hidden]
-    total: Tensor | float = 0.0  # sum of |r|^2
+    square: Any = 0.0  # Z'Z [k, k], a tensor as soon as there is a token
+    cross: Any = 0.0  # Z'R [k, hidden]
+    total: Any = 0.0  # sum of |r|^2
 
     def add(self, z: Tensor, r: Tensor, weight: Tensor) -> None:
         weighted = z * weight[:, None]
