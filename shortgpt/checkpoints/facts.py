@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def model_facts(name: str | os.PathLike, *, model: PreTrainedModel | None = None
     )
 
 
-def _facts(model: PreTrainedModel | None, config: PreTrainedConfig, stack: Sequence[nn.Module]) -> dict[str, object]:
+def _facts(model: PreTrainedModel | None, config: PreTrainedConfig, stack: nn.ModuleList) -> dict[str, object]:
     """What `describe` and `model_facts` say alike; `stack` is empty, and `model` may be None, where nothing can be pruned."""
     text, removed = config.get_text_config(), [] if model is None else list(removed_so_far(model))
     return {

@@ -94,7 +94,7 @@ def load(
             model, tokenizer = _from_folder(name, folder, dtype, device_map, max_memory, options)
         model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if not getattr(model, "hf_device_map", None):
-        model = model.to(device)
+        model = model.to(device)  # type: ignore[arg-type]
     return without_repacking(model).eval(), tokenizer
 
 
@@ -111,7 +111,7 @@ def _check_dtype(dtype: object) -> None:
         raise ValueError(f'unknown dtype {shown(dtype)}: take torch.float32, torch.bfloat16, torch.float16 or "auto"')
 
 
-def _from_gguf(file: Path, sha256: str | None, dtype: torch.dtype | str, device_map: object) -> Loaded:
+def _from_gguf(file: Path, sha256: str | None, dtype: Any, device_map: object) -> Loaded:
     if device_map is not None:
         raise ValueError(
             f"{file.name}: a GGUF file is unpacked in memory, so device_map and max_memory do not apply; load it "
@@ -123,7 +123,7 @@ def _from_gguf(file: Path, sha256: str | None, dtype: torch.dtype | str, device_
 def _from_folder(
     name: str | os.PathLike,
     folder: str,
-    dtype: torch.dtype | str,
+    dtype: Any,
     device_map: object,
     max_memory: Mapping | None,
     options: dict,

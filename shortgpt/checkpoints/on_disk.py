@@ -81,7 +81,7 @@ def prune_checkpoint(
     with clear_about_config(src.name):
         config, names, plan = _decide(src, shards, plan)
     # files to write: where from, and old name to new name; no empty ones
-    renamed = [{old: new for old in shard.tensors if (new := names.tensor(old)) is not None} for shard in shards]
+    renamed = [{old: name for old in shard.tensors if (name := names.tensor(old)) is not None} for shard in shards]
     work = [(shard, new_names) for shard, new_names in zip(shards, renamed, strict=True) if new_names]
     total = sum(tensor_bytes(shard, name) for shard, new_names in work for name in new_names)
     quantized = any(getattr(c, "quantization_config", None) for c in (config, config.get_text_config()))

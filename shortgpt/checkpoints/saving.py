@@ -112,7 +112,8 @@ def read_model(
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
     if is_own_format(folder):
-        return restore(folder, dtype=dtype).to(device_map.get("", "cpu")), {}
+        model: Any = restore(folder, dtype=dtype)
+        return model.to(device_map.get("", "cpu")), {}
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     known = trust_remote_code or type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     # Emu 3's text part has no automatic class

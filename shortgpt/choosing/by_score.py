@@ -6,6 +6,7 @@ By scores that exist already it is arithmetic, done here. Every other way runs t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -77,13 +78,11 @@ def choose_layers(
     return _without_a_model(scores, n, ratio, by, seed)
 
 
-def _without_a_model(
-    scores: LayerScores | Provenance, n: int | None, ratio: float | None, by: str | None, seed: int
-) -> PruningPlan:
+def _without_a_model(scores: Any, n: int | None, ratio: float | None, by: str | None, seed: int) -> PruningPlan:
     source = scores if isinstance(scores, Provenance) else require_scores(scores).provenance
     depth = source.layers
     n = check_amount(n, ratio, depth, "layers", f"this model has {depth} layers")
-    if by in BASELINES:
+    if by is not None and by in BASELINES:
         return plan_for(source, baseline_order(depth, by, seed=seed)[:n], by)
     if source is scores or by not in (None, "score", scores.metric):
         raise ValueError(

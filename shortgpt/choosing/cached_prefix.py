@@ -6,7 +6,7 @@ again afterwards. The model's forward handles everything else: masks, positions,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,7 +19,7 @@ Output = Tensor | tuple  # of a layer: the hidden states, alone or followed by o
 
 @contextmanager
 def stand_ins(
-    stack: nn.ModuleList, widths: Sequence[int], removed: Collection[int], kept: Sequence[Output]
+    stack: Iterable[nn.Module], widths: Sequence[int], removed: Collection[int], kept: Sequence[Output]
 ) -> Iterator[None]:
     """While open, the first ``len(kept)`` layers end in the last of the outputs `kept`, and `removed` ones do nothing.
 

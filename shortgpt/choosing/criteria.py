@@ -8,12 +8,12 @@ A new criterion is a function like those below, that yields a choice for each of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -38,7 +38,7 @@ class Task:
     """What criteria are given: the model, its text (a baseline does without), and the options of `choose_layers`."""
 
     model: PreTrainedModel
-    batches: Sequence[Mapping[str, Tensor]] | None
+    batches: Any  # as `calibration_batches` gives them; None for a baseline
     objective: str = "loss"
     kind: str = "fold"
     budget: int = BUDGET
@@ -65,7 +65,7 @@ class Choice:
     layers: list[int]
     forward_passes: float = 0.0
     scores: np.ndarray | None = None  # [depth], for a criterion with one number a layer
-    search: dict[str, int | float | str] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -84,7 +84,8 @@ def _scores(metric: str, task: Task, counts: list[int], seed: int) -> Iterator[C
 
 
 def _scores_again(task: Task, counts: list[int], seed: int) -> Iterator[Choice]:
-    passes, layers = 0.0, []
+    passes = 0.0
+    layers: list[int] = []
     with tqdm(total=counts[-1], desc="scoring after each removal", unit="layer", disable=not task.progress) as bar:
         for n in counts:
             while len(layers) < n:
@@ -115,7 +116,8 @@ def _one_by_one(task: Task, counts: list[int], seed: int) -> Iterator[Choice]:
 
 
 def _greedy(task: Task, counts: list[int], seed: int) -> Iterator[Choice]:
-    trials, order = Trials(task.model, task.batches, objective=task.objective), []
+    trials = Trials(task.model, task.batches, objective=task.objective)
+    order: list[int] = []
     for n in counts:
         order = greedy(trials, n, start=order, progress=task.progress)
         value = trials(order)
@@ -142,14 +144,14 @@ def _repaired(task: Task, counts: list[int], seed: int) -> Iterator[Choice]:
 
 
 def _evolved(
-    task: Task, trials: Trials | RepairedTrials, n: int, starts: list[Sequence[int]], seed: int, objective: str
+    task: Task, trials: Trials | RepairedTrials, n: int, starts: Sequence[Sequence[int]], seed: int, objective: str
 ) -> Choice:
     best, history = evolve(trials, n, starts=starts, budget=task.budget, seed=seed, progress=task.progress)
     search = _found(objective, history["value"].min(), trials) | {"seed": seed, "budget": task.budget}
     return Choice(list(best), search.get("forward_passes", 0.0), search=search)
 
 
-def _found(objective: str, value: float, trials: Trials | RepairedTrials) -> dict[str, int | float | str]:
+def _found(objective: str, value: float, trials: Trials | RepairedTrials) -> dict[str, Any]:
     """What a plan says of a search; the seconds are added when it is over."""
     found = {"objective": objective, "value": float(value), "evaluations": trials.evaluations}
     return found | ({"forward_passes": trials.forward_passes} if isinstance(trials, Trials) else {})

@@ -45,7 +45,7 @@ def plan_for(
     layers: Sequence[int],
     criterion: str = "by hand",
     *,
-    scores: Sequence[float] | None = None,
+    scores: Sequence[float] | np.ndarray | None = None,
     search: dict[str, int | float | str] | None = None,
 ) -> PruningPlan:
     """A plan to remove `layers` (current indices, in the order of choice) from the model that `source` tells of.

@@ -83,6 +83,7 @@ def quantize(
         quantized = to_nf4(model)
     elif method == "gptq":
         check_batches(calibration)
+        assert calibration is not None  # as check_batches found
         quantized = to_gptq(model, fitting_group_size(model, group_size), calibration, progress=progress)
     else:
         quantized = _by_torchao(model, _scheme(model, bits, method, group_size))
