@@ -172,7 +172,8 @@ def _sound_config(name: str | os.PathLike, folder: str, own: bool, options: Mapp
 def _read(folder: str | Path, **options: Any) -> PreTrainedModel:
     """``from_pretrained`` that never fills a missing weight with random numbers."""
     options["ignore_mismatched_sizes"] = True  # to be told about them
-    with quiet("transformers.modeling_utils"):  # its report is a table; ours is one sentence
+    # its report is a table, ours one sentence; and it tells of layers that are not sharded, on one device too
+    with quiet("transformers.modeling_utils", "transformers.distributed"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     model, report = loaded
     if "config" in options or any(COUNT_NAMES.fullmatch(name) for name in options):  # the first layers were asked for
