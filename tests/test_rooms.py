@@ -161,14 +161,10 @@ TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
     "checkpoints.own_format": "tests/pruning/test_architectures.py",  # for what no configuration describes: by architecture
     "checkpoints.shards": "tests/checkpoints/test_on_disk.py",
     "checkpoints.soundness": "tests/utils/test_untrusted.py",  # with all that is read from elsewhere
-    "choosing.names": "tests/cli/test_cli.py",  # the names that the command offers
-    "choosing.repaired": "tests/repair/test_healing.py",
     **{
         f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "info", "places", "printing", "score")
     },  # by running it
     "model.names": "tests/checkpoints/test_on_disk.py",
-    "pruning.repair_record": "tests/repair/test_healing.py",
-    "repair.patches": "tests/repair/test_healing.py",
     "utils.data": "tests/test_setup.py",  # data are where the wheel has them
     "utils.lazy": "tests/test_rooms.py",
     "utils.peak": "tests/evaluation/test_cost.py",

@@ -42,7 +42,8 @@ def choose_layers(
         n: how many layers; or give `ratio`, a fraction of the *layers* (not of the parameters), rounded to a number.
         by: for scores ``"score"``, lowest first (default), or a baseline of section 4.3: ``"reverse"`` from the last layer
             back, ``"sequential"`` from the first on, ``"random"``. For a model a baseline, or what reads `batches`:
-            ``"block_influence"`` (default), ``"relative_magnitude"``: the lowest scores of one pass (`score_layers`);
+            ``"block_influence"`` (default), ``"relative_magnitude"``, ``"angular_distance"``: the lowest scores of one pass
+            (`score_layers`);
             ``"block_influence_iterative"``: the lowest score, scored again after every removal;
             ``"angular_span"``: the n layers in a row over which the last token of each sample turns least (Gromov et
             al., arXiv 2403.17887); ``"angular_span_all_tokens"``: the same over all tokens;

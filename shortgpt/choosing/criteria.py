@@ -166,7 +166,7 @@ def _can_go(model: PreTrainedModel, layers: Sequence[int]) -> bool:
 REPAIRED = "repaired_search"
 WAYS: dict[str, Callable[[Task, list[int], int], Iterator[Choice]]] = {
     **{order: partial(_baseline, order) for order in ("random", "sequential", "reverse")},
-    **{metric: partial(_scores, metric) for metric in ("relative_magnitude", "block_influence")},
+    **{metric: partial(_scores, metric) for metric in ("relative_magnitude", "block_influence", "angular_distance")},
     "block_influence_iterative": _scores_again,
     "angular_span": partial(_span, "last"),
     "angular_span_all_tokens": partial(_span, "all"),
@@ -175,4 +175,5 @@ WAYS: dict[str, Callable[[Task, list[int], int], Iterator[Choice]]] = {
     "search": _search,
     REPAIRED: _repaired,
 }
-CRITERIA = tuple(name for name in WAYS if name != REPAIRED)  # a table of pruned models would not do it justice
+# those that a table compares: pruned models would not do the one justice, and the other is close to Block Influence
+CRITERIA = tuple(name for name in WAYS if name not in (REPAIRED, "angular_distance"))

@@ -1,6 +1,6 @@
 """The names of the ways to choose, where the command line and type checkers find them without torch.
 
-`scoring.influence`, `by_score` and `criteria` hold the functions behind them.
+`criteria` holds the functions behind them, `scoring.influence` those of the metrics.
 """
 
 from __future__ import annotations
@@ -17,5 +17,6 @@ Criterion = Literal[
     "leave_one_out",
     "greedy",
     "search",
+    "repaired_search",
     Baseline,
 ]

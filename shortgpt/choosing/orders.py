@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
+from shortgpt.choosing.names import Baseline
 from shortgpt.pruning.plan import PruningPlan, check_indices
 from shortgpt.scoring.provenance import Provenance
 from shortgpt.scoring.scores import LayerScores, require_scores
 from shortgpt.utils.arguments import check_choice, check_count
 
-BASELINES = ("reverse", "sequential", "random")
+BASELINES = get_args(Baseline)
 ORDERS = ("score", *BASELINES)
 
 

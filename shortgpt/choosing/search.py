@@ -111,9 +111,9 @@ def evolve(
     if len(first) > budget:
         raise ValueError(f"budget must be at least the number of starts, {len(first)}, got {budget}")
     tried: dict[Removed, float] = {}
-    best, low = first[0], inf
-    with tqdm(total=min(budget, comb(depth, n)), desc="searching", unit="trial", disable=not progress) as bar:
-        while len(tried) < bar.total:
+    best, low, most = first[0], inf, min(budget, comb(depth, n))
+    with tqdm(total=most, desc="searching", unit="trial", disable=not progress) as bar:
+        while len(tried) < most:
             if len(tried) < len(first):
                 child = first[len(tried)]
             else:

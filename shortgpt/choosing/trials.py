@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shortgpt.choosing.resuming import Output, copied, stand_ins
+from shortgpt.choosing.cached_prefix import Output, copied, stand_ins
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.hooks import hooked, layer_output, logits_of, require_numbers, run_backbone, unpadded

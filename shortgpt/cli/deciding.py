@@ -51,9 +51,11 @@ class Wish:
     plan: Path | None = None
     """Or those of a plan, pruning_plan.json."""
     by: Criterion | None = None
-    """What chooses: lowest score first, by default that of block_influence; a search; or a baseline (--seed)."""
+    """What chooses: lowest score first, by default block_influence; a search (repaired_search fits --repair); a baseline."""
     sublayers: Literal["attention", "ffn"] | None = None
     """Remove only the attention of layers, or only the ffn."""
+    repair: Literal["fold", "all", "linear"] | None = None
+    """Without training: fold (an ordinary checkpoint), all (folded into every later layer), linear (a module)."""
     order: Annotated[Literal["score", Criterion], HIDDEN] = "score"  # older names of `by`
     metric: Annotated[Metric | None, HIDDEN] = None
 
@@ -105,6 +107,7 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: 
             ratio=wish.ratio,
             by=wish.criterion,
             batches=batches,
+            kind="linear" if wish.repair == "linear" else "fold",  # of repaired_search
             seed=calibration.seed,
             progress=progress,
         )

@@ -30,7 +30,6 @@ def tell(model: str | None = None, /, *, loading: Loading = Loading()) -> Result
 
         plan = PruningPlan.from_json(model)
         return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
-        return Result(asdict(plan) | {"kept": plan.kept}, plan_in_words(plan))
     return _about_model(model or default_model(), loading)
 
 

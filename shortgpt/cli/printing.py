@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shortgpt.utils.quieting import quiet
 
@@ -53,21 +53,9 @@ def calm_libraries(*, bars: bool) -> Iterator[None]:
             yield
 
 
-def to_json(data: object) -> str:
+def to_json(data: Any) -> str:
     """JSON that any reader takes: NaN (a standard error of one sample) is null, and no character commands a terminal."""
-    text = json.dumps(_plain(data), indent=1, ensure_ascii=False, allow_nan=False)
+    if hasattr(data, "to_dict"):  # a table: one object a row
+        data = data.astype(object).where(data.notna(), None).to_dict("records")
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False, default=str)
     return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _plain(value: object) -> object:
-    if hasattr(value, "to_dict"):  # a table: one object a row
-        value = value.to_dict("records")
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
-    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 import shortgpt
 from shortgpt.cli.deciding import Decision, Loaded, Wish, decide, lowest_sublayers
 from shortgpt.cli.failing import UsageError
-from shortgpt.cli.options import CHOICE, FLAG, OUTPUT, Calibration, Loading, Progress
+from shortgpt.cli.options import FLAG, OUTPUT, Calibration, Loading, Progress
 from shortgpt.cli.places import require_room, require_writable
 from shortgpt.cli.printing import Result
 
 if TYPE_CHECKING:
     from shortgpt.pruning.plan import PruningPlan
-
-Repair = Literal["fold", "all", "linear"]
 
 
 @Parameter(name="*", group=OUTPUT)
@@ -57,7 +55,6 @@ def prune_model(
     /,
     *,
     wish: Wish = Wish(),
-    repair: Annotated[Repair | None, Parameter(group=CHOICE)] = None,
     writing: Writing = Writing(),
     loading: Loading = Loading(),
     calibration: Calibration = Calibration(),
@@ -84,12 +81,11 @@ def prune_model(
 
     Args:
         output: Folder for the pruned model: new, or empty.
-        repair: Without training: fold (an ordinary checkpoint), all (folded into every later layer), linear (a module).
     """
     wish.check(on_disk=writing.on_disk)
     if wish.sublayers and (output is None or writing.to_mergekit or writing.to_llama_cpp):
         raise UsageError("--sublayers saves to OUTPUT: plans name whole layers and can't describe the result")
-    if repair and (output is None or writing.on_disk or wish.sublayers):
+    if wish.repair and (output is None or writing.on_disk or wish.sublayers):
         raise UsageError("--repair fits the pruned model that goes to OUTPUT: not with --on-disk or --sublayers")
     writing.check(output)
     if wish.sublayers and output is not None:
@@ -100,7 +96,7 @@ def prune_model(
     if output is not None and writing.on_disk:
         _prune_files(decision, output, overwrite=writing.overwrite, progress=progress)
     elif output is not None:
-        _prune_in_memory(decision, output, repair, calibration, writing, progress)
+        _prune_in_memory(decision, output, wish.repair, calibration, writing, progress)
     return _report(decision, output, writing)
 
 
@@ -128,7 +124,7 @@ def _prune_files(decision: Decision, output: Path, *, overwrite: bool, progress:
 
 
 def _prune_in_memory(
-    decision: Decision, output: Path, repair: Repair | None, calibration: Calibration, writing: Writing, progress: bool
+    decision: Decision, output: Path, repair: str | None, calibration: Calibration, writing: Writing, progress: bool
 ) -> None:
     plan = decision.plan
     dense, tokenizer = decision.loaded or decision.loading.load(decision.name)

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
 
 from shortgpt.model.anatomy import COUNT_NAMES, decoder_layers_path, text_config
 from shortgpt.pruning.config_slice import is_index_list
+from shortgpt.utils.quieting import quiet
 
 # numbers that say which layers are of which kind: how many at the start or end, every how many
 _KIND_NAMES = re.compile(r".*(layer|dense|moe|sparse|shared|window|replace|offset|period|step|interval|freq|pattern).*")
@@ -39,13 +39,9 @@ def reread(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def build(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
     """The model that `config` describes, of the class of `model`, on the meta device: structure without weights."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # it is about attention kernels and rotary settings of a model nobody runs
-    try:
-        with torch.device("meta"):
-            return type(model)(config)
-    finally:
-        logging.set_verbosity(level)
+    # what is kept back is about attention kernels and rotary settings of a model nobody runs
+    with quiet("transformers"), torch.device("meta"):
+        return type(model)(config)
 
 
 def differences(model: PreTrainedModel, config: PreTrainedConfig) -> list[str]:

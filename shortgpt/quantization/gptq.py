@@ -23,7 +23,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -40,7 +40,7 @@ INSTALL = "GPTQ needs gptqmodel and optimum: pip install gptqmodel==7.6.0 optimu
 
 
 def to_gptq(
-    model: PreTrainedModel, group_size: int, batches: Sequence[Mapping[str, Tensor]], *, progress: bool = True
+    model: PreTrainedModel, group_size: int, batches: Iterable[Mapping[str, Tensor]], *, progress: bool = True
 ) -> PreTrainedModel:
     """`model` in 4 bits, calibrated on `batches` (see `quantization.quantize`, which checks the arguments).
 

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, forget_checkpoint, model_name
-from shortgpt.model.arguments import check_batch, check_batches
+from shortgpt.model.arguments import check_batches
 from shortgpt.model.offload import input_device
 from shortgpt.model.view import share_weights
 from shortgpt.quantization.gptq import to_gptq
@@ -82,8 +82,8 @@ def quantize(
     if method == "nf4":
         quantized = to_nf4(model)
     elif method == "gptq":
-        group_size = fitting_group_size(model, group_size)
-        quantized = to_gptq(model, group_size, _checked(model, calibration), progress=progress)
+        check_batches(calibration)
+        quantized = to_gptq(model, fitting_group_size(model, group_size), calibration, progress=progress)
     else:
         quantized = _by_torchao(model, _scheme(model, bits, method, group_size))
     forget_checkpoint(quantized, model_name(model))  # two methods load it from a temporary folder
@@ -106,14 +106,6 @@ def _method(bits: int, method: str | None, group_size: int | None, calibration: 
     if group_size is not None and method not in ("rtn", "gptq"):
         raise ValueError(f"method {method!r} has groups of its own: leave group_size out, or choose 'rtn' or 'gptq'")
     return method
-
-
-def _checked(model: PreTrainedModel, calibration: Iterable[Mapping[str, Tensor]] | None) -> list[Mapping[str, Tensor]]:
-    check_batches(calibration)
-    batches = list(calibration or ())
-    for batch in batches:
-        check_batch(model, batch)
-    return batches
 
 
 def is_quantized(model: PreTrainedModel) -> bool:

@@ -408,7 +408,7 @@ if point == "in the weights":
         (die if len(calls) == 3 else write)(*arguments, **options)
     on_disk.write_tensors = write_one
 elif point == "before the card":
-    on_disk._write_card = die
+    on_disk.write_card = die
 elif point == "between the renames":
     replace, calls = os.replace, []
     def replace_one(source, target):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from small import LAYERS, random_batch
 
 from shortgpt import choose_by, choose_layers, choose_repaired, remove_layers, score_layers
 from shortgpt.choosing.criteria import CRITERIA
+from shortgpt.choosing.names import Baseline, Criterion
 from shortgpt.choosing.orders import BASELINES, plan_for
+from shortgpt.scoring.influence import METRICS
 from shortgpt.scoring.provenance import Provenance
 
 QUICK = dict(budget=8, progress=False)
@@ -31,7 +34,7 @@ def test_the_repaired_search_is_a_criterion_too(tiny):
     assert set(plan.search) == {"objective", "value", "evaluations", "seconds", "seed", "budget"}
 
 
-@pytest.mark.parametrize("metric", ["block_influence", "relative_magnitude"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_from_the_model_or_from_its_scores_is_the_same(tiny, batch, metric):
     scores = score_layers(tiny, [batch], metric=metric, progress=False)
     plan = choose_layers(scores, 3)
@@ -66,6 +69,10 @@ def test_layers_named_by_hand_become_a_plan(tiny):
     assert plan.removed == (1, 0, 4) and plan.layers == LAYERS and plan.criterion == "by hand"
     with pytest.raises(ValueError, match="unknown layer 5: this model has layers 0 to 4"):
         plan_for(Provenance.of(remove_layers(tiny, [1])), [5])
+
+
+def test_the_names_are_those_of_the_functions():
+    assert {*get_args(Criterion)} == {*CRITERIA, *METRICS} and {*get_args(Baseline)} == {*BASELINES}
 
 
 def test_what_the_door_refuses(tiny, batch):

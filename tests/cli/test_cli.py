@@ -30,7 +30,7 @@ from transformers.utils import logging as hf_logging
 import shortgpt.__main__ as entry
 from shortgpt import PruningPlan, __version__, calibration_batches, choose_layers, evaluate, heal, load, score_layers
 from shortgpt.choosing.by_score import ORDERS
-from shortgpt.choosing.criteria import CRITERIA
+from shortgpt.choosing.criteria import WAYS
 from shortgpt.choosing.names import Baseline, Criterion, Metric
 from shortgpt.cli import main
 from shortgpt.cli.deciding import parse_layers
@@ -163,14 +163,24 @@ def test_every_way_to_choose_gives_a_checkpoint_that_plain_transformers_reloads(
 
 
 @pytest.mark.slow
-def test_the_command_offers_every_criterion(folder):
-    assert {*get_args(Criterion)} == {*CRITERIA, *METRICS}
-    options = ("--model", "model", "--text", "text.txt", "--samples", 2, "--length", 16)
-    for order in get_args(Criterion)[:-3]:
-        ok("prune", "--plan-only", "by.json", *options, "--ratio", 0.25, "--by", order)
+def test_the_command_offers_every_criterion(folder, monkeypatch):
+    assert {*get_args(Criterion)} == {*WAYS}
+    text = ("--model", "model", "--text", "text.txt", "--length", 16, "--samples")
+    for by in {*WAYS} - {*get_args(Baseline), "repaired_search"}:
+        ok("prune", "--plan-only", "by.json", *text, 2, "--ratio", 0.25, "--by", by)
         plan = PruningPlan.from_json("by.json")
-        assert plan.criterion == order and len(plan.removed) == round(0.25 * LAYERS) and plan.calibration
+        assert plan.criterion == by and len(plan.removed) == round(0.25 * LAYERS) and plan.calibration
         Path("by.json").unlink()
+    given = []
+
+    def noted(model, n, **options):  # the search itself takes a minute
+        given.append((n, options["by"], options["kind"]))
+        return PruningPlan(LAYERS, (1, 2))
+
+    monkeypatch.setattr("shortgpt.choose_layers", noted)
+    for repair in ("fold", "linear"):
+        ok("prune", repair, *text, 8, "-n", 2, "--by", "repaired_search", "--repair", repair)
+    assert given == [(2, "repaired_search", "fold"), (2, "repaired_search", "linear")]
 
 
 def test_a_plan_names_its_model_and_gives_the_same_on_disk_and_in_memory(folder):
@@ -525,6 +535,13 @@ def test_the_installed_script_and_python_m_start_the_same(tmp_path):
     command = [sys.executable, "-m", "shortgpt", "--version"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == f"{__version__}\n" and not run.stderr
+
+
+def test_a_plan_is_read_aloud_without_torch(folder):
+    code = "import sys; from shortgpt.cli import main; print(main(['info', 'plan.json']), 'torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.stdout.startswith("Removes 2 of 12 layers of model: 1, 2.") and run.stdout.endswith("\n0 False\n")
 
 
 def test_help_answers_at_once_without_torch():

@@ -3,7 +3,6 @@
 import gc
 import math
 import mmap
-import threading
 import time
 from types import SimpleNamespace
 
@@ -18,7 +17,6 @@ from shortgpt import key_value_bytes, remove_heads, remove_layers, remove_sublay
 from shortgpt.evaluation import cost
 from shortgpt.evaluation.cost import timed
 from shortgpt.evaluation.memory import memory_peak
-from shortgpt.utils.peak import highest
 
 MB = 2**20
 
@@ -259,15 +257,6 @@ def test_where_nothing_can_be_seen_the_peak_is_nan():
     with memory_peak("mps") as peak:
         pass
     assert math.isnan(peak[0])
-
-
-def test_a_watch_ends_with_its_block_and_looks_at_both_ends():
-    looks = []
-    threads = threading.active_count()
-    with pytest.raises(KeyError), highest(lambda: looks.append(len(looks)) or 10 * len(looks), interval=60) as most:
-        assert most == [10]
-        raise KeyError
-    assert most == [20] and threading.active_count() == threads
 
 
 # ---- the key-value cache ----

@@ -39,8 +39,8 @@ def test_the_plan_beside_a_model(tmp_path):
 def test_info_about_a_plan_needs_no_torch(tmp_path):
     PLAN.to_json(tmp_path / "plan.json")
     code = (
-        "import json, sys; from shortgpt.cli.info import info; "
-        "print(json.dumps([info(None, sys.argv[1]).text, sorted({'torch', 'transformers', 'pandas'} & set(sys.modules))]))"
+        "import json, sys; from shortgpt.cli.info import tell; "
+        "print(json.dumps([tell(sys.argv[1]).text, sorted({'torch', 'transformers', 'pandas'} & set(sys.modules))]))"
     )
     run = [sys.executable, "-c", code, str(tmp_path / "plan.json")]
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.choosing.resuming import Output, stand_ins
+from shortgpt.choosing.cached_prefix import Output, stand_ins
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, within_positions
 from shortgpt.model.hooks import by_token, eval_mode, hooked, layer_input, layer_output, require_numbers

@@ -12,6 +12,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from shortgpt.model.hooks import layer_input
+
 Output = Tensor | tuple  # of a layer: the hidden states, alone or followed by other values
 
 
@@ -33,7 +35,7 @@ def stand_ins(
         undo.append(lambda: delattr(layer, "forward") if before is None else setattr(layer, "forward", before))
 
     def pass_on(width: int, *args: object, **kwargs: object) -> Output:
-        x_in = args[0] if args else kwargs["hidden_states"]
+        x_in = layer_input(args, kwargs)
         if not width:
             return x_in
         others = last[0][1:] if last and isinstance(last[0], tuple) and len(last[0]) == width else [None] * (width - 1)
