@@ -94,6 +94,7 @@ def test_what_the_door_refuses(tiny, batch):
             wrong()
 
 
+@pytest.mark.slow
 def test_choosing_by_scores_does_not_wait_for_the_criteria():
     code = "import shortgpt, sys; shortgpt.choose_layers; print('shortgpt.choosing.criteria' in sys.modules)"
     assert (

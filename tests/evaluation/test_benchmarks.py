@@ -135,6 +135,7 @@ def test_a_wrong_answer_to_the_right_prompt_does_not_score(name, hub):
     assert {call[:2] for call in hub.asked} == {CASES[name][0]}
 
 
+@pytest.mark.slow
 def test_all_thirteen_run_in_one_call_and_right_answers_score(hub):
     """Of the subjects of `mmlu` and `cmmlu` the model knows one: in the others no letter is likelier, and A comes first."""
     table = evaluate(*rigged(*RIGHT.values()), PAPER_BENCHMARKS, progress=False).drop_duplicates("task")
