@@ -104,9 +104,7 @@ def prune_checkpoint(
 
 def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
     if not src.is_dir():
-        raise FileNotFoundError(
-            f"no such folder: {src} (download a Hub model first: hf download owner/name --local-dir …)"
-        )
+        raise FileNotFoundError(f"no such folder: {src} (download a Hub model: hf download owner/name --local-dir …)")
     require_no_adapter_beside(src, src)
     if not inside(src, "config.json").is_file():
         raise FileNotFoundError(f"{src} holds no model: it has no config.json")
@@ -229,10 +227,10 @@ def _matched(folder: str | os.PathLike, *, quantized: bool = False) -> tuple[Pre
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     for part in (config, config.get_text_config()) if quantized else ():
         part.__dict__.pop("quantization_config", None)
+    loader: Any = AutoModelForCausalLM  # with loading info it gives a pair
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}  # to be told
     with _silent(), in_one_sentence(f"the weights in {folder} can't be loaded"), enough_layers():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, device_map="meta", **options)
-    model, report = loaded
+        model, report = loader.from_pretrained(folder, config=config, device_map="meta", **options)
     if quantized:
         vectors = {name for name, weight in model.named_parameters() if weight.ndim == 1}
         report = report | {"missing_keys": vectors & {*report["missing_keys"]}, "mismatched_keys": ()}
