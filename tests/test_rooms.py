@@ -157,17 +157,12 @@ def test_every_room_with_public_names_tests_wrong_calls_of_all_of_them():
 
 # ---- a test can be found from a module's name ------------------------------------------------------------------------
 TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
-    "checkpoints.card": "tests/pruning/test_exchange.py",  # a card tells what was pruned, in words that other tools read
-    "checkpoints.own_format": "tests/pruning/test_architectures.py",  # for what no configuration describes: by architecture
-    "checkpoints.shards": "tests/checkpoints/test_on_disk.py",
-    "checkpoints.soundness": "tests/utils/test_untrusted.py",  # with all that is read from elsewhere
     **{
         f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "info", "places", "printing", "score")
     },  # by running it
     "model.names": "tests/checkpoints/test_on_disk.py",
     "utils.data": "tests/test_setup.py",  # data are where the wheel has them
     "utils.lazy": "tests/test_rooms.py",
-    "utils.peak": "tests/evaluation/test_cost.py",
 }
 
 
