@@ -3,10 +3,10 @@
 import pytest
 import torch
 from references import identity_logits, logits
-from shortgpt.choosing.cached_prefix import copied, stand_ins
 from small import LAYERS, build_tiny, random_batch
 
 from shortgpt import decoder_layers, hidden_states
+from shortgpt.choosing.cached_prefix import copied, stand_ins
 
 BATCH = random_batch()
 
