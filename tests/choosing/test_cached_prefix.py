@@ -5,8 +5,9 @@ import torch
 from references import identity_logits, logits
 from small import LAYERS, build_tiny, random_batch
 
-from shortgpt import decoder_layers, hidden_states
+from shortgpt import decoder_layers, hidden_states, remove_layers
 from shortgpt.choosing.cached_prefix import copied, stand_ins
+from shortgpt.model.view import share_weights
 
 BATCH = random_batch()
 
@@ -69,3 +70,16 @@ def test_copies_have_memory_of_their_own_and_may_leave_attention_maps_out():
     for copy in (copied(states), copied((states, maps))[0]):
         assert torch.equal(copy, states) and copy.data_ptr() != states.data_ptr()
     assert copied((states, maps))[1] is maps and copied((states, maps), whole=False)[1] is None
+
+
+@pytest.mark.parametrize("removed", [[], [3], [4, 5]])
+def test_a_state_that_is_known_takes_the_place_of_the_layers_before_it(removed):
+    view, batch = share_weights(build_tiny()), random_batch()
+    expected = logits(remove_layers(view, removed), batch | {"use_cache": False})
+    kept = list(hidden_states(view, batch)[1:4])  # what leaves layers 0, 1 and 2
+    ran = []
+    for i, layer in enumerate(decoder_layers(view)):
+        layer.mlp.register_forward_hook(lambda module, args, output, i=i: ran.append(i))
+    with stand_ins(decoder_layers(view), [0] * LAYERS, removed, kept):
+        assert torch.equal(logits(view, batch | {"use_cache": False}), expected)
+    assert ran == [i for i in (3, 4, 5) if i not in removed]
