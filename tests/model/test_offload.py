@@ -178,17 +178,16 @@ def test_inputs_go_where_the_embeddings_run(folder, tiny):
     assert input_device(model) == torch.device("cuda", 1)
 
 
-def test_each_process_gets_its_own_gpu_and_old_gpus_get_float16(folder, tmp_path, monkeypatch):
+def test_each_process_gets_its_own_gpu_and_old_gpus_get_float16(monkeypatch):
     """Decided before anything is loaded: what is on disk can't be converted afterwards."""
-    build_tiny().to(torch.bfloat16).save_pretrained(tmp_path / "half")
-    assert loading._best_device() == "cpu" and loading._dtype_on_gpu(tmp_path / "half", {}) == "auto"
+    assert loading._best_device() == "cpu" and loading._dtype_on_gpu(torch.bfloat16) == "auto"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert loading._best_device() == "cuda"
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert loading._best_device() == "cuda:1"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    assert loading._dtype_on_gpu(tmp_path / "half", {}) == torch.float16
-    assert loading._dtype_on_gpu(folder, {}) == "auto"  # a float32 checkpoint stays what it is
+    assert loading._dtype_on_gpu(torch.bfloat16) == torch.float16
+    assert loading._dtype_on_gpu(torch.float32) == "auto"  # a float32 checkpoint stays what it is
 
 
 def test_a_model_is_not_saved_over_the_files_that_it_still_reads(spread, folder, batch, tmp_path):
