@@ -19,6 +19,7 @@ from transformers.initialization import no_init_weights
 
 from shortgpt.checkpoints.shards import read_shard
 from shortgpt.checkpoints.soundness import are_layers, clear_about_config, require_sound_config
+from shortgpt.model.anatomy import REPAIR_FIELD
 from shortgpt.pruning.depth import remove_layers
 from shortgpt.pruning.recipe import MODEL_TYPE, WEIGHTS
 from shortgpt.utils.untrusted import MOST_LAYERS, inside, is_whole, one_line, read_json
@@ -87,6 +88,8 @@ def rebuilt(folder: str | os.PathLike, *, dtype: torch.dtype | None = None) -> P
         model.tie_weights()
         for step in saved["steps"]:
             model = replay(model, step)
+    if REPAIR_FIELD in saved:
+        setattr(model.config, REPAIR_FIELD, saved[REPAIR_FIELD])
     return model
 
 

@@ -14,7 +14,9 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from shortgpt.model.anatomy import REPAIR_FIELD
 from shortgpt.model.offload import accelerate_hooks
+from shortgpt.pruning.repair_record import repairs_so_far
 
 RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
 
@@ -72,6 +74,8 @@ def write_own_format(model: PreTrainedModel, recipe: Mapping[str, object], folde
         "base_config": recipe["config"],
         "steps": recipe["steps"],
     }
+    if repairs := repairs_so_far(model.config):
+        config[REPAIR_FIELD] = repairs
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)

@@ -22,6 +22,7 @@ from shortgpt import (
     remove_layers,
     save,
 )
+from shortgpt.checkpoints.own_format import restore
 from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.repair.fitting import HOLD_BACK, RIDGES, Sample, fit
 from shortgpt.repair.healing import repair
@@ -364,3 +365,12 @@ def test_a_merged_model_is_an_ordinary_checkpoint_and_its_card_says_so(tmp_path)
     assert torch.equal(logits(again, random_batch()), logits(merged, random_batch()))
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "removed layers were merged into layer 1" in card and "unchanged" not in card
+
+
+def test_the_record_of_a_linear_repair_comes_back_with_the_model(tmp_path):
+    """Our own format wrote the steps that make the model, and not what the card says of them."""
+    healed = heal(remove_layers(build_tiny(), [0]), [3], batches(), kind="linear", progress=False)
+    folder = save(healed, tmp_path / "healed")
+    again = restore(folder)
+    assert repairs_so_far(healed.config) and repairs_so_far(again.config) == repairs_so_far(healed.config)
+    assert repairs_so_far(remove_layers(again, [0]).config) == repairs_so_far(remove_layers(healed, [0]).config)
