@@ -66,8 +66,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from transformers import PreTrainedModel
-
 from shortgpt import (
     added_losses, built_in_text, calibration_batches, continue_text, decoder_layers, load, perplexity, quantize,
     read_grid, removal_order, remove_layers, save, score_layers, size, size_quality_grid, speed_table,
@@ -76,6 +74,7 @@ from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.course.plots import PALETTE, plot_frontier
 from shortgpt.model.view import share_weights
 from shortgpt.utils.data import data_folder
+from transformers import PreTrainedModel
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
