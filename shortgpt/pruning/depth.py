@@ -112,7 +112,8 @@ def _describe(pruned: PreTrainedModel, model: PreTrainedModel, kept: Sequence[in
     keep_in_config(pruned.config, kept)
     rename_in_quantization(pruned.config, LayerNames(path, path, kept))
     gone = {*removed_so_far(model), *original} - {original[i] for i in kept}
-    setattr(pruned.config, REMOVED_FIELD, sorted(gone))
+    if gone:  # a view without any removal has the configuration of its model
+        setattr(pruned.config, REMOVED_FIELD, sorted(gone))
     forget_removed(pruned.config)
     if len(kept) < len(original):
         _match_config(pruned, model, kept)

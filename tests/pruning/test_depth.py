@@ -271,3 +271,11 @@ def test_a_layer_with_two_places_in_the_cache_moves_by_two(tiny):
     layer.layer_idx, layer.self_attn.layer_idx, layer.mlp.layer_idx = 3, 6, 7  # LongCat
     renumber([layer], [3], LAYERS, per_layer=2)
     assert (layer.layer_idx, layer.self_attn.layer_idx, layer.mlp.layer_idx) == (0, 0, 1)
+
+
+def test_a_view_without_a_removal_has_the_configuration_of_its_model(tiny):
+    """It said that no layer was removed, and so counted as another model than the dense one where results are kept."""
+    view = remove_layers(tiny, [])
+    assert view.config.to_dict() | {"_name_or_path": ""} == tiny.config.to_dict() | {"_name_or_path": ""}
+    again = remove_layers(remove_layers(tiny, [2]), [])
+    assert again.config.shortgpt_removed_layers == [2]
