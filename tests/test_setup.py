@@ -46,7 +46,7 @@ def test_the_tested_set_pins_every_direct_dependency_within_its_floor():
 
 
 def test_what_runs_here_is_the_tested_set():
-    installed = {distribution.name.lower(): distribution.version for distribution in distributions()}
+    installed = {re.sub("[-_.]+", "-", found.name).lower(): found.version for found in distributions()}
     here = {name: installed.get(name, "absent") for name in pins()}
     different = {name: (here[name], pin) for name, pin in pins().items() if here[name].split("+")[0] != pin}
     if different and not (ROOT / ".venv").exists():
@@ -186,7 +186,7 @@ def test_the_wheel_works_where_there_is_no_repository(wheel, tmp_path):
     code = """
         import pathlib, shortgpt
         from shortgpt.course.quiz import quiz, read_quiz
-        from shortgpt.evaluation.benchmarks import task_folders
+        from shortgpt.evaluation.benchmarks import _folders
         from shortgpt.evaluation.harness import OFFLINE_TASKS
         from shortgpt.utils.data import data_folder
 
@@ -195,7 +195,7 @@ def test_the_wheel_works_where_there_is_no_repository(wheel, tmp_path):
         assert len(OFFLINE_TASKS) == 5 and len(shortgpt.paper_benchmarks()) == 13
         assert len(shortgpt.suggested_models()) == 7 and len(read_quiz("03")) == 3
         quiz("03")
-        (folder,) = task_folders([])
+        (folder,) = _folders([])
         assert (pathlib.Path(folder) / "items.py").exists()
     """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

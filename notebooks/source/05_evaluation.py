@@ -739,7 +739,7 @@ for start, end, first in scored_windows(ids.shape[1], 128, 64):
         logits = model(input_ids=ids[:, start:end]).logits[0]  # [window, vocabulary]
     total += cross_entropy(logits[first - start - 1 : -1], ids[0, first:end], reduction="sum").item()
 ours, theirs = np.exp(total / (ids.shape[1] - 1)), perplexity_table(model, tokenizer, article, window=128, stride=64)
-print(f"perplexity with your windows {ours:.3f}, by perplexity_table {theirs['perplexity'].iloc[0]:.3f}")
+print(f"perplexity with your windows {ours:.2f}, by perplexity_table {theirs['perplexity'].iloc[0]:.2f}")
 
 # %% [markdown]
 # The two agree, so you have written the heart of every perplexity evaluation. Scoring the overlap twice, or the tail never, would have changed the number and raised no error.
