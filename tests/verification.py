@@ -251,7 +251,8 @@ def reload_plainly(folder: Path) -> PreTrainedModel:
 
 def reload_ours(folder: Path) -> PreTrainedModel:
     """Our own format: `load` restores it, and plain transformers refuses it, whatever way it is asked."""
-    for loader in (AutoModelForCausalLM, getattr(__import__("transformers"), shortgpt.checkpoints.saving.saved_class(folder))):
+    named = getattr(__import__("transformers"), shortgpt.checkpoints.saving.saved_class(folder))
+    for loader in (AutoModelForCausalLM, named):
         try:
             loader.from_pretrained(folder)
         except (ValueError, OSError, KeyError):

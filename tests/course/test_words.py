@@ -43,7 +43,7 @@ def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
 
 
 def test_prune_it_yourself_lesson_03():
-    (table,) = tables("03_pruning", "Explore: prune it yourself")
+    (table,) = tables("03_pruning", "6. Explore: prune it yourself")
     perplexity = table["perplexity"]
     assert table.loc[[name for name in table.index if name != "nothing"], "memory_mb"].nunique() == 1, "the same size"
     assert perplexity["spread out"] > 3 * perplexity["six in a row"], "many times worse than the row"
