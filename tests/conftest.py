@@ -1,7 +1,6 @@
 """Fixtures: tiny random models (milliseconds, for breadth) and the real default model (for truth). No network anywhere."""
 
 import hashlib
-import logging
 import os
 import sys
 from pathlib import Path
@@ -9,10 +8,9 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
-for noisy in ("torchao", "torch.utils._pytree"):  # they complain about CUDA libraries, after pytest's last line
-    logging.getLogger(noisy).setLevel(logging.ERROR)
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
+import calm  # noqa: F401  (before what it keeps quiet)
 import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a widget must not halt it)
 import pytest
 import torch
