@@ -369,14 +369,14 @@ display(grid.pivot(index="removed", columns="method", values="perplexity")[["non
 display(grid.pivot(index="removed", columns="method", values="memory_mb")[["none", "int8", "nf4"]].round(1))
 
 # %% [markdown]
-# The same nine models as points in a plane: left is small, down is good. The number beside a point says how many layers are gone. (The dashed line joins the models that no other one beats; section 7 is about it.)
+# The same nine models as points in a plane: left is small, down is good. The number beside a point says how many layers are gone. (The dashed line joins the models that no other one beats; section 7 is about it.) *Predict:* which of the nine would you never choose?
 
 # %%
 plot_frontier(grid)
 plt.show()
 
 # %% [markdown]
-# Follow the steps. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Layers are dearer: three of them cost more than the whole way from 32 bits to 4.
+# Follow the points of one number from right to left. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Layers are dearer: three of them cost more than the whole way from 32 bits to 4.
 #
 # Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`measure/grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
 #

@@ -24,7 +24,7 @@ from shortgpt.checkpoints.soundness import enough_layers
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, removed_so_far, runs_own_code
 from shortgpt.model.arguments import check_tokenizer, vocabulary_size
-from shortgpt.model.hooks import eval_mode, require_numbers
+from shortgpt.model.hooks import eval_mode, hooked, require_numbers
 from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
@@ -150,11 +150,8 @@ def _logits_to_compare(model: PreTrainedModel) -> tuple[torch.Tensor, torch.auto
     def note(*_: object) -> None:
         seen[:] = [torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)]
 
-    handle = model.get_input_embeddings().register_forward_hook(note)
-    try:
+    with hooked([model.get_input_embeddings()], note):
         logits = logits_on_probe(model)
-    finally:
-        handle.remove()
     try:
         require_numbers(model, logits)
     except ValueError as error:

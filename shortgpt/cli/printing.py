@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 
-from shortgpt.utils.quieting import quiet
+from shortgpt.utils.quieting import NOISY, quiet
 
 
 class Result(NamedTuple):
@@ -47,8 +47,7 @@ def calm_libraries(*, bars: bool) -> Iterator[None]:
             yield
             return
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells of every retry
-        # transformers imports torchao where it is installed, which complains of machines without a GPU
-        with warnings.catch_warnings(), quiet("torchao", "torch.utils._pytree", "huggingface_hub"):
+        with warnings.catch_warnings(), quiet(*NOISY, "huggingface_hub"):
             warnings.simplefilter("ignore")
             yield
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from shortgpt.evaluation.memory import memory_peak
 from shortgpt.model.anatomy import decoder_layers, parameter_count
-from shortgpt.model.arguments import check_model, check_models, within_positions
+from shortgpt.model.arguments import check_model, check_models, vocabulary_size, within_positions
 from shortgpt.model.hooks import eval_mode
 from shortgpt.model.offload import input_device
 from shortgpt.utils.arguments import check_count, check_counts, check_path, check_some
@@ -198,7 +198,7 @@ def _seconds(way: Callable[[], object]) -> float:
 
 def _prompt(model: PreTrainedModel, batch_size: int, tokens: int, seed: int) -> Tensor:
     """Random tokens, ``[batch_size, tokens]``."""
-    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
+    vocabulary = vocabulary_size(model)
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(vocabulary, (batch_size, tokens), generator=generator).to(input_device(model))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import token_losses
-from shortgpt.model.arguments import check_model, check_tokenizer
+from shortgpt.model.arguments import check_model, check_tokenizer, vocabulary_size
 from shortgpt.model.tokens import begin_tokens
 from shortgpt.utils.arguments import check_path
 from shortgpt.utils.atomic import file_written_beside
@@ -184,7 +184,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, bos:
     parts = [type(model).__name__, json.dumps(_settings(model.config.to_dict()), sort_keys=True, default=str)]
     for name, value in model.state_dict().items():
         parts += [f"{name} {part}" for part in _bits(value)]
-    vocabulary = next(model.get_input_embeddings().parameters()).shape[0]
+    vocabulary = vocabulary_size(model)
     loss = token_losses(model, torch.arange(64) * 7919 % vocabulary).mean().item()
     parts += [f"{loss:.3f}", json.dumps(sorted(tokenizer.get_vocab().items()))]
     parts += [str(tokenizer(text)["input_ids"]) for text in ("A b, 12", "水")]

@@ -15,7 +15,6 @@ from shortgpt.model.anatomy import COUNT_NAMES, REMOVED_FIELD, REPAIR_FIELD, tex
 from shortgpt.model.names import LayerNames
 
 _NOT_LISTS = ("per_layer_config", "use_return_dict", "torch_dtype")  # reading the last one logs a warning
-
 _LISTS_OF_INDICES = re.compile(r".*layer.*|.*(idxs|indices)")
 
 

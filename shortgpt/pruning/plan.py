@@ -22,9 +22,7 @@ from shortgpt.utils.atomic import file_written_beside
 from shortgpt.utils.untrusted import MOST_LAYERS, read_json
 
 SCHEMA = 1
-
 PLAN_FILE = "pruning_plan.json"  # a plan's name inside a checkpoint
-
 _DICTS = {  # fields of a plan: what they hold, and the kind of their values
     "scores": ("from layer to score", int | float | np.number),
     "calibration": ("of what was read", str | int | float),
@@ -42,7 +40,7 @@ class PruningPlan:
         removed: indices of the layers to remove, in the order in which they were chosen.
         criterion: what chose them, for instance ``"block_influence"`` or ``"reverse"``.
         scores: score of each layer that could be chosen, keyed by its original index (empty for criteria without one).
-        calibration: ``tokens, samples, sha256`` of the text that was read.
+        calibration: ``tokens, samples, sha256`` of the text that was read, and ``bos``: whether each sample began with BOS.
         model: name of the model, ``@commit`` included if it came from the Hub; for the reader, it is not checked.
         search: what the choice cost, if layers were tried: ``objective, value, evaluations, forward_passes, seconds, seed,
             budget``. Plans are equal whatever it says: seconds differ from run to run.

@@ -19,6 +19,8 @@ from shortgpt.model.offload import accelerate_hooks
 from shortgpt.pruning.repair_record import repairs_so_far
 
 RECIPE = "_shortgpt_recipe"  # on a model that its configuration can't describe: the one it came from, and the steps
+MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
+WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
 
 
 def record_step(pruned: PreTrainedModel, model: PreTrainedModel, step: Mapping[str, object]) -> None:
@@ -44,11 +46,6 @@ def _save_in_own_format(
     if is_main_process:
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         write_own_format(model, getattr(model, RECIPE), Path(save_directory))
-
-
-MODEL_TYPE = "shortgpt_pruned"  # in config.json of our own format; transformers knows no such type
-
-WEIGHTS = "pruned{suffix}.safetensors"  # not the name that transformers looks for
 
 
 def write_own_format(model: PreTrainedModel, recipe: Mapping[str, object], folder: Path) -> None:

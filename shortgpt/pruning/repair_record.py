@@ -28,5 +28,7 @@ def forget_removed(config: PreTrainedConfig) -> None:
     """Leave out of the record in `config` (changed in place) what was repaired in layers that are gone by now."""
     gone = getattr(config, REMOVED_FIELD, ())
     steps = [step | {"layers": [i for i in step["layers"] if i not in gone]} for step in repairs_so_far(config)]
-    if hasattr(config, REPAIR_FIELD):
-        setattr(config, REPAIR_FIELD, [step for step in steps if step["layers"]])
+    if left := [step for step in steps if step["layers"]]:
+        setattr(config, REPAIR_FIELD, left)
+    elif hasattr(config, REPAIR_FIELD):
+        delattr(config, REPAIR_FIELD)  # as if it had never been repaired, for so it is

@@ -644,8 +644,8 @@ if moment == "end":
     atexit.register(press)
 if moment in ("class", "destructor", "log"):
     import logging
-    from shortgpt.utils.quieting import quiet
-    with quiet("torchao", "torch.utils._pytree"):
+    from shortgpt.utils.quieting import NOISY, quiet
+    with quiet(*NOISY):
         import shortgpt.checkpoints.facts
     shortgpt.checkpoints.facts.model_facts = info
 main()
