@@ -44,3 +44,10 @@ def test_any_list_is_right_or_told_what_is_wrong(depth, named):
 def test_many_wrong_numbers_are_not_all_listed():
     with pytest.raises(ValueError, match="unknown layer 6, 7, .*15, …: this"):
         check_indices(range(1000), 6)
+
+
+def test_equal_plans_are_one_in_a_set():
+    """Their dicts have no hash, and what a search cost makes no other plan."""
+    quick, slow = (PruningPlan(6, (1, 2), scores={1: 0.5}, search={"seconds": each}) for each in (1.0, 2.0))
+    assert quick == slow and hash(quick) == hash(slow) and len({quick, slow}) == 1
+    assert len({quick, PruningPlan(6, (2, 1), scores={1: 0.5}), PruningPlan(6, (1,))}) == 3

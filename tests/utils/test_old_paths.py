@@ -1,5 +1,6 @@
 """Module paths of before the rooms go on working, say where the module is now, and change nothing about it."""
 
+import subprocess
 import sys
 import warnings
 from importlib import import_module, reload
@@ -90,3 +91,10 @@ def test_no_module_stands_where_an_old_name_leads_away_from():
     """The finder is asked last: a module of that name would hide it."""
     rooms = {path.stem for path in Path(shortgpt.__file__).parent.iterdir()}
     assert not rooms & MOVED.keys()
+
+
+def test_an_old_path_brings_no_complaints_of_other_libraries():
+    """It is not behind a door, so it has to keep torchao quiet itself."""
+    code = "import warnings; warnings.simplefilter('ignore'); from shortgpt.likelihood import perplexity"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not run.stderr
