@@ -53,11 +53,9 @@ def choose_by(
     return choose(Task(model, batches, **options), criterion, n, seed=seed)
 
 
-def choose_repaired(
-    model: PreTrainedModel, batches: Batches, n: int, *, budget: int = 60, seed: int = 0, **options: Any
-) -> PruningPlan:
+def choose_repaired(model: PreTrainedModel, batches: Batches, n: int, *, seed: int = 0, **options: Any) -> PruningPlan:
     """`choose_layers` of a model by ``"repaired_search"``: the name it had before there was one door."""
-    return choose(Task(model, batches, budget=budget, **options), REPAIRED, n, seed=seed)
+    return choose(Task(model, batches, **options), REPAIRED, n, seed=seed)
 
 
 def compare_criteria(

@@ -28,7 +28,7 @@ def choose_layers(
     batches: Iterable[Mapping[str, Tensor]] | None = None,
     objective: str = "loss",
     kind: str = "fold",
-    budget: int = 200,
+    budget: int | None = None,
     seed: int = 0,
     progress: bool = True,
     order: str | None = None,
@@ -55,7 +55,7 @@ def choose_layers(
         batches: dicts with ``input_ids`` and ``attention_mask``, ``[batch, tokens]`` (see `calibration_batches`).
         objective: of trials, ``"loss"`` or ``"divergence"`` (see `Trials`).
         kind: of the repair, ``"fold"`` or ``"linear"`` (see `heal`).
-        budget: how many sets a search values.
+        budget: how many sets a search values; None: 200, or 60 with repair, of which each costs more.
         seed: of ``"random"`` and the searches.
         order: the older name of `by` for scores.
 

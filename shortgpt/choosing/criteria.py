@@ -29,8 +29,9 @@ from shortgpt.scoring.influence import score_layers
 from shortgpt.scoring.spans import span_distances
 from shortgpt.utils.arguments import check_choice, check_count
 
-SEEDED = ("random", "search")  # the others give the same whatever the seed
-BUDGET = 200
+REPAIRED = "repaired_search"
+SEEDED = ("random", "search", REPAIRED)  # the others give the same whatever the seed
+BUDGET, REPAIRED_BUDGET = 200, 60  # sets that a search values; a repair costs more than a trial
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ class Task:
     batches: Any  # as `calibration_batches` gives them; None for a baseline
     objective: str = "loss"
     kind: str = "fold"
-    budget: int = BUDGET
+    budget: int | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
         decoder_layers(self.model)  # refuses what is no model
         check_choice("objective", self.objective, OBJECTIVES)
         check_repair(self.kind, "gaps")
-        check_count("budget", self.budget)
+        if self.budget is not None:
+            check_count("budget", self.budget)
         if self.batches is not None:
             check_batches(self.batches)
             object.__setattr__(self, "batches", list(self.batches))
@@ -130,24 +132,32 @@ def _search(task: Task, counts: list[int], seed: int) -> Iterator[Choice]:
         ways = (partial(_scores, "block_influence"), partial(_span, "all"), partial(_baseline, "reverse"))
         starts = [choice for way in ways for choice in way(task, [n], seed)]
         trials.forward_passes += sum(start.forward_passes for start in starts)
-        possible = [start.layers for start in starts if _can_go(task.model, start.layers)][: task.budget]
-        yield _evolved(task, trials, n, possible, seed, task.objective)
+        budget = task.budget or BUDGET
+        possible = [start.layers for start in starts if _can_go(task.model, start.layers)][:budget]
+        yield _evolved(task, trials, n, possible, budget, seed, task.objective)
 
 
 def _repaired(task: Task, counts: list[int], seed: int) -> Iterator[Choice]:
     trials = RepairedTrials.split(task.model, task.batches, kind=task.kind)
     spans = span_distances(task.model, task.batches)
+    budget = task.budget or REPAIRED_BUDGET
     for n in counts:
-        starts = spans[(spans["layers"] == n) & (spans["start"] > 0)].nsmallest(max(1, task.budget // 2), "score")
+        starts = spans[(spans["layers"] == n) & (spans["start"] > 0)].nsmallest(max(1, budget // 2), "score")
         spanned = [range(first, first + n) for first in starts["start"]]
-        yield _evolved(task, trials, n, spanned, seed, f"loss after repair ({task.kind})")
+        yield _evolved(task, trials, n, spanned, budget, seed, f"loss after repair ({task.kind})")
 
 
 def _evolved(
-    task: Task, trials: Trials | RepairedTrials, n: int, starts: Sequence[Sequence[int]], seed: int, objective: str
+    task: Task,
+    trials: Trials | RepairedTrials,
+    n: int,
+    starts: Sequence[Sequence[int]],
+    budget: int,
+    seed: int,
+    objective: str,
 ) -> Choice:
-    best, history = evolve(trials, n, starts=starts, budget=task.budget, seed=seed, progress=task.progress)
-    search = _found(objective, history["value"].min(), trials) | {"seed": seed, "budget": task.budget}
+    best, history = evolve(trials, n, starts=starts, budget=budget, seed=seed, progress=task.progress)
+    search = _found(objective, history["value"].min(), trials) | {"seed": seed, "budget": budget}
     return Choice(list(best), search.get("forward_passes", 0.0), search=search)
 
 
@@ -165,7 +175,6 @@ def _can_go(model: PreTrainedModel, layers: Sequence[int]) -> bool:
     return True
 
 
-REPAIRED = "repaired_search"
 WAYS: dict[str, Callable[[Task, list[int], int], Iterator[Choice]]] = {
     **{order: partial(_baseline, order) for order in ("random", "sequential", "reverse")},
     **{metric: partial(_scores, metric) for metric in ("relative_magnitude", "block_influence", "angular_distance")},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small import LAYERS, build_tiny, random_batch
 
-from shortgpt import PruningPlan, choose_repaired, decoder_layers, heal, remove_layers
+from shortgpt import PruningPlan, choose_layers, choose_repaired, decoder_layers, heal, remove_layers
 from shortgpt.choosing.repaired import RepairedTrials, mean_loss
 
 
@@ -81,3 +81,14 @@ def test_text_longer_than_the_learned_positions_is_refused_in_a_sentence():
         ValueError, match="300 tokens are too many for this GPT2LMHeadModel, which learned 256 positions"
     ):
         mean_loss(model, [random_batch(1, 300)])
+
+
+def test_a_search_that_repairs_values_fewer_sets_unless_told_otherwise(tiny):
+    found = {
+        by: choose_layers(tiny, 1, by=by, batches=batches(4), progress=False).search["budget"]
+        for by in ("search", "repaired_search")
+    }
+    assert found == {"search": 200, "repaired_search": 60}
+    assert (
+        choose_layers(tiny, 1, by="repaired_search", batches=batches(4), budget=7, progress=False).search["budget"] == 7
+    )

@@ -243,6 +243,18 @@ def test_the_record_names_layers_of_the_dense_model_and_forgets_those_that_go():
     assert len(repairs_so_far(healed.config)) == 2 and not repairs_so_far(remove_layers(build_tiny(), [1]).config)
 
 
+def test_merging_into_an_already_pruned_model_names_the_dense_layer():
+    merged = merge_layers(remove_layers(build_tiny(), [1]), [2])  # 3 of the dense model, into 2
+    assert [step["layers"] for step in repairs_so_far(merged.config)] == [[2]]
+    assert merged.config.shortgpt_removed_layers == [1, 3]
+
+
+def test_a_record_of_which_nothing_is_left_is_none():
+    """It stayed as an empty list, and made another model of one that was never repaired."""
+    healed = heal(build_tiny(), [3], batches(), progress=False)  # in 2
+    assert not hasattr(remove_layers(healed, [2]).config, "shortgpt_repair")
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_record_is_no_list_with_an_entry_a_layer(depth):
     """As long as the model is deep, it would be sliced with the layers."""
