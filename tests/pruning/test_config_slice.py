@@ -45,3 +45,12 @@ def test_all_kept_changes_nothing():
     before = config.to_dict()
     keep_in_config(config, range(DEPTH))
     assert config.to_dict() == before
+
+
+def test_a_record_as_long_as_the_model_is_deep_is_no_list_of_its_layers():
+    config = LlamaConfig(num_hidden_layers=3)
+    steps = [{"kind": "fold", "sites": "gaps", "layers": [i], "samples": 2} for i in range(3)]
+    config.shortgpt_repair, config.shortgpt_removed_layers = list(steps), [0, 1, 2]
+    keep_in_config(config, [0, 2])
+    assert config.num_hidden_layers == 2 and config.shortgpt_repair == steps
+    assert config.shortgpt_removed_layers == [0, 1, 2]

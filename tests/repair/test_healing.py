@@ -255,16 +255,6 @@ def test_a_record_of_which_nothing_is_left_is_none():
     assert not hasattr(remove_layers(healed, [2]).config, "shortgpt_repair")
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_the_record_is_no_list_with_an_entry_a_layer(depth):
-    """As long as the model is deep, it would be sliced with the layers."""
-    model = build_tiny()
-    for _ in range(depth):
-        model = heal(model, [len(decoder_layers(model)) - 1], batches(), progress=False)
-    shorter = remove_layers(model, list(range(depth, len(decoder_layers(model)))))
-    assert repairs_so_far(remove_layers(shorter, [])) == repairs_so_far(shorter.config)
-
-
 def test_the_card_of_a_model_repaired_twice_tells_both_in_the_dense_numbering(tmp_path):
     model = build_tiny()
     plan = PruningPlan(removed=(1, 4), layers=LAYERS)
