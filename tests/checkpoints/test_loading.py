@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from shortgpt import describe, load
 from shortgpt.checkpoints import default_model
 from shortgpt.checkpoints.loading import DEFAULT_MODEL
+from shortgpt.pruning.repair_record import repairs_so_far
 
 
 def test_importing_costs_nothing_and_needs_no_network():
@@ -242,7 +243,7 @@ def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkey
     assert "\n" not in str(caught.value)
 
 
-def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_path, caplog):
+def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_path, capfd):
     from safetensors.torch import load_file, save_file
 
     tiny.save_pretrained(tmp_path)
@@ -253,10 +254,10 @@ def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_p
         UserWarning, match=r"holds weights that LlamaForCausalLM has no place for \(vision.weight\): left out"
     ):
         load(tmp_path)
-    assert "LOAD REPORT" not in caplog.text
+    assert "REPORT" not in capfd.readouterr().err  # transformers' table
 
 
-def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path, caplog):
+def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path, capfd):
     from safetensors.torch import load_file, save_file
 
     tiny.save_pretrained(tmp_path)
@@ -266,7 +267,29 @@ def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbe
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs \(model\.layers\.3\.mlp\.up_proj"):
         load(tmp_path)
-    assert "LOAD REPORT" not in caplog.text  # transformers' table, before our sentence
+    assert "REPORT" not in capfd.readouterr().err  # transformers' table, before our sentence
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["x", 3, [3], {"kind": "melt", "layers": [1], "samples": 1}, [{"kind": "fold", "layers": [1, 1], "samples": 1}]],
+    ids=str,
+)
+def test_a_record_of_a_repair_that_nobody_wrote_is_refused(record, tiny, tokenizer, tmp_path):
+    tiny.config.shortgpt_repair = record
+    tiny.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tells of a repair that there is not"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_record_as_a_list_of_steps_or_as_the_first_release_wrote_it(several, tiny, tokenizer, tmp_path):
+    step = {"kind": "fold", "sites": "gaps", "layers": [1], "samples": 4}
+    tiny.config.shortgpt_repair = [step] if several else step
+    tiny.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert repairs_so_far(load(tmp_path)[0].config) == [step]
 
 
 def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):

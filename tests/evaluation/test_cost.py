@@ -4,6 +4,7 @@ import gc
 import math
 import mmap
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -315,3 +316,19 @@ def test_a_used_cache_is_refused():
 def test_a_model_without_keys_says_so(family):
     with pytest.raises(ValueError, match="keeps no key-value cache: its memory of a text has a fixed size"):
         key_value_bytes(tiny_model(family), 20)
+
+
+def test_garbage_is_collected_between_rounds_and_never_at_the_clock():
+    class Thing:
+        pass
+
+    left, seen = [], []
+
+    def way() -> None:
+        seen.append((gc.isenabled(), [one() is None for one in left]))
+        thing = Thing()
+        thing.itself = thing  # a circle: only the collector finds it
+        left.append(weakref.ref(thing))
+
+    timed({"a": way}, repeats=3, warmup=0)
+    assert seen == [(False, []), (False, [True]), (False, [True, True])] and gc.isenabled()
