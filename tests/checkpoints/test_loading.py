@@ -244,7 +244,7 @@ def test_what_the_hub_says_becomes_one_sentence(hub_says, error, message, monkey
 
 
 @pytest.fixture
-def transformers_says(caplog):
+def said(caplog):
     """What transformers logs, which it hands on to nobody."""
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
@@ -252,7 +252,7 @@ def transformers_says(caplog):
     logger.removeHandler(caplog.handler)
 
 
-def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_path, transformers_says):
+def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_path, said):
     from safetensors.torch import load_file, save_file
 
     tiny.save_pretrained(tmp_path)
@@ -263,12 +263,10 @@ def test_weights_without_a_place_are_told_in_one_sentence(tiny, tokenizer, tmp_p
         UserWarning, match=r"holds weights that LlamaForCausalLM has no place for \(vision.weight\): left out"
     ):
         load(tmp_path)
-    assert "REPORT" not in transformers_says.text  # its table
+    assert "REPORT" not in said.text  # its table
 
 
-def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(
-    tiny, tokenizer, tmp_path, transformers_says
-):
+def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbers(tiny, tokenizer, tmp_path, said):
     from safetensors.torch import load_file, save_file
 
     tiny.save_pretrained(tmp_path)
@@ -278,7 +276,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbe
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights that LlamaForCausalLM needs \(model\.layers\.3\.mlp\.up_proj"):
         load(tmp_path)
-    assert "REPORT" not in transformers_says.text  # its table, before our sentence
+    assert "REPORT" not in said.text  # its table, before our sentence
 
 
 @pytest.mark.parametrize(
