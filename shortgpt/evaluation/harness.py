@@ -96,11 +96,27 @@ def _wrapped(
         prefix_token_id=tokenizer.convert_tokens_to_ids(start),
         add_bos_token=bool(begin_tokens(tokenizer)),  # said, because versions of the harness differ in what they assume
     )
+    lm._encode_pair = partial(_split, lm, lm._encode_pair)
     if model._is_stateful:  # states may run through the pads that stand before the shorter prompts of a batch
         lm.generate_until = partial(_one_by_one, lm, lm.generate_until)
     for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
         setattr(lm, kind, partial(getattr(lm, kind), disable_tqdm=not progress))
     return lm
+
+
+def _split(
+    lm: HFLM, encode: Callable[[str, str], tuple[list[int], list[int]]], context: str, choice: str
+) -> tuple[list[int], list[int]]:
+    """Tokens of a prompt and of a choice after it, each on its own where together they share a token.
+
+    The harness cuts the tokens of both at the length of the prompt's. Without a space between them (Chinese) a token may
+    reach over the border: then the choice's first token isn't scored, or nothing of it (seen with Qwen and Gemma).
+    """
+    before, after = encode(context, choice)
+    if before + after == lm.tok_encode(context + choice):
+        return before, after
+    spaces = len(context) - len(context.rstrip())  # the harness counts them to the choice
+    return before, lm.tok_encode(context[len(context) - spaces :] + choice, add_special_tokens=False)
 
 
 def _beginning(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> PreTrainedTokenizerBase:

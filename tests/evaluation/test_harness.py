@@ -1,5 +1,6 @@
 """How the harness is run: settings, the screen, and that everything is as it was afterwards."""
 
+import json
 import logging
 import random
 import re
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from small import build_tiny
+from tokenizers import Tokenizer, models, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from shortgpt import evaluate
 from shortgpt.evaluation import harness
+from shortgpt.utils.data import data_folder
 
 
 @pytest.fixture
@@ -118,3 +122,31 @@ def test_other_libraries_are_as_they_were(tokenizer):
     before = state()
     evaluate(build_tiny(), tokenizer, "grammar", limit=2, progress=False)
     assert state() == before and logging.getLogger("lm_eval").level == logging.NOTSET
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_choice_is_scored_whole_where_its_tokens_join_those_of_the_prompt(begins):
+    """Chinese has no space between prompt and choice. The reference takes the tokens of each alone, whatever joins."""
+    items = [json.loads(line) for line in (data_folder() / "tasks/chinese.jsonl").read_text().splitlines()[:40]]
+    joined = [item["context"] + choice for item in items for choice in item["choices"]]
+    bpe = Tokenizer(models.BPE(unk_token="?"))
+    bpe.train_from_iterator(joined * 2, trainers.BpeTrainer(vocab_size=2000, special_tokens=["?", "^"]))
+    if begins:
+        bpe.post_processor = processors.TemplateProcessing(single="^ $A", special_tokens=[("^", 1)])
+    start = {"bos_token": "^"} if begins else {}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="?", eos_token="?", **start)
+    model = build_tiny()
+    model.resize_token_embeddings(len(tokenizer))
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.get_input_embeddings().weight)
+    right = 0
+    for item in items:
+        losses = []
+        for choice in item["choices"]:
+            before, after = (tokenizer.encode(t, add_special_tokens=False) for t in (item["context"], choice))
+            assert len(tokenizer.encode(item["context"] + choice, add_special_tokens=False)) < len(before + after)
+            ids = torch.tensor([[1] * begins + before + after])
+            logits = model(ids).logits.double().log_softmax(-1)[0, -len(after) - 1 : -1]
+            losses.append(-logits[range(len(after)), after].sum().item())
+        right += losses[item["answer"]] < losses[1 - item["answer"]]
+    assert evaluate(model, tokenizer, "chinese", limit=40, progress=False)["value"].item() == 100 * right / 40

@@ -1,0 +1,87 @@
+"""What the studies on three real models share: the models, the text to choose and the text to measure on, and files that grow.
+
+Text is human-written (`data/text/SOURCES.md`): layers are chosen on the part ``natural``, everything is measured on the part
+``natural_test``, whose sources are others. Each document counts with its beginning only, so that many documents are read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt import built_in_text, calibration_batches, load, perplexity_table
+
+DATA = Path(__file__).parents[1] / "data"
+MODELS = ("smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct")
+LARGE = MODELS[2]
+LANGUAGES = {"en": 1600, "zh": 600, "code": 1400}  # characters of each document that are measured: about 400 tokens
+DOCUMENTS = 24  # of each language; of the large model's, every second one
+
+
+def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """One of `MODELS` on the CPU: the small ones in float32, the large one in bfloat16."""
+    return load(name, device="cpu", dtype=torch.bfloat16 if name == LARGE else torch.float32)
+
+
+def spread(documents: pd.DataFrame, count: int) -> pd.DataFrame:
+    """`count` of the documents, as equally many of each genre as there are: the first of each, then the second …"""
+    turn = documents.groupby("genre").cumcount()
+    return documents.assign(turn=turn).sort_values(["turn", "genre"], kind="stable").head(count).drop(columns="turn")
+
+
+def measured_documents(model_name: str, language: str) -> pd.DataFrame:
+    """The documents that are measured in one language, each cut to its first characters; indexed by number."""
+    documents = spread(built_in_text("natural_test", language=language), DOCUMENTS).reset_index(drop=True)
+    documents["text"] = documents["text"].str[: LANGUAGES[language]]
+    return documents.iloc[::2] if model_name == LARGE else documents
+
+
+def document_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: pd.DataFrame) -> pd.DataFrame:
+    """One row a document: ``loss`` (nats a token), ``tokens`` (scored), ``bytes`` (of them)."""
+    table = perplexity_table(model, tokenizer, documents.assign(number=documents.index), by="number").set_index("number")
+    loss = np.log(table["perplexity"])
+    size = (loss * table["tokens"] / np.log(2) / table["bits_per_byte"]).round().astype(int)
+    return pd.DataFrame({"loss": loss, "tokens": table["tokens"], "bytes": size})
+
+
+def natural_batches(
+    tokenizer: PreTrainedTokenizerBase, samples: int = 40, length: int = 256, *, language: str = "en", batch_size: int = 4
+) -> list[dict[str, torch.Tensor]]:
+    """The beginnings of so many human-written documents, spread over the genres."""
+    documents = spread(built_in_text("natural", language=language), samples)["text"]
+    return calibration_batches(tokenizer, documents, length=length, batch_size=batch_size, pack=False)
+
+
+class Rows:
+    """A table in a CSV file that grows by a row at a time; a row whose keys are in it is not measured again."""
+
+    def __init__(self, path: Path, keys: list[str]) -> None:
+        self.path, self.keys = path, keys
+        self.rows = json.loads(pd.read_csv(path).to_json(orient="records")) if path.exists() else []
+
+    def __contains__(self, row: dict) -> bool:
+        wanted = tuple(row[key] for key in self.keys)
+        return any(tuple(each[key] for key in self.keys) == wanted for each in self.rows)
+
+    def add(self, *rows: dict) -> None:
+        self.rows += rows
+        table = pd.DataFrame(self.rows)
+        table = table.astype({"seed": "Int64"}) if "seed" in table else table
+        beside = self.path.with_suffix(".part")
+        table.to_csv(beside, index=False, float_format="%.6g")
+        beside.replace(self.path)
+
+
+def asked() -> list[str]:
+    """The models named on the command line, or all."""
+    names = [name for name in sys.argv[1:] if not name.startswith("-")]
+    unknown = set(names) - set(MODELS)
+    if unknown:
+        sys.exit(f"unknown model {sorted(unknown)[0]}: name some of {', '.join(MODELS)}, or none for all")
+    return names or list(MODELS)
