@@ -14,70 +14,77 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import pandas as pd
-from study import DATA, LANGUAGES, LARGE, Rows, asked, document_losses, load_model, measured_documents, natural_batches
+from study import DATA, LANGUAGES, LARGE, Rows, asked, batches_of, document_losses, load_model, measured_documents
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt import compare_criteria, decoder_layers, remove_layers
+from shortgpt import built_in_text, compare_criteria, decoder_layers, remove_layers
 
-ORDERS, CURVES = Rows(DATA / "removal_orders.csv", ["model"]), Rows(DATA / "removal_curves.csv", ["model", "layers"])
+ORDERS = Rows(DATA / "removal_orders.csv", ["model", "criterion", "text"])
+CURVES = Rows(DATA / "removal_curves.csv", ["model", "layers"])
 DOCUMENTS = Rows(DATA / "removal_documents.csv", ["model", "language"])
 SEEDS = range(5)
-READING = ("relative_magnitude", "block_influence", "block_influence_iterative", "angular_span_all_tokens")
-TEXT = {"samples": 40, "length": 256}  # for criteria that read once (iterated Block Influence: for each layer)
-TRIAL_TEXT = {"samples": 8, "length": 256}  # for greedy, which reads hundreds of times
+TRIAL_TEXT = {"samples": 8, "length": 256}  # for greedy, which reads hundreds of times; the others read 40 of 256
 LARGE_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)  # the large model takes ten times as long
-FIRST = ("block_influence", "greedy", "block_influence_iterative", "relative_magnitude", "angular_span_all_tokens")
+# what is chosen by what, on which text: those that matter most first
+RUNS = [
+    *[(name, "en") for name in ("block_influence", "relative_magnitude", "reverse", "sequential", "random")],
+    *[(name, "en") for name in ("block_influence_iterative", "angular_span_all_tokens", "greedy")],
+    *[("block_influence", text) for text in ("ours", "zh", "code")],
+]
 
 
-def choose(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Append what each criterion chooses to `removal_orders.csv`."""
-    depth = len(decoder_layers(model))
-    counts = LARGE_COUNTS if name == LARGE else range(1, depth // 2 + 1)
-    tables = []
-    for criteria, text in (
-        (("random", "sequential", "reverse", *READING), TEXT),
-        (("greedy",), TRIAL_TEXT),
-    ):
-        batches = natural_batches(tokenizer, **text)
-        count = lambda model: len(decoder_layers(model))  # noqa: E731
-        table = compare_criteria(model, batches, counts, criteria, count, seeds=SEEDS, progress=False)
-        tables.append(table.drop(columns="value"))
-        print(name, criteria, table.groupby("criterion")["seconds"].max().round(1).to_dict(), flush=True)
-    table = pd.concat(tables, ignore_index=True)
-    table = table.assign(layers=[json.dumps([int(i) for i in layers]) for layers in table["layers"]])
-    ORDERS.add(*json.loads(table.assign(model=name).to_json(orient="records")))
+def choose(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, criterion: str, text: str) -> None:
+    """Append what a criterion chooses for every number of layers to `removal_orders.csv`."""
+    counts = LARGE_COUNTS if name == LARGE else range(1, len(decoder_layers(model)) // 2 + 1)
+    batches = batches_of(tokenizer, text, **(TRIAL_TEXT if criterion == "greedy" else {}))
+    depth = lambda pruned: len(decoder_layers(pruned))  # noqa: E731
+    table = compare_criteria(model, batches, counts, [criterion], depth, seeds=SEEDS, progress=False)
+    table = table.assign(model=name, text=text, layers=[json.dumps(sorted(map(int, each))) for each in table["layers"]])
+    ORDERS.add(*json.loads(table.drop(columns="value").to_json(orient="records")))
+    print(name, criterion, text, round(table["seconds"].max(), 1), "s", flush=True)
 
 
-def wanted(name: str) -> list[str]:
-    """The sets of layers to measure, those that matter most first."""
+def wanted(name: str, criterion: str, text: str) -> list[str]:
+    """The sets of layers to measure; of those chosen blindly for the large model, every second number."""
     table = pd.DataFrame(ORDERS.rows)
-    table = table[table["model"] == name]
-    rank = {criterion: i for i, criterion in enumerate(FIRST)}
-    table = table.assign(rank=table["criterion"].map(rank).fillna(len(rank)))
-    few = (table["rank"] == len(rank)) & (table["removed"] % 2 == 1) & (name == LARGE)  # baselines: every second count
-    return ["[]", *table[~few].sort_values(["rank", "removed"])["layers"].drop_duplicates()]
+    table = table[(table["model"] == name) & (table["criterion"] == criterion) & (table["text"] == text)]
+    if name == LARGE and criterion in ("random", "sequential", "reverse"):
+        table = table[table["removed"] % 2 == 0]
+    return table["layers"].drop_duplicates().tolist()
+
+
+def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str) -> None:
+    """Append the losses without these layers to `removal_curves.csv`."""
+    start, row = time.perf_counter(), {"model": name, "layers": layers}
+    if row in CURVES:
+        return
+    pruned = remove_layers(model, json.loads(layers))
+    for language in LANGUAGES:
+        texts = measured_documents(name, language)
+        table = document_losses(pruned, tokenizer, texts)
+        row[language] = json.dumps(table["loss"].round(4).tolist())
+        if layers == "[]":
+            sizes = texts[["genre", "title"]].assign(model=name, language=language).join(table[["tokens", "bytes"]])
+            DOCUMENTS.add(*json.loads(sizes.to_json(orient="records")))
+    CURVES.add(row | {"seconds": round(time.perf_counter() - start, 1)})
+    means = {language: round(float(np.mean(json.loads(row[language]))), 3) for language in LANGUAGES}
+    print(name, layers, means, f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
 def main() -> None:
     for name in asked():
         model, tokenizer = load_model(name)
-        if {"model": name} not in ORDERS:
-            choose(name, model, tokenizer)
-        documents = {language: measured_documents(name, language) for language in LANGUAGES}
-        for layers in wanted(name):
-            if {"model": name, "layers": layers} in CURVES:
-                continue
-            start, row = time.perf_counter(), {"model": name, "layers": layers}
-            pruned = remove_layers(model, json.loads(layers))
-            for language, texts in documents.items():
-                table = document_losses(pruned, tokenizer, texts)
-                row[language] = json.dumps(table["loss"].round(4).tolist())
-                if layers == "[]" and {"model": name, "language": language} not in DOCUMENTS:
-                    sizes = texts[["genre", "title"]].assign(model=name, language=language).join(table[["tokens", "bytes"]])
-                    DOCUMENTS.add(*json.loads(sizes.to_json(orient="records")))
-            CURVES.add(row | {"seconds": round(time.perf_counter() - start, 1)})
-            print(name, layers, {k: sum(json.loads(row[k])) / len(json.loads(row[k])) for k in LANGUAGES}, flush=True)
+        measure(name, model, tokenizer, "[]")
+        genres = [] if name == LARGE else sorted(built_in_text("natural")["genre"].unique())
+        for criterion, text in [*RUNS, *[("block_influence", genre) for genre in genres]]:
+            if {"model": name, "criterion": criterion, "text": text} not in ORDERS:
+                choose(name, model, tokenizer, criterion, text)
+            for layers in wanted(name, criterion, text):
+                measure(name, model, tokenizer, layers)
+        for layer in range(len(decoder_layers(model))):
+            measure(name, model, tokenizer, f"[{layer}]")
 
 
 if __name__ == "__main__":

@@ -50,12 +50,23 @@ def document_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     return pd.DataFrame({"loss": loss, "tokens": table["tokens"], "bytes": size})
 
 
-def natural_batches(
-    tokenizer: PreTrainedTokenizerBase, samples: int = 40, length: int = 256, *, language: str = "en", batch_size: int = 4
+def texts_to_choose_on(name: str) -> pd.DataFrame:
+    """Documents to choose layers on: ``"ours"`` (what calibration read until now), or human-written: ``"en"`` (all genres),
+    ``"zh"``, ``"code"``, or one English genre."""
+    if name == "ours":
+        return built_in_text("calibration")
+    whole = built_in_text("natural", language=name if name in LANGUAGES else "en")
+    return whole if name in LANGUAGES else whole[whole["genre"] == name]
+
+
+def batches_of(
+    tokenizer: PreTrainedTokenizerBase, text: str, samples: int = 40, length: int = 256
 ) -> list[dict[str, torch.Tensor]]:
-    """The beginnings of so many human-written documents, spread over the genres."""
-    documents = spread(built_in_text("natural", language=language), samples)["text"]
-    return calibration_batches(tokenizer, documents, length=length, batch_size=batch_size, pack=False)
+    """So many tokens of the text: of people's the beginning of each document, of ours packed windows of 512."""
+    documents = texts_to_choose_on(text)
+    if text == "ours":
+        return calibration_batches(tokenizer, documents["text"], samples=samples * length // 512)
+    return calibration_batches(tokenizer, spread(documents, samples)["text"], length=length, pack=False)
 
 
 class Rows:

@@ -1,0 +1,63 @@
+"""Accuracy on three real models as layers go, and the same questions answered by choosing and by writing.
+
+    python measure/answers.py [MODEL …]      go on where the files end (about … on two cores)
+
+Needs `removal_orders.csv` (see `measure/removal_curves.py`). Writes `removal_accuracy.csv`, a row per model, set of layers and
+offline task, and `removal_answers.csv`, a row per model, set of layers, task and question: whether the likeliest choice was
+right, and whether what the model wrote was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pandas as pd
+from study import DATA, LARGE, Rows, asked, load_model
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shortgpt import choice_and_generation, decoder_layers, evaluate, remove_layers
+
+ACCURACY = Rows(DATA / "removal_accuracy.csv", ["model", "layers", "task"])
+ANSWERS = Rows(DATA / "removal_answers.csv", ["model", "layers", "task"])
+TASKS = ("science", "science_zh", "physical", "last_word", "grammar", "chinese")
+LIMIT = 120  # items: standard errors of 2 to 4 points
+QUESTIONS = {"science": 80, "physical": 80}  # answered both ways
+
+
+def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
+    """Sets of layers to ask without, and whether in both ways: by Block Influence on English, then on Chinese, then greedy."""
+    orders = pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
+    counts = (2, 4, 6, 8, 10, 12, 14) if name == LARGE else range(1, depth // 2 + 1)
+    found = [("[]", True)]
+    for criterion, text in (("block_influence", "en"), ("block_influence", "zh"), ("greedy", "en")):
+        both = (criterion, text) == ("block_influence", "en")
+        found += [(orders.loc[(criterion, text, n), "layers"], both and n % 2 == 0 and n <= 10) for n in counts]
+    return list(dict.fromkeys(found))
+
+
+def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str, both: bool) -> None:
+    """Append to the files what is not in them."""
+    start, pruned = time.perf_counter(), remove_layers(model, json.loads(layers))
+    key = {"model": name, "layers": layers}
+    for task in TASKS:
+        if key | {"task": task} not in ACCURACY:
+            row = evaluate(pruned, tokenizer, [task], limit=LIMIT, progress=False).iloc[0]
+            ACCURACY.add(key | {each: row[each] for each in ("task", "value", "standard_error", "chance", "items")})
+    for task, limit in QUESTIONS.items() if both else ():
+        if key | {"task": task} not in ANSWERS:
+            table = choice_and_generation(pruned, tokenizer, task, limit=limit, progress=False)
+            columns = ["task", "item", "choice_right", "written_right", "written", "read"]
+            ANSWERS.add(*(key | row for row in json.loads(table[columns].to_json(orient="records"))))
+    print(name, layers, f"{time.perf_counter() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    for name in asked():
+        model, tokenizer = load_model(name)
+        for layers, both in wanted(name, len(decoder_layers(model))):
+            measure(name, model, tokenizer, layers, both)
+
+
+if __name__ == "__main__":
+    main()
