@@ -65,7 +65,7 @@ def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         texts = measured_documents(name, language)
         table = document_losses(pruned, tokenizer, texts)
         row[language] = json.dumps(table["loss"].round(4).tolist())
-        if layers == "[]":
+        if {"model": name, "language": language} not in DOCUMENTS:
             sizes = texts[["genre", "title"]].assign(model=name, language=language).join(table[["tokens", "bytes"]])
             DOCUMENTS.add(*json.loads(sizes.to_json(orient="records")))
     CURVES.add(row | {"seconds": round(time.perf_counter() - start, 1)})
@@ -73,12 +73,16 @@ def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     print(name, layers, means, f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
+def english_genres() -> list[str]:
+    return sorted(built_in_text("natural")["genre"].unique())
+
+
 def main() -> None:
     for name in asked():
         model, tokenizer = load_model(name)
         measure(name, model, tokenizer, "[]")
-        genres = [] if name == LARGE else sorted(built_in_text("natural")["genre"].unique())
-        for criterion, text in [*RUNS, *[("block_influence", genre) for genre in genres]]:
+        runs = RUNS if name == LARGE else [*RUNS, *[("block_influence", genre) for genre in english_genres()]]
+        for criterion, text in runs:
             if {"model": name, "criterion": criterion, "text": text} not in ORDERS:
                 choose(name, model, tokenizer, criterion, text)
             for layers in wanted(name, criterion, text):

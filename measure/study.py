@@ -20,8 +20,8 @@ from shortgpt import built_in_text, calibration_batches, load, perplexity_table
 DATA = Path(__file__).parents[1] / "data"
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct")
 LARGE = MODELS[2]
-LANGUAGES = {"en": 1600, "zh": 600, "code": 1400}  # characters of each document that are measured: about 400 tokens
-DOCUMENTS = 24  # of each language; of the large model's, every second one
+LANGUAGES = {"en": 1600, "zh": 400, "code": 1200}  # characters of each document that are measured
+DOCUMENTS = 12  # of each language
 
 
 def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -36,10 +36,16 @@ def spread(documents: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def measured_documents(model_name: str, language: str) -> pd.DataFrame:
-    """The documents that are measured in one language, each cut to its first characters; indexed by number."""
-    documents = spread(built_in_text("natural_test", language=language), DOCUMENTS).reset_index(drop=True)
+    """The documents that are measured in one language, each cut to its first characters: those in
+    `removal_documents.csv`, which the first run chose, so that text that is added later changes nothing."""
+    documents = built_in_text("natural_test", language=language).drop_duplicates("title")
+    chosen = DATA / "removal_documents.csv"
+    if chosen.exists() and len(rows := pd.read_csv(chosen).query("model == @model_name and language == @language")):
+        documents = documents.set_index("title").loc[rows["title"]].reset_index()
+    else:
+        documents = spread(documents, DOCUMENTS).reset_index(drop=True)
     documents["text"] = documents["text"].str[: LANGUAGES[language]]
-    return documents.iloc[::2] if model_name == LARGE else documents
+    return documents
 
 
 def document_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: pd.DataFrame) -> pd.DataFrame:
