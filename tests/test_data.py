@@ -13,12 +13,14 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from small import build_tiny
 
 from shortgpt import added_losses, built_in_text, choice_summary, frontier, read_grid
 from shortgpt.choosing.criteria import CRITERIA
 from shortgpt.evaluation.benchmarks import BENCHMARKS, LOCAL_TASKS, OFFLINE_TASKS
-from shortgpt.evaluation.likelihood import mean_and_error
+from shortgpt.evaluation.likelihood import mean_and_error, token_losses
 from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
@@ -210,6 +212,35 @@ def test_characters_give_nothing_away_in_chinese():
             best = [i for i, mark in enumerate(marks) if mark == max(marks)]
             won[which] += (row["answer"] in best) / len(best)
     assert (won / len(items) <= 0.25 + 0.06).all()
+
+
+@pytest.mark.parametrize("task", ["science", "science_zh", "chinese"])
+def test_with_the_question_hidden_the_likeliest_choice_counts(task, tokenizer):
+    """Against one text at a time, and the words that stand before the choices written out here."""
+    tokenizer.eos_token, model, items = "?", build_tiny(), rows(task)[:30]
+    prefix = {"science": "Answer: ", "science_zh": "答案：", "chinese": ""}[task]
+    right = []
+    for row in items:
+        texts = [torch.tensor([29, *tokenizer(prefix + choice)["input_ids"]]) for choice in row["choices"]]
+        right.append(100.0 * (np.argmin([token_losses(model, ids).sum() for ids in texts]) == row["answer"]))
+    found = script("hidden_question").hidden_question(model, tokenizer, task, limit=30)
+    assert found["value"] == pytest.approx(np.mean(right)) and 0 < found["value"] < 100
+    assert found["standard_error"] == pytest.approx(pd.Series(right).sem())
+    assert (found["task"], found["items"], found["chance"]) == (task, 30, 100 / len(items[0]["choices"]))
+
+
+@pytest.mark.parametrize("task", ["grammar", "last_word"])
+def test_only_a_question_can_be_hidden(task, tiny, tokenizer):
+    with pytest.raises(ValueError, match=f"^{task} has no question with choices to hide: take physical"):
+        script("hidden_question").hidden_question(tiny, tokenizer, task)
+
+
+@pytest.mark.slow
+def test_the_stored_accuracy_with_the_question_hidden_is_found_again(real):
+    stored = {r["task"]: r for r in json.loads((DATA / "measured.json").read_text())["accuracy"] if "hidden" in str(r)}
+    found = script("hidden_question").hidden_question(*real, "chinese")
+    assert found["value"] == stored["chinese"]["value"] and found["items"] == stored["chinese"]["items"]
+    assert found["standard_error"] == pytest.approx(stored["chinese"]["standard_error"], rel=0.01)
 
 
 def test_the_readme_names_every_data_file():
