@@ -1,6 +1,6 @@
 """How often a model is right when it sees only the choices: what the wording of a task gives away by itself.
 
-    python measure/hidden_question.py science science_zh             the default model (a minute each)
+    python measure/hidden_question.py science science_zh             the default model (half a minute of one core each)
     python measure/hidden_question.py science --model path/or/name   another one
 
 Prints a table. `default_model.py` measures it for `measured.json`.
