@@ -66,6 +66,8 @@ def measure() -> dict:
 
 def measure_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scores: LayerScores) -> list[dict]:
     """Accuracy on the first `LIMIT` items of every task, dense and pruned, and with the question hidden."""
+    from hidden_question import hidden_question  # this one's neighbour
+
     from shortgpt import choose_layers, evaluate, remove_layers
     from shortgpt.evaluation.comparing import OFFLINE_TASKS
 
@@ -75,34 +77,8 @@ def measure_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         columns = ["task", "value", "standard_error", "chance", "items"]
         accuracy += [{"removed": n} | row for row in results[columns].to_dict("records")]
         print(results.to_string(), flush=True)
-    return accuracy + [{"removed": "question hidden", **row} for row in without_question(model, tokenizer)]
-
-
-def without_question(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[dict]:
-    """Accuracy when only the choices are shown: what they give away by themselves."""
-    import torch
-
-    from shortgpt.evaluation.likelihood import token_losses
-
-    rows = []
-    for task in ("physical", "science", "chinese"):
-        items = [
-            json.loads(line) for line in (FOLDER / "tasks" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
-        right = 0
-        for item in items:
-            prefix = "" if task == "chinese" else "Answer: "
-            with torch.inference_mode():
-                ids = [torch.tensor([0, *tokenizer(prefix + choice)["input_ids"]]) for choice in item["choices"]]
-                losses = [token_losses(model, i).sum().item() for i in ids]
-            right += losses.index(min(losses)) == item["answer"]
-        share = right / len(items)
-        error = (share * (1 - share) / len(items)) ** 0.5
-        chance = 100 / len(items[0]["choices"])
-        rows.append(
-            {"task": task, "value": 100 * share, "standard_error": 100 * error, "chance": chance, "items": len(items)}
-        )
-    return rows
+    blind = [hidden_question(model, tokenizer, task) for task in ("physical", "science", "chinese")]
+    return accuracy + [{"removed": "question hidden", **row} for row in blind]
 
 
 def measure_results() -> dict:

@@ -13,19 +13,20 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from small import build_tiny
 
 from shortgpt import added_losses, built_in_text, choice_summary, frontier, read_grid
 from shortgpt.choosing.criteria import CRITERIA
-from shortgpt.evaluation.benchmarks import BENCHMARKS
-from shortgpt.evaluation.comparing import OFFLINE_TASKS
-from shortgpt.evaluation.likelihood import mean_and_error
+from shortgpt.evaluation.benchmarks import BENCHMARKS, LOCAL_TASKS, OFFLINE_TASKS
+from shortgpt.evaluation.likelihood import mean_and_error, token_losses
 from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
 MEASURE = Path(__file__).resolve().parents[1] / "measure"
-CHOICE_TASKS = ("grammar", "physical", "science", "chinese")
-AT_LEAST = {"last_word": 200, "grammar": 400, "physical": 200, "science": 200, "chinese": 100}
+CHOICE_TASKS = ("grammar", "physical", "science", "science_zh", "chinese")
+AT_LEAST = {"last_word": 200, "grammar": 400, "physical": 200, "science": 200, "science_zh": 200, "chinese": 100}
 
 
 def rows(task):
@@ -109,7 +110,7 @@ def test_documents_are_clean_text():
             assert not re.search(r"[#*_`]{2}|\t|  +|—|�", row.text), f"markup or stray characters in {row.title}"
 
 
-@pytest.mark.parametrize("task", OFFLINE_TASKS)
+@pytest.mark.parametrize("task", LOCAL_TASKS)
 def test_a_task_has_enough_items_with_unique_ids_and_questions(task):
     items = rows(task)
     assert len(items) >= AT_LEAST[task]
@@ -141,7 +142,7 @@ def test_length_gives_nothing_away(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["last_word", "physical", "science", "chinese"])
+@pytest.mark.parametrize("task", ["last_word", "physical", "science", "science_zh", "chinese"])
 def test_no_two_items_are_nearly_the_same(task):
     """Questions alike in more than 85 % of their characters and in their choices count as one."""
     groups = defaultdict(list)
@@ -172,6 +173,74 @@ def test_science_answers_are_not_in_their_questions():
     for row in rows("science"):
         answer = row["choices"][row["answer"]]
         assert not re.search(rf"\b{re.escape(answer)}\b", row["question"], re.I), row["id"]
+
+
+def test_the_chinese_science_items_are_the_english_ones():
+    """The same questions in the same order, with the same answers: what differs between two accuracies is the language."""
+    english, chinese = rows("science"), rows("science_zh")
+    same = ("id", "topic", "answer")
+    assert [{key: r[key] for key in same} for r in chinese] == [{key: r[key] for key in same} for r in english]
+    assert [[*r] for r in chinese] == [[*r] for r in english], "the same fields"
+    assert [len(r["choices"]) for r in chinese] == [len(r["choices"]) for r in english]
+    definitions = [yaml.safe_load((DATA / "tasks" / f"{task}.yaml").read_text()) for task in ("science", "science_zh")]
+    language = {"task", "doc_to_text", "target_delimiter"}
+    assert {k: v for k, v in definitions[1].items() if k not in language} == {
+        k: v for k, v in definitions[0].items() if k not in language
+    }
+
+
+def test_the_chinese_science_items_are_written_in_chinese():
+    for row in rows("science_zh"):
+        assert re.fullmatch(r"[\u4e00-\u9fff，、。“”《》△\d]+？", row["question"]), row["id"]
+        assert all(re.fullmatch(r"[\u4e00-\u9fff]+", choice) for choice in row["choices"]), row["id"]
+        assert row["choices"][row["answer"]] not in row["question"], row["id"]
+
+
+def test_characters_give_nothing_away_in_chinese():
+    """Chinese words say what they are made of (飞行员 is a pilot, 飞 to fly).
+
+    Neither the choice that shares most characters with the question nor the one that shares none with the other choices
+    may beat guessing by more than six points.
+    """
+    common, won = set("的里在上子个一了是什么"), np.zeros(2)
+    items = rows("science_zh")
+    for row in items:
+        sets = [set(choice) - common for choice in row["choices"]]
+        with_question = [len(each & set(row["question"])) for each in sets]
+        apart = [not any(a & b for j, b in enumerate(sets) if j != i) for i, a in enumerate(sets)]
+        for which, marks in enumerate((with_question, apart)):
+            best = [i for i, mark in enumerate(marks) if mark == max(marks)]
+            won[which] += (row["answer"] in best) / len(best)
+    assert (won / len(items) <= 0.25 + 0.06).all()
+
+
+@pytest.mark.parametrize("task", ["science", "science_zh", "chinese"])
+def test_with_the_question_hidden_the_likeliest_choice_counts(task, tokenizer):
+    """Against one text at a time, and the words that stand before the choices written out here."""
+    tokenizer.eos_token, model, items = "?", build_tiny(), rows(task)[:30]
+    prefix = {"science": "Answer: ", "science_zh": "答案：", "chinese": ""}[task]
+    right = []
+    for row in items:
+        texts = [torch.tensor([29, *tokenizer(prefix + choice)["input_ids"]]) for choice in row["choices"]]
+        right.append(100.0 * (np.argmin([token_losses(model, ids).sum() for ids in texts]) == row["answer"]))
+    found = script("hidden_question").hidden_question(model, tokenizer, task, limit=30)
+    assert found["value"] == pytest.approx(np.mean(right)) and 0 < found["value"] < 100
+    assert found["standard_error"] == pytest.approx(pd.Series(right).sem())
+    assert (found["task"], found["items"], found["chance"]) == (task, 30, 100 / len(items[0]["choices"]))
+
+
+@pytest.mark.parametrize("task", ["grammar", "last_word"])
+def test_only_a_question_can_be_hidden(task, tiny, tokenizer):
+    with pytest.raises(ValueError, match=f"^{task} has no question with choices to hide: take physical"):
+        script("hidden_question").hidden_question(tiny, tokenizer, task)
+
+
+@pytest.mark.slow
+def test_the_stored_accuracy_with_the_question_hidden_is_found_again(real):
+    stored = {r["task"]: r for r in json.loads((DATA / "measured.json").read_text())["accuracy"] if "hidden" in str(r)}
+    found = script("hidden_question").hidden_question(*real, "chinese")
+    assert found["value"] == stored["chinese"]["value"] and found["items"] == stored["chinese"]["items"]
+    assert found["standard_error"] == pytest.approx(stored["chinese"]["standard_error"], rel=0.01)
 
 
 def test_the_readme_names_every_data_file():

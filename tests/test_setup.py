@@ -186,13 +186,13 @@ def test_the_wheel_works_where_there_is_no_repository(wheel, tmp_path):
     code = """
         import pathlib, shortgpt
         from shortgpt.course.quiz import quiz, read_quiz
-        from shortgpt.evaluation.benchmarks import _folders
-        from shortgpt.evaluation.harness import OFFLINE_TASKS
+        from shortgpt.evaluation.benchmarks import LOCAL_TASKS, OFFLINE_TASKS, _folders
         from shortgpt.utils.data import data_folder
 
         assert data_folder() == pathlib.Path("shortgpt/data").absolute() == pathlib.Path(shortgpt.__file__).parent / "data"
         assert {len(shortgpt.built_in_text(part)) > 17 for part in ("calibration", "perplexity", "repair")} == {True}
         assert len(OFFLINE_TASKS) == 5 and len(shortgpt.paper_benchmarks()) == 13
+        assert {*LOCAL_TASKS} == {*OFFLINE_TASKS, "science_zh"}
         assert len(shortgpt.suggested_models()) == 7 and len(read_quiz("03")) == 3
         quiz("03")
         (folder,) = _folders([])

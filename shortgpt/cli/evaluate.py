@@ -32,8 +32,7 @@ def parse_batch_size(text: str) -> int | str:
 
 def parse_tasks(text: str) -> tuple[str, ...]:
     """``"offline"``, ``"paper"``, ``"none"`` and names of tasks, separated by commas, to names of tasks, each once."""
-    from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
-    from shortgpt.evaluation.harness import OFFLINE_TASKS
+    from shortgpt.evaluation.benchmarks import OFFLINE_TASKS, PAPER_BENCHMARKS
 
     groups = {"offline": OFFLINE_TASKS, "paper": PAPER_BENCHMARKS, "none": ()}
     names = [name.strip() for name in text.split(",")]

@@ -67,7 +67,8 @@ _TABLE = (
 )  # fmt: skip
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _TABLE}
 PAPER_BENCHMARKS = tuple(BENCHMARKS)
-OFFLINE_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))  # our own
+LOCAL_TASKS = tuple(sorted(file.stem for file in (data_folder() / "tasks").glob("*.yaml")))  # our own
+OFFLINE_TASKS = tuple(name for name in LOCAL_TASKS if not name.endswith("_zh"))  # translations are run by name only
 
 
 def paper_benchmarks() -> pd.DataFrame:
@@ -101,14 +102,14 @@ def manager_of(tasks: Sequence[str]) -> TaskManager:
     except ImportError as error:
         raise ImportError("benchmarks need lm-evaluation-harness: pip install 'shortgpt-pruning[eval]'") from error
     ours = [BENCHMARKS[name] for name in tasks if name in BENCHMARKS]
-    others = [name for name in tasks if name not in OFFLINE_TASKS and name not in BENCHMARKS]
+    others = [name for name in tasks if name not in LOCAL_TASKS and name not in BENCHMARKS]
     manager = _index(_folders([] if others else ours), bool(others))
     if any(each.task not in manager.all_tasks for each in ours):  # another version keeps them elsewhere
         manager = _index(_folders([]), True)
     unknown = [name for name in others if name not in manager.all_tasks]
     if unknown or not tasks:
         raise ValueError(
-            f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(OFFLINE_TASKS)}; "
+            f"unknown task {', '.join(unknown) or '(none given)'}: offline there are {', '.join(LOCAL_TASKS)}; "
             "`lm_eval ls tasks` lists the harness's own"
         )
     return manager
@@ -134,7 +135,7 @@ def _folders(benchmarks: list[Benchmark]) -> tuple[str, ...]:
 def definition_of(name: str) -> str:
     """What a task's result depends on besides the model: a hash of our own files, or the harness's version."""
     benchmark = BENCHMARKS.get(name)
-    if name in OFFLINE_TASKS:
+    if name in LOCAL_TASKS:
         files = [data_folder() / "tasks" / f"{name}.{ending}" for ending in ("yaml", "jsonl")]
     elif benchmark and not benchmark.folder:
         files = sorted((data_folder() / "tasks_paper").glob("*.*"))

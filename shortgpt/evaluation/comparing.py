@@ -85,8 +85,9 @@ def evaluate(
     >>> evaluate(model, tokenizer, PAPER_BENCHMARKS, batch_size="auto", results="results.jsonl")  # table 2 of the paper
 
     Args:
-        tasks: names out of `OFFLINE_TASKS`, of `PAPER_BENCHMARKS` (see `paper_benchmarks`), or any task of the harness
-            (``"arc_easy"``, ``"winogrande"``, …). All but the offline ones fetch their data.
+        tasks: names out of `OFFLINE_TASKS`, ``"science_zh"`` (science in Chinese, offline too), names out of
+            `PAPER_BENCHMARKS` (see `paper_benchmarks`), or any task of the harness (``"arc_easy"``, ``"winogrande"``, …).
+            All but the offline ones fetch their data.
         limit: only the first items of each task (the offline files are in random order); ``subset`` then says so.
         batch_size: prompts at once. ``"auto"``: as many, up to 64, as fit into a GPU's memory; on a CPU 16.
         shots: worked examples in each prompt; None: as many as the benchmark says (those that `paper_benchmarks` states).

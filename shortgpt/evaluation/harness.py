@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.evaluation.benchmarks import BENCHMARKS, OFFLINE_TASKS, offline_task
+from shortgpt.evaluation.benchmarks import BENCHMARKS, LOCAL_TASKS, offline_task
 from shortgpt.model.hooks import eval_mode, numbers_only
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, begin_tokens
@@ -60,7 +60,7 @@ def run_task(
     ):
         results = evaluator.simple_evaluate(
             model=_wrapped(model, tokenizer, most, batch_size, bos, progress),
-            tasks=[offline_task(name) if name in OFFLINE_TASKS else benchmark.task if benchmark else name],
+            tasks=[offline_task(name) if name in LOCAL_TASKS else benchmark.task if benchmark else name],
             task_manager=manager,
             num_fewshot=benchmark.shots if shots is None and benchmark else shots,
             limit=limit,
@@ -132,7 +132,7 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, bos: bool | None) -> PreTrain
 def context(model: PreTrainedModel, name: str) -> int:
     """Tokens of a prompt at most; what stands before is cut off. Five worked examples of MMLU can be 3,000 tokens."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return 1024 if name in OFFLINE_TASKS else min(4096, positions or 4096)
+    return 1024 if name in LOCAL_TASKS else min(4096, positions or 4096)
 
 
 def _batch_size(model: PreTrainedModel, batch_size: int | str) -> int | str:

@@ -29,6 +29,40 @@ def test_written_answers_are_read_as_a_person_would(written, read):
     assert read_answer(written, ["a fork", "a toothpick", "a spoon", "a knife"]) == read
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("勺子", 2), ("勺子。", 2), ("喝汤用勺子。", 2), ("C", 2), ("C、勺子", 2), ("（C）勺子", 2), ("C：勺子", 2),
+        ("C 勺子", 2), ("答案是C。", 2), ("正确答案：D", 3), ("应该选C。", 2), ("“勺子”", 2), ("叉子或者勺子", None),
+        ("筷子", None), ("勺子和勺子", 2), ("E。", None),
+    ],
+)  # fmt: skip
+def test_chinese_answers_are_read_too(written, read):
+    assert read_answer(written, ["叉子", "牙签", "勺子", "刀子"]) == read
+
+
+def test_a_choice_inside_a_longer_one_is_not_named_with_it():
+    hours, sweets = ["九十", "十", "六十", "二十四"], ["ice", "ice cream", "icing"]
+    assert read_answer("一共有二十四个小时", hours) == 3 and read_answer("十个小时", hours) == 1
+    assert read_answer("六十或者十", hours) is None
+    assert read_answer("I like ice cream best", sweets) == 1 and read_answer("ice cream on ice", sweets) is None
+
+
+def test_the_chinese_task_asks_in_chinese():
+    asked = "问题：喝汤的时候用什么？\nA. 叉子\nB. 牙签\nC. 勺子\nD. 刀子\n答案："
+    model, tokenizer = rigged(f"{asked}勺子。\n完", f"<{asked.removesuffix(chr(10) + '答案：')}>叉子\n")
+    (row,) = choice_and_generation(model, tokenizer, "science_zh", limit=1, progress=False).to_dict("records")
+    assert (
+        row["item"] == "sc-001"
+        and row["written"] == "勺子。"
+        and row["answer"] == row["choice"] == row["read"] == "勺子"
+    )
+    assert row["choice_right"] and row["written_right"]
+    tokenizer.chat_template = "<{{ messages[0]['content'] }}>"
+    row = choice_and_generation(model, tokenizer, "science_zh", limit=1, progress=False)
+    assert row["choice"].item() == row["written"].item() == "叉子"
+
+
 def test_letters_count_only_where_they_were_shown():
     assert read_answer("B", ["salt", "iron"]) == 1 and read_answer("B", ["salt", "iron"], letters=False) is None
 
@@ -66,13 +100,14 @@ def test_a_chat_template_is_used_for_both_ways_unless_it_is_refused():
     assert row["choice"].item() == row["written"].item() == "a knife"
 
 
-def test_without_choices_in_the_prompt_the_choice_is_that_of_the_harness(tokenizer):
+@pytest.mark.parametrize("task", ["science", "science_zh"])
+def test_without_choices_in_the_prompt_the_choice_is_that_of_the_harness(tokenizer, task):
     tokenizer.eos_token = "?"
     model = build_tiny()
-    table = choice_and_generation(model, tokenizer, limit=24, choices_shown=False, new_tokens=1, progress=False)
-    expected = evaluate(model, tokenizer, "science", limit=24, progress=False)["value"].item()
+    table = choice_and_generation(model, tokenizer, task, limit=24, choices_shown=False, new_tokens=1, progress=False)
+    expected = evaluate(model, tokenizer, task, limit=24, progress=False)["value"].item()
     assert 100 * table["choice_right"].mean() == pytest.approx(expected) and 0 < expected < 100
-    assert table["item"].is_unique and table["question"].tolist()[:4] == [item["question"] for item in ITEMS]
+    assert table["item"].tolist()[:4] == [item["id"] for item in ITEMS] and table["question"].is_unique
 
 
 def test_the_summary_is_paired():

@@ -18,15 +18,16 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.evaluation.benchmarks import offline_task
 from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.evaluation.writing import continue_text
 from shortgpt.model.arguments import check_model, check_tokenizer
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import encode
 from shortgpt.utils.arguments import check_choice, check_count, check_strings, shown
-from shortgpt.utils.data import data_folder
 
-QUESTIONS = ("science", "physical")  # the offline tasks that ask one
+QUESTIONS = ("science", "physical", "science_zh")  # the offline tasks that ask one
+LETTER = r"[^\W\u3400-\u9fff]"  # of a script that writes spaces between words
 
 
 def choice_and_generation(
@@ -43,7 +44,7 @@ def choice_and_generation(
     """Every question answered twice: the likeliest of the choices, and what the model writes (greedily).
 
     Args:
-        task: ``"science"`` (four choices) or ``"physical"`` (two), offline.
+        task: ``"science"`` (four choices), ``"science_zh"`` (the same in Chinese) or ``"physical"`` (two), offline.
         limit: only the first questions (they are in random order).
         choices_shown: the prompt lists the choices as A, B, …, for both ways of answering. False: it holds the question
             alone; a right answer in other words then counts as wrong.
@@ -55,7 +56,7 @@ def choice_and_generation(
         A row an item: ``task, item, question, answer`` (the right one), ``choice, choice_right, written`` (the first line as
         it stands), ``read`` (which choice it is taken for; empty: none), ``written_right``. See `choice_summary`.
         A written answer is taken for a choice if it is the choice (case, punctuation and articles don't count), starts with
-        its letter (or "The answer is" and its letter), or holds it and no other as whole words.
+        its letter (or "The answer is" and its letter), or holds it and no other as whole words (Chinese: as characters).
 
     Raises:
         TypeError, ValueError: a wrong argument, weights on the meta device, NaN in the logits.
@@ -69,12 +70,14 @@ def choice_and_generation(
     if chat and not tokenizer.chat_template:
         raise ValueError("this tokenizer has no chat template: pass chat=False")
     input_device(model)  # refuses a model without weights
-    with (data_folder() / "tasks" / f"{task}.jsonl").open(encoding="utf-8") as file:
+    definition = offline_task(task)
+    with open(definition["dataset_kwargs"]["data_files"]["test"], encoding="utf-8") as file:
         items = [json.loads(line) for line in islice(file, limit)]
     rows = []
     for item in tqdm(items, desc="choosing and writing", unit="item", disable=not progress):
         choices, right = item["choices"], item["answer"]
-        chosen, written = _answers(model, tokenizer, _prompt(item, choices_shown), choices, chat, new_tokens)
+        prompt, between = _prompt(definition, item, choices_shown), definition.get("target_delimiter", " ")
+        chosen, written = _answers(model, tokenizer, prompt, between, choices, chat, new_tokens)
         read = read_answer(written, choices, letters=choices_shown)
         row = {"task": task, "item": item["id"], "question": item["question"], "answer": choices[right]}
         row |= {"choice": choices[chosen], "choice_right": chosen == right, "written": written}
@@ -86,14 +89,15 @@ def _answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
+    between: str,
     choices: Sequence[str],
     chat: bool,
     new_tokens: int,
 ) -> tuple[int, str]:
     """The number of the likeliest of `choices` after `prompt`, and the first line that the model writes there."""
-    between, bos = " ", None
+    bos = None
     if chat:
-        messages = [{"role": "user", "content": prompt.removesuffix("\nAnswer:")}]
+        messages = [{"role": "user", "content": prompt.rpartition("\n")[0]}]  # without "Answer:"
         prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         between, bos = "", False  # a chat template says itself what stands in front
     losses = [_loss(model, tokenizer, prompt, between + choice, bos) for choice in choices]
@@ -138,24 +142,27 @@ def read_answer(written: str, choices: Sequence[str], *, letters: bool = True) -
     answer = _plain(written)
     if answer in plain:
         return plain.index(answer)
-    # "A spoon" is no letter; "A.", "(A)" and "The answer is A" are
-    letter = re.match(r"(?:(?i:the (?:correct )?answer is):? )?\(?([A-Z])(?:[.:)]|$)", written.strip())
+    # "A spoon" is no letter; "A.", "(A)", "The answer is A" and "答案是A。" are
+    says = r"(?i:the (?:correct )?answer is):? |(?:正确)?答案[是为]?[:：]?\s*|(?:应该?)?选择?"
+    letter = re.match(rf"(?:{says})?[(（]?([A-Z])(?:[.:)．：）、，。]|$)", written.strip())
     if letters and letter and ord(letter[1]) - ord("A") < len(plain):
         return ord(letter[1]) - ord("A")
-    found = [i for i, choice in enumerate(plain) if choice and f" {choice} " in f" {answer} "]
-    return found[0] if len(found) == 1 else None
+    longest_first = "|".join(map(re.escape, sorted(filter(None, plain), key=len, reverse=True)))
+    found = {*re.findall(rf"(?<!{LETTER})(?:{longest_first})(?!{LETTER})", answer)} if longest_first else set()
+    return plain.index(found.pop()) if len(found) == 1 else None
 
 
 def _plain(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces."""
-    words = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
+    words = re.sub(r"[^\w\s]|_", "", text.lower()).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def _prompt(item: dict, choices_shown: bool) -> str:
+def _prompt(definition: dict, item: dict, choices_shown: bool) -> str:
     """The task's own prompt, with the choices between question and answer if they are to be shown."""
     lettered = [f"{string.ascii_uppercase[i]}. {choice}\n" for i, choice in enumerate(item["choices"])]
-    return f"Question: {item['question']}\n{''.join(lettered) if choices_shown else ''}Answer:"
+    question, answer = definition["doc_to_text"].replace("{{question}}", item["question"]).rsplit("\n", 1)
+    return f"{question}\n{''.join(lettered) if choices_shown else ''}{answer}"
 
 
 def _loss(
