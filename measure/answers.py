@@ -27,7 +27,9 @@ QUESTIONS = {"science": 80, "physical": 80}  # answered both ways
 
 def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
     """Sets of layers to ask without, and whether in both ways: by Block Influence on English, then on Chinese, then greedy."""
-    orders = pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
+    orders = (
+        pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
+    )
     counts = (2, 4, 6, 8, 10, 12, 14) if name == LARGE else range(1, depth // 2 + 1)
     found = [("[]", True)]
     for criterion, text in (("block_influence", "en"), ("block_influence", "zh"), ("greedy", "en")):

@@ -48,9 +48,13 @@ def measured_documents(model_name: str, language: str) -> pd.DataFrame:
     return documents
 
 
-def document_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: pd.DataFrame) -> pd.DataFrame:
+def document_losses(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: pd.DataFrame
+) -> pd.DataFrame:
     """One row a document: ``loss`` (nats a token), ``tokens`` (scored), ``bytes`` (of them)."""
-    table = perplexity_table(model, tokenizer, documents.assign(number=documents.index), by="number").set_index("number")
+    table = perplexity_table(model, tokenizer, documents.assign(number=documents.index), by="number").set_index(
+        "number"
+    )
     loss = np.log(table["perplexity"])
     size = (loss * table["tokens"] / np.log(2) / table["bits_per_byte"]).round().astype(int)
     return pd.DataFrame({"loss": loss, "tokens": table["tokens"], "bytes": size})

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from gguf import GGUFWriter
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer, models, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY, HIDDEN, LAYERS = 96, 32, 6
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2")
@@ -73,3 +74,18 @@ def tiny_gguf(folder: Path, **sizes: int) -> bytes:
     writer.write_tensors_to_file()
     writer.close()
     return file.read_bytes()
+
+
+def joining(texts: list[str], *, begins: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A random model, and a tokenizer that was trained on `texts`, each twice: its tokens reach over every border in them."""
+    bpe = Tokenizer(models.BPE(unk_token="?"))
+    bpe.train_from_iterator(texts * 2, trainers.BpeTrainer(vocab_size=4000, special_tokens=["?", "^"]))
+    if begins:
+        bpe.post_processor = processors.TemplateProcessing(single="^ $A", special_tokens=[("^", 1)])
+    start = {"bos_token": "^"} if begins else {}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="?", eos_token="?", **start)
+    model = build_tiny()
+    model.resize_token_embeddings(len(tokenizer))
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.get_input_embeddings().weight)
+    return model, tokenizer

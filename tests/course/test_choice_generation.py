@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rigged import rigged
-from small import build_tiny
+from small import build_tiny, joining
 
 from shortgpt import choice_and_generation, choice_summary, evaluate
 from shortgpt.course.studies.choice_generation import read_answer
@@ -108,6 +108,18 @@ def test_without_choices_in_the_prompt_the_choice_is_that_of_the_harness(tokeniz
     expected = evaluate(model, tokenizer, task, limit=24, progress=False)["value"].item()
     assert 100 * table["choice_right"].mean() == pytest.approx(expected) and 0 < expected < 100
     assert table["item"].tolist()[:4] == [item["id"] for item in ITEMS] and table["question"].is_unique
+
+
+def test_a_choice_counts_whole_where_its_tokens_join_those_of_the_prompt():
+    items = [json.loads(line) for line in (data_folder() / "tasks/science_zh.jsonl").read_text().splitlines()[:30]]
+    joined = ["答案：" + choice for item in items for choice in item["choices"]]
+    model, tokenizer = joining([*joined, *(item["question"] for item in items)])
+    assert len(tokenizer(joined[0])["input_ids"]) < 4 + len(items[0]["choices"][0])
+    table = choice_and_generation(
+        model, tokenizer, "science_zh", limit=30, choices_shown=False, chat=False, new_tokens=1, progress=False
+    )
+    theirs = evaluate(model, tokenizer, ["science_zh"], limit=30, progress=False)
+    assert table["choice_right"].mean() * 100 == pytest.approx(theirs["value"].item())
 
 
 def test_the_summary_is_paired():

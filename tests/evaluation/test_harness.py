@@ -9,9 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from small import build_tiny
-from tokenizers import Tokenizer, models, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from small import build_tiny, joining
 
 from shortgpt import evaluate
 from shortgpt.evaluation import harness
@@ -129,16 +127,7 @@ def test_a_choice_is_scored_whole_where_its_tokens_join_those_of_the_prompt(begi
     """Chinese has no space between prompt and choice. The reference takes the tokens of each alone, whatever joins."""
     items = [json.loads(line) for line in (data_folder() / "tasks/chinese.jsonl").read_text().splitlines()[:40]]
     joined = [item["context"] + choice for item in items for choice in item["choices"]]
-    bpe = Tokenizer(models.BPE(unk_token="?"))
-    bpe.train_from_iterator(joined * 2, trainers.BpeTrainer(vocab_size=2000, special_tokens=["?", "^"]))
-    if begins:
-        bpe.post_processor = processors.TemplateProcessing(single="^ $A", special_tokens=[("^", 1)])
-    start = {"bos_token": "^"} if begins else {}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="?", eos_token="?", **start)
-    model = build_tiny()
-    model.resize_token_embeddings(len(tokenizer))
-    torch.manual_seed(0)
-    torch.nn.init.normal_(model.get_input_embeddings().weight)
+    model, tokenizer = joining(joined, begins=begins)
     right = 0
     for item in items:
         losses = []

@@ -23,7 +23,7 @@ from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.evaluation.writing import continue_text
 from shortgpt.model.arguments import check_model, check_tokenizer
 from shortgpt.model.offload import input_device
-from shortgpt.model.tokens import encode
+from shortgpt.model.tokens import bare_tokens, encode
 from shortgpt.utils.arguments import check_choice, check_count, check_strings, shown
 
 QUESTIONS = ("science", "physical", "science_zh")  # the offline tasks that ask one
@@ -170,5 +170,9 @@ def _loss(
 ) -> float:
     """Nats of the choice after the prompt, added up over its tokens: minus the log-probability that the harness scores."""
     before, whole = (encode(tokenizer, text, bos=bos) for text in (prompt, prompt + choice))
+    if (
+        whole[: len(before)] != before
+    ):  # one token reaches over the border, as may be without a space: score all of the choice
+        whole = before + bare_tokens(tokenizer, choice)
     losses = token_losses(model, torch.tensor(whole), window=len(whole) + 1, stride=len(whole))
     return losses[len(before) - 1 :].sum().item()

@@ -28,7 +28,9 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
         perplexity, ``exp(added)``); ``bits_per_byte``. The dense model's rows have criterion ``"dense"``.
     """
     orders, losses = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves"))
-    dense = pd.DataFrame({"model": losses["model"].unique(), "criterion": "dense", "text": "", "removed": 0, "layers": "[]"})
+    dense = pd.DataFrame(
+        {"model": losses["model"].unique(), "criterion": "dense", "text": "", "removed": 0, "layers": "[]"}
+    )
     table = pd.concat([dense, orders], ignore_index=True).drop(columns=["forward_passes", "seconds"])
     for column, wanted in {"criterion": criterion, "text": text}.items():
         table = table if wanted is None else table[table[column].isin(["dense", "", wanted])]
