@@ -68,6 +68,10 @@ SOURCES = [
         {"catalogue": "usr/share/games/wesnoth/1.16/locale/zh_CN/LC_MESSAGES/wesnoth-httt.mo"}, 9000,
     ),
     Source(
+        "maint-guide-zh", "natural_test", "zh", "handbook", "Debian 新维护人员手册, the Chinese edition of the Debian New Maintainers' Guide", "Josip Rodin, Osamu Aoki; translated by volunteers", "1998–2021",
+        "GPL-2.0-or-later", "deb:maint-guide-zh-cn==1.2.53", "", ("usr/share/doc/maint-guide-zh-cn/html/[a-hj-z]*.html",), "html", {}, 3600,
+    ),
+    Source(
         "click", "natural_test", "code", "python", "Click", "the Pallets team", "2014–2023", "BSD-3-Clause", "pypi:click==8.1.7", "",
         ("click/formatting.py", "click/parser.py", "click/utils.py", "click/types.py"), "code", {}, 3000,
     ),
