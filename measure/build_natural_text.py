@@ -88,7 +88,7 @@ def documents(source: Source, files: Path) -> list[dict[str, str]]:
     options = dict(source.options)
     if "catalogue" in options:
         options["catalogue"] = files / options["catalogue"]
-    if source.language == "zh" and source.reader in ("html", "plain"):
+    if source.language == "zh" and source.reader in ("html", "plain", "mallard"):
         options["chinese"] = True
     paths = [path for pattern in source.paths for path in sorted(files.glob(pattern))]
     if not paths:

@@ -5,6 +5,8 @@ A reader takes the unpacked package and paths in it, and yields ``(title, paragr
 
 import bz2
 import gettext
+import gzip
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -45,13 +47,17 @@ def read_html(
         yield title, paragraphs
 
 
-def read_plain(files: list[Path], *, chinese: bool = False, one_line: bool = False, start: str = "", end: str = "") -> Iterator[Section]:
-    """Plain text: paragraphs stand between empty lines (`one_line`: on one line each); `start`, `end` mark what is kept."""
+def read_plain(files: list[Path], *, chinese: bool = False, one_line: bool = False, sentences: bool = False) -> Iterator[Section]:
+    """Plain text: paragraphs stand between empty lines (`one_line`: on one line each).
+
+    `sentences`: the text has no paragraphs, so they are made here, of 100 words or more, at the ends of sentences.
+    """
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        text = text.partition(start)[2] if start else text
-        text = text.partition(end)[0] if end else text
-        yield file.stem, [p for p in (tidy(p, chinese) for p in re.split("\n" if one_line else r"\n\s*\n", text)) if p]
+        parts = re.split("\n" if one_line else r"\n\s*\n", file.read_text(encoding="utf-8"))
+        paragraphs = [p for p in (tidy(p, chinese) for p in parts) if p]
+        if sentences:
+            paragraphs = [tidy(p) for p in re.findall(r"(?:\S+\s+){100,}?\S*[.?!](?=\s+[A-Z])|\S.+$", " ".join(paragraphs))]
+        yield file.stem, paragraphs
 
 
 def read_wiki(files: list[Path], *, titles: list[str]) -> Iterator[Section]:
@@ -108,3 +114,72 @@ def read_code(files: list[Path], *, comment: str = "#") -> Iterator[Section]:
         if head and re.search("copyright|licen[sc]e", head[0], flags=re.I):
             text = text[head.end() :]
         yield file.name, [block for block in re.split(r"\n(?=\n*\S)(?<=\n\n)|\n\n(?=\S)", text.strip("\n")) if block.strip()]
+
+
+def read_cataclysm(files: list[Path], *, catalogue: Path | None = None, kinds: tuple[str, ...] = ("snippet",)) -> Iterator[Section]:
+    """Texts of game data in JSON: snippets by category, or descriptions by file."""
+    translated = gettext.GNUTranslations(catalogue.open("rb")).gettext if catalogue else None
+    for file in files:
+        found: dict[str, list[str]] = {}
+        for entry in json.loads(file.read_text(encoding="utf-8")):
+            texts = entry.get("text", []) if entry.get("type") == "snippet" else [entry.get("description", "")]
+            if entry.get("type") not in kinds:
+                continue
+            for text in [texts] if isinstance(texts, str) else texts:
+                said = text.get("text", text.get("str", "")) if isinstance(text, dict) else text
+                said = said.get("str", "") if isinstance(said, dict) else said
+                line = translated(said) if translated and said else said
+                if len(said) < 60 or "<" in line or (translated and line == said):
+                    continue
+                category = entry.get("category", file.stem) if "snippet" in kinds else file.stem
+                found.setdefault(category, []).append(tidy(line, bool(translated)))
+        for category, lines in found.items():
+            yield category.replace("_", " "), list(dict.fromkeys(lines))
+
+
+PLACES = {"<first>": "Alex", "<last>": "Reyes", "<ship>": "Meridian", "<planet>": "the planet", "<origin>": "the port"}
+
+
+def read_endless_sky(files: list[Path]) -> Iterator[Section]:
+    """Conversations of missions, a file a section, without the player's choices; player's and ship's names filled in."""
+    for file in files:
+        lines = []
+        for line in file.read_text(encoding="utf-8").split("\n"):
+            if found := re.match(r"\t+`(.*)`$", line):
+                said = tidy(re.sub("<(first|last|ship|planet|origin)>", lambda m: PLACES[m[0]], found[1]))
+                if len(said) > 90 and "<" not in said:
+                    lines.append(said)
+        yield file.stem.title(), list(dict.fromkeys(lines))
+
+
+def read_recipes(files: list[Path]) -> Iterator[Section]:
+    """Recipes: what they say about the dish, and the steps, by category."""
+    by_category: dict[str, list[str]] = {}
+    for recipe in json.loads(files[0].read_text(encoding="utf-8")):
+        said = [line for line in recipe["description"].split("\n") if line[:1] not in ("#", "-", "!", ">", "预", "")]
+        steps = [step["description"] for step in recipe["steps"]]
+        text = "".join(re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", tidy(s, True)).rstrip("。；;") + "。" for s in said + steps)
+        by_category.setdefault(recipe["category"], []).append(f"{recipe['name']}：{text}")
+    yield from ((category, texts) for category, texts in by_category.items())
+
+
+def read_dictionary(files: list[Path], *, between: str, start: str = "", least: int = 40) -> Iterator[Section]:
+    """Entries of a dictionary in (compressed) plain text, those with enough to say, by first letter."""
+    text = gzip.decompress(files[0].read_bytes()).decode("utf-8", "replace")
+    text = text.partition(start)[2] if start else text
+    letters: dict[str, list[str]] = {}
+    for block in re.split(between, text):
+        entry = tidy(re.sub(r"\n\s*\(\d{4}-\d\d-\d\d\)|[{}_]", "", block)).removeprefix(":")
+        if len(entry.split()) >= least and "http" not in entry and entry[0].isalpha():
+            letters.setdefault(entry[0].upper(), []).append(entry)
+    yield from letters.items()
+
+
+def read_mallard(files: list[Path], *, chinese: bool = False) -> Iterator[Section]:
+    """GNOME help: a topic is a short page, so pages follow each other in one section, each opened by its title."""
+    lines = []
+    for file in files:
+        for title, paragraphs in read_html([file], chinese=chinese, drop="info, media, code", heading="title", block="p"):
+            if sum(map(len, paragraphs)) > (150 if chinese else 400):
+                lines += [title, *paragraphs]
+    yield "GNOME", lines

