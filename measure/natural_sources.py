@@ -235,6 +235,7 @@ SOURCES = [
         "code",
         {"comment": "//"},
         2000,
+        notice="usr/share/doc/*/copyright",
     ),
     # --- natural, English ---
     Source(
@@ -257,7 +258,6 @@ SOURCES = [
         {"sentences": True},
         20000,
         1200,
-        notice="usr/share/doc/*/copyright",
     ),
     Source(
         "cataclysm-en",
