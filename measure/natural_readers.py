@@ -40,7 +40,7 @@ def read_html(
 ) -> Iterator[Section]:
     """Paragraphs and items of HTML pages, a page a section; code, tables, figures and navigation are left out."""
     for file in files:
-        page = BeautifulSoup(file.read_bytes(), "lxml")
+        page = BeautifulSoup(file.read_bytes(), "lxml", from_encoding="utf-8")
         first = page.select_one(heading)
         title = (
             re.sub(r"^(第\s*)?[\dA-Z]*[\d.]+\s*(章|节)?\s*[.:、]?\s*", "", tidy(first.get_text(), chinese))
