@@ -213,7 +213,7 @@ def read_dictionary(files: list[Path], *, between: str, start: str = "", least: 
     text = text.partition(start)[2] if start else text
     letters: dict[str, list[str]] = {}
     for block in re.split(between, text):
-        entry = tidy(re.sub(r"\n\s*\(\d{4}-\d\d-\d\d\)|[{}_]", "", block)).removeprefix(":")
+        entry = tidy(re.sub(r"\n\s*\(\d{4}-\d\d-\d\d\)|[{}_]", "", block)).removeprefix(":").replace("&ellipsis;", "…")
         if len(entry.split()) >= least and "http" not in entry and entry[0].isalpha():
             letters.setdefault(entry[0].upper(), []).append(entry)
     yield from letters.items()
@@ -224,7 +224,7 @@ def read_mallard(files: list[Path], *, chinese: bool = False) -> Iterator[Sectio
     lines = []
     for file in files:
         for title, paragraphs in read_html(
-            [file], chinese=chinese, drop="info, media, code", heading="title", block="p"
+            [file], chinese=chinese, drop="info, media, code, comment", heading="title", block="p"
         ):
             if sum(map(len, paragraphs)) > (150 if chinese else 400):
                 lines += [title, *paragraphs]

@@ -69,7 +69,7 @@ def test_every_document_names_a_source_whose_row_agrees_with_it(documents, sourc
 
 
 def test_licences_are_named_and_their_notices_kept(sources):
-    known = "MIT|BSD-[13]-Clause|BSL-1.0|Unlicense|Apache-2.0|GPL-[23].0-or-later|CC-BY-SA-[34].0"
+    known = "MIT|BSD-[13]-Clause|BSL-1.0|Unlicense|Apache-2.0|GPL-[23].0-(or-later|only)|CC-BY-SA-[34].0"
     known = rf"({known}|LicenseRef-(US-Government-)?public-domain)"
     for key, licence in sources["licence"].items():
         spdx = licence.partition(" [")[0]
@@ -111,8 +111,9 @@ def test_the_text_is_clean_and_in_its_language(documents):
             assert len(HAN.findall(row.text)) > letters, row.title
         else:
             assert len(HAN.findall(row.text)) < 0.01 * letters, row.title
-        assert row.title.strip() and not re.search(r"�|\x1b|Ã.|â€", row.text), row.title
+        assert row.title.strip()
         if row.language != "code":
+            assert not re.search(r"�|\x1b|Ã.|â€", row.text), f"broken characters in {row.title}"
             assert not re.search(r"</?[a-z]+>|&[a-z]+;|\{\{|\]\]|\t|  |All rights reserved", row.text), row.title
 
 
