@@ -59,7 +59,7 @@ def read_html(
             tag.decompose()
         paragraphs = []
         blocks = [tag for tag in content.select(block) if tag.select_one(block) is None]
-        paragraphs = [text for tag in blocks if (text := tidy(re.sub(r"\[\d+\]", "", tag.get_text()), chinese))]
+        paragraphs = [text for tag in blocks if (text := tidy(re.sub(r"\[\d+\]|</?key>", "", tag.get_text()), chinese))]
         yield title, paragraphs
 
 
