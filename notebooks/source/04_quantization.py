@@ -262,7 +262,7 @@ print(f"The 32 points lie at most {off:.1%} of a step from 16 evenly spaced line
 def round_min_max(w: torch.Tensor, bits: int = 4, block: int = 32) -> torch.Tensor:
     blocks = w.reshape(-1, block)
     low, high = blocks.amin(-1, keepdim=True), blocks.amax(-1, keepdim=True)
-    step = (high - low) / (2**bits - 1)
+    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)  # a block of equal weights has no width
     return (low + step * ((blocks - low) / step).round()).reshape(w.shape)
 
 

@@ -42,16 +42,6 @@ def suggested_models(machine: str | None = None) -> pd.DataFrame:
     table["gpu_gb"] = table["gpu_dense_gb"] + table["gpu_bytes"] * table["parameters_left"] / 1e9
     for name, free in FREE_GB.items():
         table[name] = table[NEEDED.get(name, "cpu_gb")] <= free
-    columns = [
-        "layers",
-        "parameters",
-        "licence",
-        "gated",
-        "download_gb",
-        "cpu_gb",
-        "measured",
-        "gpu_gb",
-        "gpu_dense_gb",
-    ]
-    table = table[[*columns, "seconds", "times_default", *FREE_GB]]
+    columns = "layers parameters licence gated download_gb cpu_gb measured gpu_gb gpu_dense_gb seconds times_default"
+    table = table[[*columns.split(), *FREE_GB]]
     return table if machine is None else table[table[machine]]
