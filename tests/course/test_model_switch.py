@@ -126,6 +126,21 @@ def other_model(real_tokenizer, tmp_path_factory) -> str:
     return str(folder)
 
 
+STORED = re.compile(r"(grid|speeds|choosing|repair|width|along|relay|choice_generation)\.csv|measured\.json")
+
+
+def test_what_is_stored_of_the_default_model_says_so():
+    """With another `MODEL` a table from `data/` would pass for that model's: the label is in the cell, or in the next."""
+    labelled = 0
+    for lesson in (ROOT / "notebooks" / "source").glob("[01]*.py"):
+        code = [cell.source for cell in build.generate(lesson).cells if cell.cell_type == "code"]
+        for here, after in zip(code, [*code[1:], ""], strict=True):
+            if STORED.search(here):
+                assert "STORED" in here + after, f"{lesson.stem}: whose results are these?\n{here}"
+                labelled += 1
+    assert labelled >= 10
+
+
 @pytest.fixture(scope="module")
 def gemma() -> str:
     """Its name where that is known to `load`, else the folder in the cache."""
