@@ -256,8 +256,8 @@ for use_cache in (False, True):
 # asks for a slot that isn't there. (Had we left the configuration wrong as well, the cache would have had slots enough and
 # nothing would have failed here: the two mistakes hide each other, until somebody saves the model and reloads it.)
 #
-# (In a model with a list of layer kinds in its configuration, as Gemma, the cache is built from that list, which still has
-# its old length: a third thing out of step. There nothing fails at once, and kinds may be mixed up.)
+# (Some configurations also list the kind of attention of each layer, as Gemma's does. In our copy that list still has its
+# old length: a third thing out of step. Nothing fails, but a layer may get the attention mask of another kind.)
 #
 # So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it that has one
 # entry per layer.
