@@ -106,8 +106,8 @@ x_0 = embedding(ids)
 print("ids      ", list(ids.shape), "        [batch, tokens]")
 print("embedding", list(embedding.weight.shape), "  [vocabulary, hidden]")
 print("x_0      ", list(x_0.shape), "   [batch, tokens, hidden]")
-scale = getattr(embedding, "embed_scale", 1)  # Gemma makes the vectors longer; most models don't
-assert torch.equal(x_0[0, 1], scale * embedding.weight[ids[0, 1]])  # nothing but a look-up
+scale = getattr(embedding, "embed_scale", 1)  # Gemma makes the vectors longer
+assert torch.equal(x_0[0, 1], scale * embedding.weight[ids[0, 1]])  # only a look-up
 
 # %% [markdown]
 # From here on every token is a vector. Such a vector is called a **hidden state**, and we write $x_i$ for the hidden
@@ -216,7 +216,8 @@ def note(name):
     return hook
 
 
-handles = [module.register_forward_hook(note(name)) for name, module in (("attention", attention), ("ffn", ffn))]
+parts = {"attention": attention, "ffn": ffn}
+handles = [part.register_forward_hook(note(name)) for name, part in parts.items()]
 model(ids)
 for handle in handles:
     handle.remove()
@@ -300,7 +301,8 @@ documents = built_in_text().drop_duplicates("genre").head(4)
 print(*documents["title"], sep="; ")
 batch = calibration_batches(tokenizer, documents["text"], length=256, pack=False)[0]
 states = hidden_states(model, batch)  # [layers + 1, 4, 256, hidden]
-theirs = torch.stack(model.model(**batch, output_hidden_states=True).hidden_states)  # no logits
+reported = model.model(**batch, output_hidden_states=True)  # without the logits
+theirs = torch.stack(reported.hidden_states)
 
 
 def mean_cosine(states):

@@ -251,8 +251,9 @@ for ax, column in zip(axes, ("perplexity", "bits_per_byte"), strict=True):
 plt.show()
 bits = languages.pivot(index="model", columns="language", values="bits_per_byte")
 loss_rise = (bits / bits.loc["dense"]).loc["−6 layers"]
-tokens_too = languages.pivot(index="model", columns="language", values="perplexity").loc["dense"]
-print(f"Per token the dense model finds {tokens_too.idxmin()} easier; per byte Chinese takes {bits.loc['dense', 'Chinese'] / bits.loc['dense', 'English']:.1f} times the bits of English. "
+per_token = languages.pivot(index="model", columns="language", values="perplexity").loc["dense"]
+per_byte = bits.loc["dense", "Chinese"] / bits.loc["dense", "English"]
+print(f"Per token the dense model finds {per_token.idxmin()} easier; per byte Chinese takes {per_byte:.1f} times the bits of English. "
       f"Six layers fewer raise the bits by {loss_rise['English'] - 1:.0%} in English and {loss_rise['Chinese'] - 1:.0%} in Chinese.")  # fmt: skip
 
 # %% [markdown]
