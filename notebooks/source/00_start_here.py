@@ -284,7 +284,8 @@ numbers.join(menu[[*machines, "gated"]].map({True: "yes", False: "no"}.get))
 # %% [markdown]
 # How to read it: `cpu_gb` is the memory that this lesson takes on a CPU, from loading to the checkpoint that is saved and, as a
 # check, loaded again. `gpu_gb` is what the weights of both take on a GPU; it is computed, not measured. `times_default` is the
-# time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured, and then `cpu_gb` is computed, too).
+# time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured, and then `cpu_gb` is the weights alone).
+# Scoring needs no output matrix, and perplexity does: with a large vocabulary, as gemma's, the rest of a lesson takes longer.
 #
 # The last columns say where the model fits. `laptop`: 8 GB, no GPU. `colab_cpu`: 12 GB. `colab_t4`: Colab's free GPU, 15 GB.
 # `gpu_24gb`: a GPU of 24 GB. On all four the whole lesson has to fit: the model, and the pruned one that is loaded as a check.
