@@ -573,7 +573,7 @@ for name in ("−3 layers", "−6 layers"):
 
 # %%
 for row in results[results["task"] == "chinese"].itertuples():
-    distance = (row.value - row.chance) / row.standard_error
+    distance = (row.value - row.chance) / (row.standard_error or np.nan)  # none if all items are right
     print(f"{row.model}: {row.value:.0f} ± {row.standard_error:.0f} percent, {distance:+.1f} standard errors from guessing")
 
 # %% [markdown]
