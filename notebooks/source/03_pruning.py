@@ -61,6 +61,9 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # Now the model, and what we need from the toolkit. `depth` is the number of its **decoder layers**: the blocks of attention and
 # feed-forward network that each add their result to the hidden states.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
+# what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -253,6 +256,9 @@ for use_cache in (False, True):
 # asks for a slot that isn't there. (Had we left the configuration wrong as well, the cache would have had slots enough and
 # nothing would have failed here: the two mistakes hide each other, until somebody saves the model and reloads it.)
 #
+# (Some configurations also list the kind of attention of each layer, as Gemma's does. In our copy that list still has its
+# old length: a third thing out of step. Nothing fails, but a layer may get the attention mask of another kind.)
+#
 # So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it that has one
 # entry per layer.
 
@@ -383,12 +389,15 @@ with torch.inference_mode():
 print(f"{type(reloaded).__name__}, {len(decoder_layers(reloaded))} layers, the same logits to the last bit")
 
 # %% [markdown]
-# Does it talk? The model was trained to chat: the **chat template** wraps a question in the marks it knows.
+# Does it talk? The model was trained to chat: the **chat template** wraps a question in the marks it knows. (A base model was
+# not, and has no template. It gets the question as plain text.)
 
 # %%
 for question in ("What is the capital of France?", "Write one sentence about the moon."):
-    chat = [{"role": "user", "content": question}]
-    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    prompt = f"Question: {question}\nAnswer:"
+    if tokenizer.chat_template:
+        chat = [{"role": "user", "content": question}]
+        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     print(question)
     for name, each in {"dense": model, "reloaded": reloaded}.items():
         print(fill(f"  {name}: {continue_text(each, tokenizer, prompt, new_tokens=30)}", 110, subsequent_indent="    "))

@@ -58,6 +58,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -74,7 +76,8 @@ from shortgpt import (
     evaluate, generation_report, generation_summary, load, perplexity, perplexity_table, remove_layers, retention_table,
     score_layers, side_by_side,
 )  # fmt: skip
-from shortgpt.course.plots import MARKERS, PALETTE, plot_beside_paper, plot_retention
+from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_beside_paper, plot_retention
+from shortgpt.model.tokens import begin_token
 from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -111,9 +114,9 @@ def losses_by_hand(model) -> torch.Tensor:
     return cross_entropy(logits[:-1], ids[0, 1:], reduction="none")  # [tokens - 1]
 
 
-by_hand = losses_by_hand(model).mean().exp().item()
-print(f"by hand {by_hand:.4f}, by the toolkit {perplexity(model, tokenizer, [SENTENCE]):.4f}")
-assert abs(by_hand - perplexity(model, tokenizer, [SENTENCE])) < 1e-3
+by_hand, by_toolkit = losses_by_hand(model).mean().exp().item(), perplexity(model, tokenizer, [SENTENCE])
+print(f"by hand {by_hand:.4f}, by the toolkit {by_toolkit:.4f}")
+assert np.isclose(by_hand, by_toolkit, rtol=1e-4)
 
 # %% [markdown]
 # One number hides what made it. *Predict:* which words of the sentence surprise the model most, and where does a model without six layers lose?
@@ -201,8 +204,8 @@ def points(rows: pd.DataFrame, x: str, y: str, order: list[str]) -> plt.Axes:
 
 
 ax = points(genres, "genre", "perplexity", table["dense"].sort_values().index.tolist())
-ax.set(yscale="log", ylabel="perplexity (log scale)", yticks=[20, 50, 100, 200], yticklabels=[20, 50, 100, 200])
-ax.minorticks_off()
+ax.set(yscale="log", ylabel="perplexity (log scale)")
+plain_log_ticks(ax)
 plt.show()
 rise = table.iloc[:, -1] / table["dense"]
 print(f"Dense perplexity runs from {table['dense'].min():.0f} ({table['dense'].idxmin()}) to {table['dense'].max():.0f} ({table['dense'].idxmax()}); "
@@ -248,7 +251,9 @@ for ax, column in zip(axes, ("perplexity", "bits_per_byte"), strict=True):
 plt.show()
 bits = languages.pivot(index="model", columns="language", values="bits_per_byte")
 loss_rise = (bits / bits.loc["dense"]).loc["−6 layers"]
-print(f"Per token the dense model finds Chinese easier; per byte it needs {bits.loc['dense', 'Chinese'] / bits.loc['dense', 'English']:.1f} times the bits of English. "
+per_token = languages.pivot(index="model", columns="language", values="perplexity").loc["dense"]
+per_byte = bits.loc["dense", "Chinese"] / bits.loc["dense", "English"]
+print(f"Per token the dense model finds {per_token.idxmin()} easier; per byte Chinese takes {per_byte:.1f} times the bits of English. "
       f"Six layers fewer raise the bits by {loss_rise['English'] - 1:.0%} in English and {loss_rise['Chinese'] - 1:.0%} in Chinese.")  # fmt: skip
 
 # %% [markdown]
@@ -264,7 +269,7 @@ print(f"Per token the dense model finds Chinese easier; per byte it needs {bits.
 # The code needs one decision: the answer's tokens are those that come after the question's. If there is no question, the answer follows the token that starts a document. (A long answer pays for more tokens. Benchmarks therefore often report a second score, `acc_norm`, that is divided by the answer's length; ours is the plain one, `acc`.)
 
 # %%
-START = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what a choice follows if there is no question
+START = tokenizer.convert_tokens_to_ids(begin_token(tokenizer, "a choice"))  # what it follows without a question
 
 
 @torch.inference_mode()
@@ -318,6 +323,7 @@ print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 # %%
 measured = json.loads((data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
 hidden = pd.DataFrame([row for row in measured if row["removed"] == "question hidden"]).set_index("task")
+print(STORED)
 hidden[["value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
@@ -353,11 +359,11 @@ for name, m in models.items():
 # %% [markdown]
 # Good; from now on the harness does the counting. All items of all five tasks take a quarter of an hour for each model, too long for a lesson. But `evaluate` can keep what it has measured in a file: a run that was stopped goes on where it was, and what is in the file for *this* model, these tasks and these settings is read and not run again. A file that we filled this way comes with the project (`measure/evaluation.py`), so the next cell takes seconds.
 #
-# It would run everything anew with another `MODEL`, or another version of the harness: set `ITEMS = 100` first. (That is also the number to take if you leave out the line with `shutil`, to see it run.)
+# Another `MODEL`, or another version of the harness, is not in the file, so everything is run. Then 100 items of each task are enough: some minutes for each model. (That is also the number to take if you leave out the line with `shutil`, to see it run.)
 
 # %%
 TASKS = ["last_word", "grammar", "physical", "science", "chinese"]
-ITEMS = None  # all; or the first so many of each task
+ITEMS = None if MODEL == "smollm2-135m-instruct" else 100  # None: all; else the first so many of each task
 file = f"{tempfile.mkdtemp()}/evaluated.jsonl"
 shutil.copy(data_folder() / "evaluated.jsonl", file)
 results = pd.concat(
@@ -463,11 +469,14 @@ summary[["repetition", "repetition_error", "perplexity", "perplexity_error"]].ro
 # %% [markdown]
 # The dense model finds its own writing easiest, of course. Repetition rises with the first three layers; surprise goes on rising with the next three. And see how one number alone could be fooled: a loop is easy to foresee, so the soup text without three layers, which says the same thing over and over, is *less* surprising than what the dense model wrote itself.
 # %% [markdown]
-# An instruct model should also answer. Its *chat template* puts the markers around a question that it was trained with.
+# An instruct model should also answer. Its *chat template* puts the markers around a question that it was trained with. (A base model has no template, and gets the question as plain text.)
 
 # %%
-chat = [{"role": "user", "content": "Why do we see the lightning before we hear the thunder? Answer in one sentence."}]
-prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+question = "Why do we see the lightning before we hear the thunder? Answer in one sentence."
+prompt = f"Question: {question}\nAnswer:"
+if tokenizer.chat_template:
+    chat = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 for name, m in models.items():
     print(f"[{name}] {' '.join(continue_text(m, tokenizer, prompt, new_tokens=50).split())}\n")
 
@@ -491,6 +500,7 @@ answered = pd.read_csv(data_folder() / "choice_generation.csv", keep_default_na=
 ways = pd.concat(
     [choice_summary(table).assign(removed=n, task=task) for (task, n), table in answered.groupby(["task", "removed"])], ignore_index=True
 )
+print(STORED)
 ways.set_index(["task", "removed"])[["items", "choice", "written", "difference", "difference_error", "unread"]].round(1)
 
 # %%
@@ -503,10 +513,11 @@ for ax, (task, rows) in zip(axes, ways.groupby("task", sort=False), strict=True)
     ax.set(title=task, xlabel="layers removed", xticks=[0, 3, 6], ylim=(0, 100))
 axes[0].set_ylabel("right (percent, ± 1 s.e.)")
 axes[1].legend()
+fig.suptitle(STORED)
 plt.show()
 for task, rows in ways.groupby("task", sort=False):
     gaps = [f"{row.difference:+.0f} ± {row.difference_error:.0f} (−{row.removed})" for row in rows.itertuples()]
-    print(f"{task}: choosing less writing, in points: {', '.join(gaps)}.")
+    print(f"{STORED}, {task}: choosing less writing, in points: {', '.join(gaps)}.")
 
 # %% [markdown]
 # Two things stand out, and the first is about choosing. The dense model is right on 85 % of `physical` in section 6, where the text of each answer is scored after the bare question, and hardly better than guessing here, where the same answers stand in a lettered list: the form seems too hard for so small a model. **The choice lines stay level**, but near guessing there is nothing to lose.
@@ -562,7 +573,7 @@ for name in ("−3 layers", "−6 layers"):
 
 # %%
 for row in results[results["task"] == "chinese"].itertuples():
-    distance = (row.value - row.chance) / row.standard_error
+    distance = (row.value - row.chance) / (row.standard_error or np.nan)  # none if all items are right
     print(f"{row.model}: {row.value:.0f} ± {row.standard_error:.0f} percent, {distance:+.1f} standard errors from guessing")
 
 # %% [markdown]
@@ -693,7 +704,7 @@ accuracy = pd.DataFrame(stored).set_index(["removed", "task"])["value"]
 for task, choices in {"grammar": 2, "physical": 2, "science": 4}.items():
     before, after = accuracy[0, task], accuracy[6, task]
     kept = kept_above_chance(before, after, choices)
-    print(f"{task}: {before:.1f} to {after:.1f} %, plain retention {100 * after / before:.0f} %, above guessing {kept:.0f} %")
+    print(f"{STORED}, {task}: {before:.1f} to {after:.1f} %, plain retention {100 * after / before:.0f} %, above guessing {kept:.0f} %")
 
 # %% [markdown]
 # By plain retention a model that only guesses keeps more than half, wherever there are two answers. The paper reports plain retention (table 2). With the guessing level taken off the pruned model looks worse on all three, and no measurement has changed.
@@ -732,13 +743,14 @@ check_scored_windows(scored_windows)
 # %% tags=["apply"]
 require_passed(scored_windows)
 article = built_in_text("perplexity", genre="encyclopedic").head(1)
-ids = tokenizer(article["text"].iloc[0], return_tensors="pt")["input_ids"]  # [1, tokens]
+ids = tokenizer(article["text"].iloc[0], return_tensors="pt", add_special_tokens=False)["input_ids"]  # [1, tokens]
 total = 0.0
 for start, end, first in scored_windows(ids.shape[1], 128, 64):
     with torch.inference_mode():
         logits = model(input_ids=ids[:, start:end]).logits[0]  # [window, vocabulary]
     total += cross_entropy(logits[first - start - 1 : -1], ids[0, first:end], reduction="sum").item()
-ours, theirs = np.exp(total / (ids.shape[1] - 1)), perplexity_table(model, tokenizer, article, window=128, stride=64)
+theirs = perplexity_table(model, tokenizer, article, window=128, stride=64, bos=False)  # nothing in front, as here
+ours = np.exp(total / (ids.shape[1] - 1))
 print(f"perplexity with your windows {ours:.2f}, by perplexity_table {theirs['perplexity'].iloc[0]:.2f}")
 
 # %% [markdown]

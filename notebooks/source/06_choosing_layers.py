@@ -59,6 +59,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 
 # %% [markdown] tags=["for-exercises"]
 # The model, two kinds of text, and what we need from the toolkit. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -71,7 +73,7 @@ from shortgpt import Trials, built_in_text, calibration_batches, compare_criteri
 from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
 from shortgpt import score_layers, tokens_needed, watch_layers
 from shortgpt.scoring.influence import block_influence, relative_magnitude
-from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks, plot_agreement, plot_criteria, plot_tokens_needed
+from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria, plot_tokens_needed
 from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -176,6 +178,7 @@ whole = choosing[choosing["criterion"] == "dense"].iloc[0]
 plain = choosing[(choosing["repair"] == "none") & ~choosing["criterion"].isin(["dense", "repaired_search"])]
 plain = plain.assign(low=plain["perplexity"] - plain["perplexity_error"], high=plain["perplexity"] + plain["perplexity_error"])
 best = plain.loc[plain.groupby("removed")["perplexity"].idxmin()].set_index("removed")
+print(STORED)
 best[["criterion", "layers", "perplexity", "perplexity_error"]].round(1)
 
 # %% [markdown]
@@ -185,7 +188,8 @@ best[["criterion", "layers", "perplexity", "perplexity_error"]].round(1)
 asking = plain[~plain["criterion"].isin(["random", "sequential", "reverse"])]  # the others would need a far longer axis
 start = pd.DataFrame([whole[["removed", "perplexity"]].to_dict() | {"criterion": c} for c in asking["criterion"].unique()])
 start = start.assign(low=start["perplexity"], high=start["perplexity"])
-plot_criteria(pd.concat([start, asking]), highlight=["block_influence", "greedy", "angular_span_all_tokens"])
+ax = plot_criteria(pd.concat([start, asking]), highlight=["block_influence", "greedy", "angular_span_all_tokens"])
+ax.set_title(STORED)
 plt.show()
 for n in (3, 6, 9):
     here = plain[(plain["removed"] == n) & (plain["seed"].fillna(0) == 0)]
@@ -202,6 +206,7 @@ for n in (3, 6, 9):
 TASKS = ["grammar", "grammar_error", "last_word", "last_word_error"]
 six = plain[(plain["removed"] == 6) & (plain["seed"].fillna(0) == 0)].sort_values("perplexity").set_index("criterion")
 table = pd.concat([whole.to_frame().T.set_index("criterion"), six])[["perplexity", *TASKS]].astype(float)
+print(STORED)
 for task in ("grammar", "last_word"):
     same = six["perplexity"].rank().corr(-six[task].rank())
     top = six[task].astype(float).idxmax()
@@ -215,7 +220,8 @@ table.round(1)
 # What does a better plan cost? Forward passes against the result. Down and to the left is better, and a point is worth its price only if nothing is both left of it and below: the dashed line joins these points. (A marker inside another: the same plan.) *Predict:* does the line go down steadily?
 
 # %%
-_, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
+fig.suptitle(STORED)
 for ax, n in zip(axes, (3, 6, 9), strict=True):
     paid = asking[asking["removed"] == n].sort_values(["forward_passes", "perplexity"])
     for i, name in enumerate(asking["criterion"].unique()):
@@ -414,11 +420,12 @@ plt.show()
 #
 # That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to a matrix that is there anyway (*fold*), so the result has no parameter more than the pruned model. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
 #
-# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use.
+# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use. (Gemma has a norm behind each FFN, so nothing can be folded into the matrix before it. There the repair is `linear`, a small matrix on the residual stream.)
 
 # %%
-SPAN = range(13, 19)
-folded = heal(model, SPAN, calibration_batches(tokenizer, samples=8), progress=False)
+SPAN = range(depth * 13 // 30, depth * 13 // 30 + 6)  # of 30 layers 13 to 18; elsewhere at the same depth
+kind = "linear" if hasattr(decoder_layers(model)[0], "post_feedforward_layernorm") else "fold"
+folded = heal(model, SPAN, calibration_batches(tokenizer, samples=8), kind=kind, progress=False)
 cut = perplexity(remove_layers(model, SPAN), tokenizer, texts)
 repaired = perplexity(folded, tokenizer, texts)
 print(f"dense {dense:.1f}, layers {SPAN[0]} to {SPAN[-1]} cut {cut:.1f}, repaired {repaired:.1f}")
@@ -437,6 +444,7 @@ ax.hlines(spots, both["fold"], both["none"], color="0.7")
 ax.plot(both["none"], spots, "o", color=PALETTE[0], label="cut", markeredgecolor="black")
 ax.plot(both["fold"], spots, "s", color=PALETTE[1], label="repaired (fold)", markeredgecolor="black")
 ax.set(xscale="log", xlabel="perplexity (log scale)", yticks=spots, yticklabels=both.index.str.replace("_", " "))
+ax.set_title(STORED)
 plain_log_ticks(ax, "x")
 ax.legend()
 plt.show()
@@ -446,6 +454,7 @@ print(f"Best when only cut: {both['none'].idxmin()} ({both['none'].min():.1f}). 
 plans = at_six[at_six["repair"] == "none"].set_index("criterion")["layers"].map(sorted)
 gaps = plans.map(lambda layers: 1 + int((np.diff(layers) > 1).sum()))
 back = 100 * np.log(both["none"] / both["fold"]) / np.log(both["none"] / whole["perplexity"])
+print(STORED)
 overview = both[["none", "fold"]].assign(layers=plans, gaps=gaps, percent_back=back)
 for name, some in (("one gap", overview[overview["gaps"] == 1]), ("several gaps", overview[overview["gaps"] > 1])):
     print(f"{name}: repair takes back {some['percent_back'].min():.0f} to {some['percent_back'].max():.0f} % of the loss that the cut added.")
@@ -459,7 +468,7 @@ overview.sort_values("fold").round(2)
 # %%
 wide = at_six.pivot(index="criterion", columns="repair", values="perplexity")
 wide = wide.loc[["block_influence", "search", "repaired_search"], ["none", "merge", "fold", "linear", "all"]]
-print(f"Merging multiplies the cut model's perplexity by {(wide['merge'] / wide['none']).min():,.1f} or more; every fitted repair lowers it.")
+print(f"{STORED}: merging multiplies the cut model's perplexity by {(wide['merge'] / wide['none']).min():,.1f} or more; every fitted repair lowers it.")
 wide.map("{:,.1f}".format)
 
 # %% [markdown]
@@ -481,6 +490,7 @@ for sites, marker, colour, label in (("gaps", "s", PALETTE[1], "one FFN, before 
 for value, name, style in ((cut_six["encyclopedic"], "cut, not repaired", "--"), (dense_row["encyclopedic"], "dense", ":")):
     ax.axhline(value, color="black", linestyle=style, label=name)
 ax.set(xscale="log", yscale="log", xlabel="tokens that the repair reads (log scale)", ylabel="perplexity, encyclopedic (log scale)")
+ax.set_title(STORED)
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax)
 ax.legend()
@@ -500,7 +510,7 @@ above = pd.DataFrame({task: final[task] - final[f"{task}_chance"] for task in ta
 names = final["sites"].map({"none": "cut", "gaps": "repaired, one FFN", "all": "repaired, every later FFN"}).where(final["removed"] > 0, "dense")
 share = (100 * above / above.iloc[0]).set_axis(names.tolist())
 errors = 100 * final[[f"{task}_error" for task in tasks]].set_axis(tasks, axis=1) / above.iloc[0]
-print("Standard errors of these shares, without the dense model's own, reach", ", ".join(f"{errors[t].max():.0f} ({t})" for t in tasks) + " points.")
+print(f"{STORED}. Standard errors of these shares, without the dense model's own, reach", ", ".join(f"{errors[t].max():.0f} ({t})" for t in tasks) + " points.")
 share.round(0)
 
 # %% [markdown]
@@ -516,14 +526,16 @@ from shortgpt import Ablation
 from shortgpt.course.explorers import explore_pruning
 
 greedy_order = choosing[(choosing["criterion"] == "greedy") & (choosing["removed"] == 9)]["layers"].iloc[0]
+if MODEL != "smollm2-135m-instruct":  # greedy's choice is stored for the default model only
+    greedy_order = np.argsort(damage).tolist()  # the least damage alone, from section 4
 explore_pruning(model, tokenizer, greedy_order, text=texts[0])
 
 # %% [markdown]
 # Without a running notebook: put your layers into the list and run the cell. Ours is a naive guess, every third layer of the middle.
 
 # %%
-MINE = [8, 11, 14, 17, 20, 23]
-algorithms = {"Block Influence": removal_order(scores), "greedy": greedy_order}
+MINE = [layer * depth // 30 for layer in (8, 11, 14, 17, 20, 23)]  # of 30; elsewhere at the same depths
+algorithms = {"Block Influence": removal_order(scores), "greedy (else least damage)": greedy_order}
 game = Ablation(model, tokenizer, texts[0])
 tried = game.table({"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}})
 tried[["layers", "perplexity", "times_dense", "text"]].round(2)
@@ -543,6 +555,7 @@ pd.read_csv(data_folder() / "paper" / "metrics_table10.csv").set_index("metric")
 # Its figures show perplexity and MMLU (a multiple-choice exam) against the share of layers removed. In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
 
 # %%
+print(STORED)
 limit = 4 * whole["perplexity"]
 middle = plain.groupby(["criterion", "removed"], sort=False)["perplexity"].median().unstack().sort_index(axis=1)
 allowed = (middle <= limit).cummin(axis=1).mul(middle.columns).max(axis=1).astype(int).sort_values(ascending=False)
@@ -598,6 +611,7 @@ require_passed(overlap_above_chance)
 stored = pd.read_csv(data_folder() / "choosing.csv").query("repair == 'none' and removed == 6")
 stored = stored.drop_duplicates("criterion").set_index("criterion")  # of the coins, the first
 plans = stored["layers"].map(json.loads)
+print(STORED)
 for name, layers in plans.drop("block_influence").items():
     above = overlap_above_chance(layers, plans["block_influence"], 30)  # the table is of the default model
     common = len({*layers} & {*plans["block_influence"]})
@@ -702,7 +716,7 @@ check_repair_matrix(repair_matrix)
 
 # %% tags=["apply"]
 require_passed(repair_matrix)
-gone, reading = range(13, 19), calibration_batches(tokenizer, samples=8)
+gone, reading = range(depth * 13 // 30, depth * 13 // 30 + 6), calibration_batches(tokenizer, samples=8)
 seen = {"z": [], "y": [], "goal": []}
 
 
@@ -727,7 +741,7 @@ down.weight = torch.nn.Parameter(down.weight + D.T.to(down.weight))
 print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before:.1f}, repaired by you {perplexity(short, tokenizer, texts):.1f}")
 
 # %% [markdown]
-# Compare with section 6. `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept. What it repairs is what you have just repaired: one matrix of the model is different, and there is no new parameter.
+# (In Gemma a norm stands behind the matrix that you changed, so there the result means nothing.) Compare with section 6. `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept. What it repairs is what you have just repaired: one matrix of the model is different, and there is no new parameter.
 
 # %% [markdown]
 # ## What we saw

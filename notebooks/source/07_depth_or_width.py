@@ -68,11 +68,13 @@ from shortgpt import (
     built_in_text, calibration_batches, decoder_layers, equal_parameters, key_value_bytes, load, perplexity, removal_order, remove_channels,
     remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
 )  # fmt: skip
-from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks
+from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks
 from shortgpt.utils.data import data_folder
 
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -90,7 +92,7 @@ parts = {
     "embedding": model.get_input_embeddings(),
     "attention": layer.self_attn,
     "FFN": layer.mlp,
-    "norms": torch.nn.ModuleList([layer.input_layernorm, layer.post_attention_layernorm]),
+    "norms": torch.nn.ModuleList([part for name, part in layer.named_children() if name.endswith("norm")]),
 }
 parameters = pd.Series({name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()})
 everywhere = parameters * [1, depth, depth, depth] / 1e6
@@ -165,10 +167,12 @@ def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
     """Models without as many parameters as `layers` layers have."""
     n = {kind: each["n"] for kind, each in equal_parameters(model, layers).items()}
     made = {"layers": remove_layers(model, lowest["layers"][:layers])}
-    made["attention"] = remove_sublayers(model, attention=lowest["attention"][: n["attention"]])
-    made["ffn"] = remove_sublayers(model, ffn=lowest["ffn"][: n["ffn"]])
+    for kind in ("attention", "ffn"):
+        if n[kind] < depth:  # in some models there is not as much of it
+            made[kind] = remove_sublayers(model, **{kind: lowest[kind][: n[kind]]})
+    there_are = {"channels": model.config.intermediate_size, "heads": model.config.num_key_value_heads}
     for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
-        for score in width_scores:
+        for score in width_scores if n[kind] < there_are[kind] else ():
             made[f"{kind}, {score}"] = remove(model, n[kind], scores=score, batches=batches)
     return made
 
@@ -302,6 +306,7 @@ print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models 
 full = pd.read_csv(data_folder() / "width.csv")
 dense = full[full["removed"] == "dense"].iloc[0]
 pruned = full[full["removed"] != "dense"].assign(percent=lambda t: 100 * (1 - t["parameters"] / dense["parameters"]))
+print(STORED)
 pruned.pivot(index="removed", columns="layers", values="times_dense").round(2).sort_values(3)
 
 # %%
@@ -310,7 +315,7 @@ def panel(ax, column: str, errors: str) -> None:
     for i, (name, rows) in enumerate(pruned.groupby("removed", sort=False)):
         style = MARKERS[i] + ("--" if "," in name else "-")
         ax.errorbar(rows["percent"], rows[column], rows[errors], fmt=style, capsize=3, color=PALETTE[i], label=name)
-    ax.set(xlabel="parameters removed (% of the whole model)")
+    ax.set(xlabel="parameters removed (% of the whole model)", title=STORED)
 
 
 # %%
@@ -410,7 +415,7 @@ plt.setp(ax.containers[1], hatch="///")
 for bars in ax.containers:
     ax.bar_label(bars, fmt="× %.2f")
 ax.axhline(1, color="black", linestyle=":")
-ax.set(yscale="log", ylabel="perplexity,\ntimes the dense one (log scale)", xlabel="removed", ylim=(0.8, 12))
+ax.set(yscale="log", ylabel="perplexity,\ntimes the dense one (log scale)", xlabel="removed", ylim=(0.8, max(12, 2 * relative.max().max())))
 plain_log_ticks(ax)
 plt.tight_layout()
 plt.show()
@@ -534,8 +539,9 @@ check_layer_parameters(layer_parameters)
 # %% tags=["apply"]
 require_passed(layer_parameters)
 config = model.config
+head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 sizes = {
-    "our model": (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.intermediate_size),
+    "our model": (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, head_dim, config.intermediate_size),
     "Llama-2-7B": (4096, 32, 32, 128, 11008),  # from the published configurations
     "Llama-3-8B": (4096, 32, 8, 128, 14336),
     "Qwen2.5-7B": (3584, 28, 4, 128, 18944),
@@ -584,7 +590,7 @@ x = torch.randn(5, weights[0].shape[1], generator=torch.Generator().manual_seed(
 
 
 def channels_of(gate, up):
-    return torch.nn.functional.silu(x @ gate.T) * (x @ up.T)  # [tokens, channels]
+    return ffn_module.act_fn(x @ gate.T) * (x @ up.T)  # [tokens, channels]
 
 
 gate, up, down = without_channels(*weights, every_fourth)

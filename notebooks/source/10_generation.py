@@ -59,6 +59,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 
 # %% [markdown] tags=["for-exercises"]
 # The model, the layers to go, and what we need from the toolkit. The plan is Block Influence's: the six layers that turn the state least.
+#
+# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -70,8 +72,9 @@ from shortgpt import (
     built_in_text, calibration_batches, continue_text, decoder_layers, divergence_along, generate_with_draft, load,
     prefill_report, prune_prefill, removal_order, remove_layers, score_layers, speculative_report,
 )  # fmt: skip
-from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_divergence_along
+from shortgpt.course.plots import PALETTE, STORED, plain_log_ticks, plot_divergence_along
 from shortgpt.course.studies.speedup import break_even_acceptance, draft_cost, speculative_speedup
+from shortgpt.model.tokens import begin_token
 from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -90,13 +93,13 @@ print(f"{depth} layers; {len(six)} of them go: {six}")
 # *Predict:* pruning makes all answers less likely. What does that do to the margins?
 
 # %%
-START = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what an answer follows if there is no question
+START = tokenizer.convert_tokens_to_ids(begin_token(tokenizer, "an answer"))  # what it follows without a question
 
 
 @torch.inference_mode()
 def log_probability(model, question, answer):
     before = tokenizer(question)["input_ids"] or [START]
-    ids = torch.tensor([[*before, *tokenizer(answer)["input_ids"]]])
+    ids = torch.tensor([[*before, *tokenizer(answer, add_special_tokens=False)["input_ids"]]])
     logits = model(ids).logits[0, len(before) - 1 : -1]
     return -cross_entropy(logits, ids[0, len(before) :], reduction="sum").item()
 
@@ -144,7 +147,7 @@ plt.show()
 
 # %%
 texts = built_in_text("perplexity")["text"]
-prompts = [tokenizer.decode(tokenizer(text)["input_ids"][:24]) for text in texts]
+prompts = [tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:24]) for text in texts]
 views = {"−3 layers": remove_layers(model, order[:3]), "−6 layers": pruned}
 short = {name: divergence_along(model, view, tokenizer, prompts, new_tokens=12, progress=False) for name, view in views.items()}
 
@@ -206,7 +209,7 @@ print(f"The highest bar, at {words[step['divergence'].argmax()]!r}, is {step['di
 
 # %%
 along = pd.read_csv(data_folder() / "along.csv")
-plot_divergence_along(along)
+plot_divergence_along(along).set_title(STORED)
 plt.show()
 
 # %% [markdown]
@@ -215,6 +218,7 @@ plt.show()
 # %%
 halves = along.assign(half=np.where(along["position"] > along["position"].max() // 2, "second", "first"))
 halves = halves.groupby(["written_by", "prompt", "half"])["divergence"].mean().unstack().dropna()  # without what had ended
+print(STORED)
 for writer, table in halves.groupby("written_by"):
     change = table["second"] - table["first"]
     print(f"along the {writer} model's text: {table['first'].mean():.2f} in the first half, {table['second'].mean():.2f} in the second, {change.mean():+.2f} ± {change.sem():.2f}")
@@ -228,6 +232,7 @@ for writer, table in halves.groupby("written_by"):
 
 # %%
 relay = pd.read_csv(data_folder() / "relay.csv")
+print(STORED)
 for row in relay[relay["prompt"] == 0].itertuples():
     print(f"{row.first}, then {row.second}: {' '.join(row.text.split())}\n")
 
@@ -240,7 +245,7 @@ _, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
 labels = [f"{first}, then {second}" for first, second in loops]
 ax.barh(labels, loops.mean(), xerr=loops.sem(), capsize=4, color=PALETTE[0], edgecolor="black", hatch=["", "//", "..", "xx"])
 ax.invert_yaxis()
-ax.set(xlabel="share of repeated word triples in the second half (± 1 standard error)", xlim=(0, 1))
+ax.set(xlabel="share of repeated word triples in the second half (± 1 standard error)", xlim=(0, 1), title=STORED)
 plt.show()
 base = loops["dense", "dense"]
 for name, pair in {"a pruned second half": ("dense", "pruned"), "a pruned first half": ("pruned", "dense"), "both": ("pruned", "pruned")}.items():
@@ -407,7 +412,7 @@ means, errors = shares.groupby("first").mean(), shares.groupby("first").sem()
 _, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 for name, marker, colour in zip(means.index, "os", PALETTE, strict=False):
     ax.errorbar(lengths, means.loc[name], errors.loc[name], marker=marker, color=colour, capsize=3, label=f"{name} model")
-ax.set(xlabel="n", ylabel="share of repeated n-grams", xticks=lengths, ylim=(0, 1))
+ax.set(xlabel="n", ylabel="share of repeated n-grams", xticks=lengths, ylim=(0, 1), title=STORED)
 ax.legend()
 plt.show()
 print("Of the n-grams, repeated by the dense and the pruned model: " + ", ".join(f"n = {n}: {means.loc['dense', n]:.2f} and {means.loc['pruned', n]:.2f}" for n in lengths) + ".")
@@ -451,7 +456,7 @@ check_best_draft_length(best_draft_length)
 # %% tags=["apply"]
 require_passed(best_draft_length)
 print("How many tokens to draft in a round, if the acceptance were α:")
-for n in (3, 6, 12, 18, 24):
+for n in (depth * share // 30 for share in (3, 6, 12, 18, 24)):  # of 30 layers as many
     price = draft_cost(model, remove_layers(model, order[:n]))
     best = {alpha: best_draft_length(alpha, price, 16) for alpha in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)}
     print(f"{n:2} layers removed, c = {price:.2f}: " + ", ".join(f"{drafted} at α = {alpha}" for alpha, drafted in best.items()))

@@ -8,12 +8,13 @@ from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_t
 from shortgpt.course.plots.layers import plot_layers, plot_norms, plot_scores, plot_similarity
 from shortgpt.course.plots.results import plot_divergence_along, plot_frontier, plot_sweep
 from shortgpt.course.plots.retention import plot_beside_paper, plot_retention
-from shortgpt.course.plots.style import MARKERS, PALETTE, literal, plain_log_ticks
+from shortgpt.course.plots.style import MARKERS, PALETTE, STORED, literal, plain_log_ticks
 from shortgpt.course.plots.tokens import plot_token_path
 
 __all__ = [
     "MARKERS",
     "PALETTE",
+    "STORED",
     "literal",
     "plain_log_ticks",
     "plot_agreement",

@@ -14,6 +14,7 @@ PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 HATCHES = ("", "///", "...", "xx")
+STORED = "default model (SmolLM2-135M), stored"  # whose the results in data/ are, whatever a lesson's MODEL is
 
 
 def new_axes(width: float = 7, height: float = 4) -> Axes:
