@@ -38,7 +38,7 @@ from shortgpt import (
     save,
     score_layers,
 )
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 
 FILE = Path(__file__).parents[1] / "data" / "models.csv"
 TOO_LARGE = 2e9  # parameters; two copies in float32 would fill this machine
@@ -161,7 +161,7 @@ def measure(name: str) -> dict:
         "parameters": parameters,
         "parameters_left": left,
     }
-    row["download_gb"] = (WHEEL_BYTES if fields is None else 2 * parameters) / 1e9
+    row["download_gb"] = (PACKAGED[DEFAULT_MODEL].download if fields is None else 2 * parameters) / 1e9
     if parameters > TOO_LARGE:
         return row | {"cpu_gb": 4 * (parameters + left) / 1e9, "measured": False}
     default, own = apart(times, fields)

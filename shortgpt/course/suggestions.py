@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL
 from shortgpt.utils.arguments import shown
 from shortgpt.utils.data import data_folder
 
