@@ -55,8 +55,7 @@ def built_once(name: str, make: Callable[[Path], Loaded]) -> Path:
         return folder
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work.parent / f".{name}.lock")
-        lock.acquire()
+        lock = FileLock(work.parent / f".{name}.lock").acquire()
     except OSError as error:
         raise OSError(
             error.errno,

@@ -157,7 +157,8 @@ def _is(path: Path, sha256: str) -> bool:
 
 def _folder_bytes(folder: Path) -> int:
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves files while we look
-            total += file.stat().st_size
+    for place, _, files in os.walk(folder):  # unlike rglob, it goes on when a folder goes while we look
+        for file in files:
+            with contextlib.suppress(OSError):  # pip moves files, too
+                total += os.stat(os.path.join(place, file)).st_size
     return total

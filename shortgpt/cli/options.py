@@ -169,7 +169,7 @@ class Calibration(Texts):
 
 
 def default_model() -> str:
-    """The name of the packaged model."""
+    """The name of the packaged model that a command takes when none is named."""
     from shortgpt.checkpoints.packaged import DEFAULT_MODEL
 
     return DEFAULT_MODEL

@@ -51,7 +51,8 @@ def test_parameters_are_those_that_are_published(name):
     row = suggested_models().loc[name]
     assert parameters == published == row["parameters"] and layers == row["layers"]
     assert (row["licence"], row["gated"]) == (licence, gated) and left < parameters
-    assert row["download_gb"] == pytest.approx((PACKAGED[DEFAULT_MODEL].download if fields is None else 2 * parameters) / 1e9, rel=1e-4)
+    download = PACKAGED[DEFAULT_MODEL].download if fields is None else 2 * parameters
+    assert row["download_gb"] == pytest.approx(download / 1e9, rel=1e-4)
     both = parameters + left
     assert row["gpu_gb"] == pytest.approx((4 if fields is None else 2) * both / 1e9)
     # two copies of the weights, and what Python, the states and the logits take beside them
