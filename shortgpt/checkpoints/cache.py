@@ -124,9 +124,7 @@ def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new: Path
 def is_intact(folder: Path) -> bool:
     """Whether a checkpoint of the cache is there, and as it was written."""
     try:
-        if not (
-            folder / _CHECKSUMS
-        ).exists():  # renamed into place as a whole, by a script of before there were checksums
+        if not (folder / _CHECKSUMS).exists():  # put there as a whole, before there were checksums
             read_shard(folder / "model.safetensors")
             _require_json(folder)
             with contextlib.suppress(OSError):  # not ours to write
@@ -137,7 +135,7 @@ def is_intact(folder: Path) -> bool:
             _require_json(folder)
         there = any(name.endswith(".safetensors") for name in expected)
         return there and all(_is_unchanged(folder / name, crc) for name, crc in expected.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
 
 

@@ -194,10 +194,12 @@ def test_a_gguf_file_is_converted_once_and_every_bit_is_that_of_the_file(file, u
             assert torch.equal(buffer, other), name
         assert model.dtype == dtype and model.config.name_or_path == str(file) and not model.training
         ours, theirs = (dict(each.config.to_dict()) for each in (model, direct))
-        assert {k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)} <= {
+        different = {k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)}
+        assert different <= {
             "_name_or_path",
             "transformers_version",
-        }
+            "architectures",
+        }  # the last two are noted by saving
         assert model.generation_config.eos_token_id == direct.generation_config.eos_token_id
         assert words.get_vocab() == tokenizer.get_vocab()
         assert words.special_tokens_map == tokenizer.special_tokens_map
@@ -267,7 +269,7 @@ def test_it_loads_also_when_the_disk_is_full(file, monkeypatch, when):
 
 
 def test_a_file_that_is_no_gguf_is_still_one_sentence_and_leaves_nothing(file):
-    file.write_bytes(file.read_bytes()[:5000])
+    file.write_bytes(file.read_bytes()[:300])
     with warnings.catch_warnings(), pytest.raises(ValueError, match="has a damaged GGUF header, or is cut short"):
         warnings.simplefilter("error")
         load(file, sha256=sha256_of(file))
