@@ -110,7 +110,7 @@ def test_the_default_s_chat(real_tokenizer):
 
 @pytest.mark.parametrize("name", [here(CODER)])
 def test_a_chat_of_the_coder_has_the_ids_that_its_original_gives(name):
-    """Printed by users of Qwen2.5-Coder-32B-Instruct and Qwen2-VL, which have the same tokenizer and template for plain talk."""
+    """Printed by users of Qwen2.5-Coder-32B-Instruct and Qwen2-VL, which have the same tokenizer and plain chats."""
     tokenizer = tokenizer_of(name)
     talk = [
         {"role": "system", "content": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."},
