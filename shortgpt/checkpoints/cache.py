@@ -1,8 +1,9 @@
 """Checkpoints in the cache: built once, under a lock, whole or not at all, and read by whoever may only read there.
 
-A folder of the cache is trusted when its files have the CRC-32 that was noted when they were written. Reading several
-gigabytes each time would cost seconds (3.5 GB: 4), so a file above `ALWAYS_READ` bytes is read whole once, and again only
-when its size or its time of change is another one: a bit that the disk itself turns is not noticed there.
+A folder of the cache is trusted when its files have the CRC-32 that was noted when they were written. Each process compares
+them once. Reading several gigabytes each time would cost seconds (3.5 GB: 4), so a file above `ALWAYS_READ` bytes is read
+whole once for all, and again only when its size or its time of change is another one: a bit that the disk itself turns is not
+noticed there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _CHECKSUMS = "crc32.json"  # of each file; older caches have only that of the we
 _READ = "read.json"  # size and time of change of the large files that were found whole
 _SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _TOKENIZER_BYTES = 50_000_000
+_read_here: dict[Path, list[int]] = {}  # the same of all files, for this process
 
 
 def cache_folder() -> Path:
@@ -154,8 +156,7 @@ def _note_checksums(folder: Path) -> None:
 
 
 def _is_unchanged(file: Path, crc: int) -> bool:
-    large = file.stat().st_size > ALWAYS_READ
-    if large and _were_read(file.parent).get(file.name) == _stamp(file):
+    if _stamp(file) in (_read_here.get(file), _were_read(file.parent).get(file.name)):
         return True
     if _crc32(file) != crc:
         return False
@@ -171,6 +172,7 @@ def _were_read(folder: Path) -> dict[str, list[int]]:
 
 
 def _note_read(file: Path) -> None:
+    _read_here[file] = _stamp(file)
     if file.stat().st_size > ALWAYS_READ:
         read = _were_read(file.parent) | {file.name: _stamp(file)}
         with contextlib.suppress(OSError), file_written_beside(file.with_name(_READ)) as beside:

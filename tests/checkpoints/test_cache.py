@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from small import tiny_gguf
 
 from shortgpt import load
-from shortgpt.checkpoints import cache, gguf
+from shortgpt.checkpoints import cache, fetching, gguf
 from shortgpt.checkpoints.fetching import is_here, packaged_folder
 from shortgpt.checkpoints.gguf import read_gguf, sha256_of
 from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
@@ -33,7 +33,8 @@ def flip_a_bit(file: Path, *, keep_time: bool = False) -> bytes:
 
 def test_a_damaged_checkpoint_is_rebuilt_from_the_gguf_file(index):
     folder = packaged_folder(DEFAULT_MODEL)
-    before = flip_a_bit(folder / "model.safetensors", keep_time=True)  # small files are read each time
+    before = flip_a_bit(folder / "model.safetensors", keep_time=True)
+    cache._read_here.clear()  # another process reads files of this size again
     assert packaged_folder(DEFAULT_MODEL) == folder and (folder / "model.safetensors").read_bytes() == before
     assert len(index.downloads) == 1 and len(index.conversions) == 2
 
@@ -91,6 +92,11 @@ def test_a_large_file_is_read_again_only_when_it_was_written(index, monkeypatch)
     read = []
     real = cache._crc32
     monkeypatch.setattr(cache, "_crc32", lambda path: read.append(path.name) or real(path))
+
+    def is_here(name):
+        cache._read_here.clear()  # in another process
+        return fetching.is_here(name)
+
     folder = packaged_folder(DEFAULT_MODEL)
     weights = folder / "model.safetensors"
     assert weights.stat().st_size > cache.ALWAYS_READ and "model.safetensors" in read
@@ -107,6 +113,16 @@ def test_a_large_file_is_read_again_only_when_it_was_written(index, monkeypatch)
     assert not is_here(DEFAULT_MODEL)
     packaged_folder(DEFAULT_MODEL)
     assert len(index.conversions) == 2 and is_here(DEFAULT_MODEL)
+
+
+def test_a_process_reads_the_files_once(index, monkeypatch):
+    """A command looks for its model twice or three times."""
+    packaged_folder(DEFAULT_MODEL)
+    monkeypatch.setattr(cache, "_crc32", lambda path: 1 / 0)
+    assert is_here(DEFAULT_MODEL)
+    os.utime(index.cache / DEFAULT_MODEL / "config.json")
+    with pytest.raises(ZeroDivisionError):
+        is_here(DEFAULT_MODEL)
 
 
 def test_a_cache_of_another_user_is_read_where_it_cannot_be_written(index, monkeypatch):
