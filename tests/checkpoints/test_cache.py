@@ -15,6 +15,7 @@ from shortgpt import load
 from shortgpt.checkpoints import cache, fetching, gguf
 from shortgpt.checkpoints.fetching import is_here, packaged_folder
 from shortgpt.checkpoints.gguf import read_gguf, sha256_of
+from shortgpt.checkpoints.gguf_header import number_of_weights
 from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 
 # ---- checkpoints ----
@@ -200,6 +201,7 @@ def unpacked(monkeypatch) -> list[str]:
 def test_a_gguf_file_is_converted_once_and_every_bit_is_that_of_the_file(file, unpacked, dtype):
     checksum = sha256_of(file)
     direct, tokenizer = read_gguf(file, checksum, dtype)
+    assert number_of_weights(file) == sum(weight.numel() for weight in direct.state_dict().values())
     unpacked.clear()
     for _ in range(2):
         model, words = load(file, sha256=checksum, dtype=dtype, device="cpu")

