@@ -2,9 +2,9 @@
 
     python measure/answers.py [MODEL …]      go on where the files end (about … on two cores)
 
-Needs `removal_orders.csv` (see `measure/removal_curves.py`). Writes `removal_accuracy.csv`, a row per model, set of layers and
-offline task, and `removal_answers.csv`, a row per model, set of layers, task and question: whether the likeliest choice was
-right, and whether what the model wrote was.
+Needs `removal_orders.csv` (see `measure/removal_curves.py`). Writes `removal_accuracy.csv`, a row per model, set of layers
+and offline task, and `removal_answers.csv`, a row per model, set of layers, task and question: whether the likeliest choice
+was right, and whether what the model wrote was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUESTIONS = {"science": 80, "physical": 80}  # answered both ways
 
 
 def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
-    """Sets of layers to ask without, and whether in both ways: by Block Influence on English, then on Chinese, then greedy."""
+    """Sets of layers to ask without, and whether in both ways: by Block Influence on English, on Chinese, then greedy."""
     orders = (
         pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
     )

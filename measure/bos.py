@@ -1,8 +1,8 @@
 """What a begin token (BOS) does to every number of a model that was trained with one: writes data/bos.csv and prints it.
 
-    python measure/fetch_gemma.py --accept-terms
-    python measure/bos.py ~/.cache/shortgpt/gemma-3-270m
+    python measure/bos.py gemma-3-270m
 
+Its terms are accepted once, before: ``load("gemma-3-270m", accept_terms=True)``.
 Each row is a model without some layers, measured with BOS and without: perplexity of the built-in perplexity text, and what
 it writes. Plans are chosen from the built-in calibration text, read in the same way. About ten minutes on two cores.
 """

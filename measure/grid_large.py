@@ -1,7 +1,7 @@
 """Pruning times bits on the model of 1.5 billion parameters: layers removed × quantization method, with perplexity and size.
 
     python measure/grid_large.py              go on where grid_large.csv ends (about … on two cores)
-    python measure/grid_large.py gptq         only one method; GPTQ needs gptqmodel and optimum, see `shortgpt/quantization/gptq.py`
+    python measure/grid_large.py gptq         only one method; GPTQ needs two more packages, see `quantization/gptq.py`
 
 Writes `grid_large.csv` by `size_quality_grid`, from the bfloat16 checkpoint. Layers are chosen, and GPTQ is calibrated, on
 human-written English; perplexity is measured on other sources (see `study`). Bits come first: GPTQ takes long, and one run
@@ -27,7 +27,10 @@ def main() -> None:
     texts = measured_documents(LARGE, "en")["text"]
     options = {"texts": texts, "calibration": batches, "path": DATA / "grid_large.csv"}
     for method in sys.argv[1:] or METHODS:
-        print(size_quality_grid(model, tokenizer, order, COUNTS, [method], orders=["quantize first"], **options), flush=True)
+        print(
+            size_quality_grid(model, tokenizer, order, COUNTS, [method], orders=["quantize first"], **options),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

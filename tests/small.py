@@ -67,8 +67,9 @@ def tiny_gguf(folder: Path, **sizes: int) -> bytes:
             f"blk.{i}.ffn_up.weight": (64, 32),
             f"blk.{i}.ffn_down.weight": (32, 64),
         }
+    draw = np.random.default_rng(0)
     for name, shape in shapes.items():
-        writer.add_tensor(name, np.zeros(shape, np.float32))
+        writer.add_tensor(name, draw.standard_normal(shape, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

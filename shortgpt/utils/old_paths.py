@@ -22,7 +22,8 @@ MOVED = {
     "explorers": "course.explorers",
     "influence": "scoring.influence",
     "likelihood": "evaluation.likelihood",
-    "packaged": "checkpoints.default_model",
+    "checkpoints.default_model": "checkpoints.packaged",
+    "packaged": "checkpoints.packaged",
     "plots": "course.plots",
     "plots_choosing": "course.plots",
     "plots_evaluation": "course.plots",
@@ -35,7 +36,7 @@ MOVED = {
 
 class _Moved(MetaPathFinder, Loader):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        package, _, old = name.rpartition(".")
+        package, _, old = name.partition(".")
         return ModuleSpec(name, self) if package == "shortgpt" and old in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:

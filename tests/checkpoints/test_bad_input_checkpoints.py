@@ -53,6 +53,7 @@ CASES = [
         ({"dtype": 3}, ValueError, "unknown dtype 3: "),
         ({"max_memory": "4GiB"}, TypeError, "max_memory .*for instance .*got '4GiB'"),
         ({"trust_remote_code": 1}, TypeError, "trust_remote_code must be True or False, got 1"),
+        ({"accept_terms": "yes"}, TypeError, "accept_terms must be True or False, got 'yes'"),
         ({"name": lambda w: w.file("GGUF", "a.gguf"), "sha256": None}, ValueError, "a.gguf.*sha256"),
         (
             {"name": lambda w: w.file("GGUF", "a.gguf"), "device_map": "auto"},

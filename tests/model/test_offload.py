@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from shortgpt import describe, load, perplexity, remove_layers, save, score_layers, size
 from shortgpt.checkpoints import loading
-from shortgpt.checkpoints.default_model import cache_folder
+from shortgpt.checkpoints.cache import cache_folder
 from shortgpt.model.offload import input_device, keep_in_device_map
 
 SOME, NONE = 150_000, 1  # bytes of memory: room for two layers beside the embeddings, for nothing at all

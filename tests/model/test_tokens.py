@@ -29,7 +29,7 @@ from shortgpt import (
     size_quality_grid,
     token_paths,
 )
-from shortgpt.checkpoints.default_model import cache_folder
+from shortgpt.checkpoints.cache import cache_folder
 from shortgpt.evaluation.records import fingerprint
 from shortgpt.model.logits import cross_entropy, divergence, log_probabilities
 from shortgpt.model.tokens import bare_tokens, begin_tokens, encode, prompt_tokens
@@ -397,9 +397,9 @@ def test_the_stored_table_says_what_the_docs_say_of_gemma():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not GEMMA.is_dir(), reason="fetch it with: python measure/fetch_gemma.py --accept-terms")
+@pytest.mark.skipif(not GEMMA.is_dir(), reason="fetch it with: shortgpt score gemma-3-270m --accept-terms")
 def test_gemma_is_measured_as_it_was_trained():
-    model, tokenizer = load(GEMMA, device="cpu")
+    model, tokenizer = load("gemma-3-270m", device="cpu")
     assert begin_tokens(tokenizer) == [tokenizer.bos_token_id]
     texts = [built_in_text("perplexity", genre=genre)["text"].iloc[0][:1500] for genre in ("encyclopedic", "story")]
     values = {bos: perplexity(model, tokenizer, texts, bos=bos) for bos in (None, True, False)}

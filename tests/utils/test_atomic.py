@@ -6,8 +6,9 @@ import pytest
 from small import LAYERS
 
 from shortgpt import PruningPlan, prune_checkpoint, remove_layers, remove_sublayers, save, save_gguf
-from shortgpt.checkpoints import default_model
+from shortgpt.checkpoints.fetching import packaged_folder
 from shortgpt.checkpoints.own_format import is_own_format
+from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 from shortgpt.course.answer_book import AnswerBook
 from shortgpt.evaluation.records import ROW, add, write_rows
 
@@ -48,9 +49,9 @@ def test_a_gguf_file(umask, tiny, tokenizer, tmp_path):
     require_usual_modes(umask, save_gguf(tiny, tokenizer, tmp_path / "x.gguf", converter=converter))
 
 
-def test_the_cache_of_the_default_model(umask, fake_default):
-    folder = default_model.default_model_folder()
-    require_usual_modes(umask, folder, folder.parent / default_model.GGUF_IN_WHEEL.rpartition("/")[2])
+def test_the_cache_of_the_default_model(umask, index):
+    folder = packaged_folder(DEFAULT_MODEL)
+    require_usual_modes(umask, folder, index.cache / PACKAGED[DEFAULT_MODEL].gguf)
 
 
 def test_single_files(umask, tmp_path):

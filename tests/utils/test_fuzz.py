@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM
 from shortgpt import PruningPlan, prune_checkpoint, read_grid, remove_layers, save
 from shortgpt.checkpoints.card import licence_lines, model_card
 from shortgpt.checkpoints.facts import model_facts, plan_beside, plan_in_words
-from shortgpt.checkpoints.gguf import _number_of_weights, read_gguf, sha256_of
+from shortgpt.checkpoints.gguf import read_gguf, sha256_of
+from shortgpt.checkpoints.gguf_header import number_of_weights
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.checkpoints.shards import read_shard
 from shortgpt.cli.info import in_words
@@ -319,6 +320,6 @@ def test_gguf_files(gguf, tmp_path, data):
     spoilt = data.draw(st.one_of(st.just(bytes(head)), torn(bytes(head))))
     file.write_bytes(spoilt + (gguf[end:] if len(spoilt) == end else b""))
     with one_sentence():
-        _number_of_weights(file)
+        number_of_weights(file)
     with one_sentence():
         read_gguf(file, sha256_of(file))

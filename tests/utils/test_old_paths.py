@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from importlib import import_module, reload
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_the_old_path_gives_the_module_itself_and_tells_once_where_it_is(old, un
     (warning,) = ours(seen)
     assert warning.category is DeprecationWarning and warning.filename == __file__
     assert str(warning.message) == f"shortgpt.{old} is now {new.__name__}: import it from there"
-    assert sys.modules[f"shortgpt.{old}"] is new and getattr(shortgpt, old) is new
+    assert sys.modules[f"shortgpt.{old}"] is new and attrgetter(old)(shortgpt) is new
     assert new.__spec__ is spec and new.__name__ == name and new.__loader__ is loader
     assert sys.modules[f"shortgpt.{MOVED[old]}"] is new
 
