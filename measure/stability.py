@@ -1,7 +1,13 @@
-"""What a choice of layers hangs on, and how many tokens it takes: writes data/stability.csv and prints its answers.
+"""What a choice of layers hangs on, and how many tokens it takes: scores every token once, and resamples what was kept.
 
-python measure/stability.py               go on where build/stability/ ends
-python measure/stability.py default       only one model: default, gemma-3-270m or qwen2.5-coder-1.5b
+    python measure/stability.py                     score what is not scored yet, then write the answers
+    python measure/stability.py default             only one model: default, gemma-3-270m, qwen2.5-coder-1.5b
+    python measure/stability.py answers             only the answers, from what is kept
+
+Keeps the influence of every token in ``build/stability/`` (a file for each scoring, so a run that was stopped goes on), and
+writes two tables: `data/sweep.csv`, perplexity with 0 to half of the layers removed, a row a model and number; and
+`data/stability.csv`, a row a number: ``model, question, setting, against, n, tokens, measure, value, low, high``.
+About 25 minutes of one processor core for all three models.
 """
 
 from __future__ import annotations
@@ -15,22 +21,48 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from stability_answers import answers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt import built_in_text, load, watch_layers
+from shortgpt import built_in_text, cliff, load, perplexity, removal_sweep, remove_layers, watch_layers
+from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.model.hooks import by_token, run_backbone
 from shortgpt.model.tokens import bare_tokens, begin_tokens
 from shortgpt.scoring.influence import block_influence
 from shortgpt.utils.atomic import file_written_beside
 
 ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "build" / "stability"  # the influence of every token, a file for each scoring
+KEPT, DATA = ROOT / "build" / "stability", ROOT / "data"
+TEST = DATA / "text" / "natural_test.jsonl"
 MODELS = {
     "default": ("smollm2-135m-instruct", torch.float32),
-    "gemma-3-270m": ("/root/.cache/shortgpt/gemma-3-270m", torch.float32),
     "qwen2.5-coder-1.5b": ("/work/qwen/model", torch.bfloat16),
+    "gemma-3-270m": ("/root/.cache/shortgpt/gemma-3-270m", torch.float32),
 }
-BATCH = 2048  # tokens
+FEW = 5120  # tokens of a scoring that is compared with another
+SCORINGS: list[dict[str, Any]] = [
+    {"length": 512, "tokens": 70_000},
+    *({"length": length, "packed": True, "tokens": FEW} for length in (128, 256, 512, 1024)),
+    {"length": 512, "chat": True, "tokens": FEW},
+    {"length": 512, "bos": False, "tokens": FEW},
+    {"length": 512, "text": "human", "tokens": 20_480},
+]
+BATCH = 1024  # tokens at a time
+
+
+class Kept:
+    """One model, loaded when it is needed, and what is known of it already."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+
+    @property
+    def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if self._loaded is None:
+            where, dtype = MODELS[self.name]
+            self._loaded = load(where, device="cpu", dtype=dtype)
+        return self._loaded
 
 
 @torch.inference_mode()
@@ -38,19 +70,17 @@ def token_scores(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Itera
     """Block Influence of each token, float32 ``[tokens, layers]``, for each of `rows`."""
     start = 0
     while start < len(rows):
-        size = len(rows[start])
-        end = start + 1
+        size, end = len(rows[start]), start + 1
         while end < len(rows) and len(rows[end]) == size and (end + 1 - start) * size <= BATCH:
             end += 1
         ids = torch.tensor(rows[start:end])
-        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         found: dict[int, torch.Tensor] = {}
 
         def keep(layer: int, x_in: torch.Tensor, x_out: torch.Tensor, mask=ids, found=found) -> None:
-            found[layer] = block_influence(by_token(x_in, mask), by_token(x_out, mask)).float().cpu()
+            found[layer] = block_influence(by_token(x_in, mask), by_token(x_out, mask))
 
         with watch_layers(model, keep):
-            run_backbone(model, batch)
+            run_backbone(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
         yield from torch.stack([found[i] for i in sorted(found)], -1).numpy()
         start = end
 
@@ -58,14 +88,13 @@ def token_scores(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Itera
 def windows(
     tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], length: int, *, packed: bool, bos: bool | None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Rows of token ids, and the document of each token: packed as `calibration_batches` does it, or cut at document ends."""
+    """Rows of token ids and the document of each token: packed like `calibration_batches`, or cut where documents end."""
     begin = begin_tokens(tokenizer, bos)
     between = begin or bare_tokens(tokenizer, "\n\n")
     row, owner = [*begin], [0] * len(begin)
     for number, document in enumerate(documents):
         ids = bare_tokens(tokenizer, document)
-        if begin and ids[: len(begin)] == begin:
-            ids = ids[len(begin) :]
+        ids = ids[len(begin) :] if begin and ids[: len(begin)] == begin else ids
         if packed and number and (row != begin or not begin):
             ids = between + ids
         if not packed:
@@ -78,54 +107,107 @@ def windows(
                 row, owner = [*begin], [number] * len(begin)
 
 
-def scoring(
-    name: str, text: str, documents: Sequence[str], labels: Sequence[str], kept: dict[str, Any], **how: Any
-) -> Path:
-    """Score once and keep: ``scores [tokens, layers], document, window, position [tokens], labels [documents], seconds``."""
-    packed, bos, most = how.get("packed", False), how.get("bos"), how.get("tokens", 10**9)
-    file = (
-        KEPT
-        / f"{name}_{text}_{how['length']}{'_packed' if packed else ''}{'' if bos is None else f'_bos{int(bos)}'}.npz"
-    )
-    if file.exists():
-        return file
-    if "model" not in kept:
-        where, dtype = MODELS[name]
-        kept["model"], kept["tokenizer"] = load(where, device="cpu", dtype=dtype)
-    rows, owners, total = [], [], 0
-    for row, owner in windows(kept["tokenizer"], documents, how["length"], packed=packed, bos=bos):
-        if total + len(row) > most:
-            break
-        rows.append(row)
-        owners.append(owner)
-        total += len(row)
-    start = time.process_time()
-    scores = np.concatenate(list(token_scores(kept["model"], rows)))
-    seconds = time.process_time() - start
-    arrays = {
-        "scores": scores,
-        "document": np.concatenate(owners).astype(np.int32),
-        "window": np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row in rows]),
-        "position": np.concatenate([np.arange(len(row), dtype=np.int32) for row in rows]),
-        "ids": np.concatenate(rows).astype(np.int32),
-        "labels": np.array(labels),
-        "seconds": np.array(seconds),
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file_written_beside(file) as beside, beside.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)
-    print(f"{file.name}: {total:,} tokens, {seconds:.0f} s", flush=True)
-    return file
-
-
-def own_text() -> pd.DataFrame:
-    """Calibration and repair documents, in one shuffled order."""
-    table = pd.concat([built_in_text("calibration"), built_in_text("repair")], ignore_index=True)
+def texts(name: str) -> pd.DataFrame:
+    """Documents in one shuffled order: our own (calibration and repair), or English ones that people wrote."""
+    if name == "own":
+        table = pd.concat([built_in_text("calibration"), built_in_text("repair")], ignore_index=True)
+    else:
+        table = pd.read_json(TEST, lines=True)
+        table = table[table["language"] == "en"]
     return table.iloc[np.random.default_rng(0).permutation(len(table))].reset_index(drop=True)
 
 
+def score(kept: Kept, how: dict[str, Any]) -> None:
+    """Score once and keep: ``scores [tokens, layers]``, ``document, window, position [tokens]``, ``labels [documents]``."""
+    text, bos, chat = how.get("text", "own"), how.get("bos"), how.get("chat", False)
+    marks = [text, how["length"], *(mark for mark in ("packed", "chat") if how.get(mark))] + ["nobos"] * (bos is False)
+    file = KEPT / f"{kept.name}_{'_'.join(map(str, marks))}.npz"
+    if file.exists():
+        return
+    model, tokenizer = kept.loaded
+    if (chat and not tokenizer.chat_template) or (bos is False and not begin_tokens(tokenizer)):
+        return
+    table = texts(text)
+    documents = table["text"].tolist()
+    if chat:
+        documents = [
+            tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False) for text in documents
+        ]
+    rows, owners = [], []
+    for row, owner in windows(tokenizer, documents, how["length"], packed=how.get("packed", False), bos=bos):
+        rows.append(row)
+        owners.append(owner)
+        if sum(map(len, rows)) + len(row) > how["tokens"]:
+            break
+    sizes, start = [len(row) for row in rows], time.process_time()
+    arrays = {
+        "scores": np.concatenate(list(token_scores(model, rows))),
+        "document": np.concatenate(owners).astype(np.int32),
+        "window": np.repeat(np.arange(len(rows), dtype=np.int32), sizes),
+        "position": np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+        "labels": table["genre"].to_numpy(dtype=str),
+    }
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with file_written_beside(file) as beside, beside.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)
+    print(f"{file.name}: {sum(sizes):,} tokens, {time.process_time() - start:.0f} s", flush=True)
+
+
+def mean_scores(name: str, what: str = "own_512") -> np.ndarray:
+    return np.load(KEPT / f"{name}_{what}.npz")["scores"].astype(float).mean(0)
+
+
+def sweep(kept: Kept) -> None:
+    """Perplexity on human text with the layers of lowest influence removed, 0 to half of them."""
+    file = DATA / "sweep.csv"
+    rows = pd.read_csv(file) if file.exists() else pd.DataFrame({"model": []})
+    if kept.name in set(rows["model"]):
+        return
+    model, tokenizer = kept.loaded
+    order = np.argsort(mean_scores(kept.name), kind="stable").tolist()
+    some = [text[:1000] for text in texts("human")["text"][:8]]
+    table = removal_sweep(model, order, lambda m: perplexity(m, tokenizer, some), progress=False)
+    table = table.assign(model=kept.name, layer=[None, *order[: len(table) - 1]])
+    pd.concat([rows, table]).astype({"layer": "Int64"}).to_csv(file, index=False, float_format="%.6g")
+    print(kept.name, table[["removed", "layer", "value"]].to_string(index=False), "cliff:", cliff(table), flush=True)
+
+
+def losses(kept: Kept, plans: dict[str, list[int]], documents: int = 12) -> None:
+    """Summed loss of each human document without the layers of each plan: what plans that differ by a tie cost."""
+    model, tokenizer = kept.loaded
+    begin = begin_tokens(tokenizer)
+    read = [torch.tensor(bare_tokens(tokenizer, text[:1600])) for text in texts("human")["text"][:documents]]
+    for plan, layers in plans.items():
+        file = KEPT / f"{kept.name}_loss_{'-'.join(map(str, sorted(layers)))}.csv"
+        if file.exists():
+            continue
+        view = remove_layers(model, layers)
+        found = [token_losses(view, ids, begin=begin) for ids in read]
+        table = pd.DataFrame({"plan": plan, "loss": [x.sum().item() for x in found], "tokens": [len(x) for x in found]})
+        table.to_csv(file, index=False)
+        print(kept.name, plan, layers, table["loss"].sum() / table["tokens"].sum(), flush=True)
+
+
+def tied_plans(name: str) -> dict[str, list[int]]:
+    """The plans of a fifth of the layers that the windows of several lengths choose, by name."""
+    depth = len(mean_scores(name))
+    found = {}
+    for what in ("own_512", *(f"own_{length}_packed" for length in (128, 256, 512, 1024))):
+        if (KEPT / f"{name}_{what}.npz").exists():
+            found[what] = np.argsort(mean_scores(name, what), kind="stable")[: round(depth / 5)].tolist()
+    return found
+
+
+def main(names: Sequence[str]) -> None:
+    for name in names:
+        kept = Kept(name)
+        for how in SCORINGS[:-1]:
+            score(kept, how | ({"tokens": 20_480} if name.startswith("qwen") and how["tokens"] > FEW else {}))
+        sweep(kept)
+        losses(kept, tied_plans(name))
+        score(kept, SCORINGS[-1])
+    answers(KEPT).to_csv(DATA / "stability.csv", index=False, float_format="%.6g")
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or MODELS:
-        own = own_text()
-        kept: dict[str, Any] = {}
-        scoring(name, "own", own["text"].tolist(), own["genre"].tolist(), kept, length=512)
+    main([] if sys.argv[1:] == ["answers"] else sys.argv[1:] or list(MODELS))

@@ -1,0 +1,5 @@
+import pandas as pd
+
+
+def answers(k):
+    return pd.DataFrame()
