@@ -5,8 +5,7 @@
     python measure/stability.py answers             only the answers, from what is kept
 
 Keeps the influence of every token in ``build/stability/`` (a file for each scoring, so a run that was stopped goes on), and
-writes two tables: `data/sweep.csv`, perplexity with 0 to half of the layers removed, a row a model and number; and
-`data/stability.csv`, a row a number: ``model, question, setting, against, n, tokens, measure, value, low, high``.
+writes `data/stability.csv`, a row a number: ``model, question, setting, against, n, tokens, measure, value, low, high``.
 About 25 minutes of one processor core for all three models.
 """
 
@@ -24,7 +23,7 @@ import torch
 from stability_answers import answers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt import built_in_text, cliff, load, perplexity, removal_sweep, remove_layers, watch_layers
+from shortgpt import built_in_text, load, remove_layers, watch_layers
 from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.model.hooks import by_token, run_backbone
 from shortgpt.model.tokens import bare_tokens, begin_tokens
@@ -33,7 +32,6 @@ from shortgpt.utils.atomic import file_written_beside
 
 ROOT = Path(__file__).parents[1]
 KEPT, DATA = ROOT / "build" / "stability", ROOT / "data"
-TEST = DATA / "text" / "natural_test.jsonl"
 MODELS = {
     "default": ("smollm2-135m-instruct", torch.float32),
     "qwen2.5-coder-1.5b": ("/work/qwen/model", torch.bfloat16),
@@ -42,10 +40,10 @@ MODELS = {
 FEW = 5120  # tokens of a scoring that is compared with another
 SCORINGS: list[dict[str, Any]] = [
     {"length": 512, "tokens": 70_000},
+    {"length": 512, "text": "human", "tokens": 2 * FEW},
     *({"length": length, "packed": True, "tokens": FEW} for length in (128, 256, 512, 1024)),
     {"length": 512, "chat": True, "tokens": FEW},
     {"length": 512, "bos": False, "tokens": FEW},
-    {"length": 512, "text": "human", "tokens": 20_480},
 ]
 BATCH = 1024  # tokens at a time
 
@@ -112,8 +110,8 @@ def texts(name: str) -> pd.DataFrame:
     if name == "own":
         table = pd.concat([built_in_text("calibration"), built_in_text("repair")], ignore_index=True)
     else:
-        table = pd.read_json(TEST, lines=True)
-        table = table[table["language"] == "en"]
+        table = built_in_text("natural")
+        table = table.assign(text=table["text"].str[:2200])  # many documents, the beginning of each
     return table.iloc[np.random.default_rng(0).permutation(len(table))].reset_index(drop=True)
 
 
@@ -157,26 +155,12 @@ def mean_scores(name: str, what: str = "own_512") -> np.ndarray:
     return np.load(KEPT / f"{name}_{what}.npz")["scores"].astype(float).mean(0)
 
 
-def sweep(kept: Kept) -> None:
-    """Perplexity on human text with the layers of lowest influence removed, 0 to half of them."""
-    file = DATA / "sweep.csv"
-    rows = pd.read_csv(file) if file.exists() else pd.DataFrame({"model": []})
-    if kept.name in set(rows["model"]):
-        return
-    model, tokenizer = kept.loaded
-    order = np.argsort(mean_scores(kept.name), kind="stable").tolist()
-    some = [text[:1000] for text in texts("human")["text"][:8]]
-    table = removal_sweep(model, order, lambda m: perplexity(m, tokenizer, some), progress=False)
-    table = table.assign(model=kept.name, layer=[None, *order[: len(table) - 1]])
-    pd.concat([rows, table]).astype({"layer": "Int64"}).to_csv(file, index=False, float_format="%.6g")
-    print(kept.name, table[["removed", "layer", "value"]].to_string(index=False), "cliff:", cliff(table), flush=True)
-
-
-def losses(kept: Kept, plans: dict[str, list[int]], documents: int = 12) -> None:
+def losses(kept: Kept, plans: dict[str, list[int]], documents: int = 8) -> None:
     """Summed loss of each human document without the layers of each plan: what plans that differ by a tie cost."""
     model, tokenizer = kept.loaded
     begin = begin_tokens(tokenizer)
-    read = [torch.tensor(bare_tokens(tokenizer, text[:1600])) for text in texts("human")["text"][:documents]]
+    measured = built_in_text("natural_test").drop_duplicates("title")["text"].str[:1200]
+    read = [torch.tensor(bare_tokens(tokenizer, text)) for text in measured[:documents]]
     for plan, layers in plans.items():
         file = KEPT / f"{kept.name}_loss_{'-'.join(map(str, sorted(layers)))}.csv"
         if file.exists():
@@ -201,11 +185,9 @@ def tied_plans(name: str) -> dict[str, list[int]]:
 def main(names: Sequence[str]) -> None:
     for name in names:
         kept = Kept(name)
-        for how in SCORINGS[:-1]:
+        for how in SCORINGS:
             score(kept, how | ({"tokens": 20_480} if name.startswith("qwen") and how["tokens"] > FEW else {}))
-        sweep(kept)
         losses(kept, tied_plans(name))
-        score(kept, SCORINGS[-1])
     answers(KEPT).to_csv(DATA / "stability.csv", index=False, float_format="%.6g")
 
 

@@ -143,8 +143,10 @@ class LayerScores:
 
     def redrawn(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores ``[draws, layers]`` and tokens ``[draws]`` of the samples in each row of `draws`, int ``[draws, k]``."""
-        times = np.zeros((len(draws), len(self.counts)))  # how often each sample was drawn
-        np.add.at(times, (np.arange(len(draws))[:, None], draws), 1)
+        size = len(self.counts)
+        places = np.arange(len(draws))[:, None] * size + draws
+        # how often each sample was drawn, [draws, samples]
+        times = np.bincount(places.ravel(), minlength=len(draws) * size).reshape(len(draws), size).astype(float)
         tokens = times @ self.counts
         return times @ self.sums / tokens[:, None], tokens
 
