@@ -185,7 +185,7 @@ def sample_digests(batch: Mapping[str, torch.Tensor]) -> list[bytes]:
     return [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
 
 
-def _pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+def _pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Stack rows of token ids, padding on the tokenizer's side where they differ in length."""
     if len({len(row) for row in rows}) == 1:
         ids = torch.tensor(rows)  # [batch, tokens]

@@ -30,7 +30,11 @@ def test_without_counts_it_goes_to_half_of_the_layers_or_the_end_of_the_order(ti
         ((10, 11, 12, 13, 600, 900), 3),  # a cliff
         ((10, 300, 310, 320), 0),  # the first layer is one too many
         ((10, 15, 22, 33, 50, 75), None),  # steady, × 1.5 each: it hurts all along
-        ((10, 25, 62, 155, 390), None),  # steady and steep: no step is another kind of step
+        ((10, 15, 37, 92, 230), None),  # steep: bad, but no step is another kind of step than the one before
+        (
+            (10, 25, 62, 155, 390),
+            0,
+        ),  # as steep from the first on: nothing says that it is all alike but what comes later
         ((10, 10.01, 10.02, 10.5, 11), None),  # many times the step before, and harmless
         ((10, 9, 8.5, 30), 2),  # removal may help at first
         ((20, 20), None),
