@@ -54,10 +54,10 @@ def score_model(
     With -n also remove, and selection_frequency: how often the layer is among the n lowest when the documents are drawn
     again; 1 or 0 is a sure choice. JSON and files add tokens and samples, what was read.
 
-    --sweep then removes 0, 1, 2, … up to half of the layers, lowest first, measures perplexity each time (some minutes),
-    and prints that table instead: removed, layer (the last to go), its score, perplexity, times_dense, and stop, the last
-    row before the cliff. The cliff is one layer more that at least doubles perplexity and costs at least three times
-    what the median one before it did.
+    --sweep then removes one layer after the other, lowest first, up to half of them, measures perplexity each time (some
+    minutes), and prints that table instead: removed, layer (the last to go), its score, perplexity, times_dense, and stop,
+    the last row before the cliff. The cliff is one layer more that at least doubles perplexity and costs at least three
+    times what the median one before it did.
 
     Args:
         model: A folder, a Hub id, or the packaged default.

@@ -138,15 +138,15 @@ def test_score_writes_all_columns_to_a_file(folder):
 def test_until_stable_reads_what_it_needs_and_says_what_it_saved(folder):
     lines = [json.dumps({"text": f"{i} {TEXT * 4}"}) for i in range(40)]
     Path("many.jsonl").write_text("\n".join(lines))
-    line = ("score", "model", "--text", "many.jsonl", "-n", 2, "--length", 32, "--samples", 200, "--until-stable")
-    stopped = ok(*line, "--confidence", 0.01, "--json")
+    line = ("score", "model", "--text", "many.jsonl", "-n", 2, "--length", 32, "--until-stable", "--samples")
+    stopped = ok(*line, 200, "--confidence", 0.01, "--json")
     rows = pd.DataFrame(json.loads(stopped.stdout))
     model, tokenizer = load("model", device="cpu")
     batches = calibration_batches(tokenizer, "many.jsonl", length=32, samples=200, spread=True)
     expected = score_layers(model, batches, until_stable=2, confidence=0.01, progress=False).table
     pd.testing.assert_frame_equal(rows[list(expected)], expected, rtol=1e-6, check_dtype=False)
     assert rows["tokens"][0] == 256 and "stopped after 256 of 6,400 tokens: " in stopped.stderr
-    whole = ok(*line, "--confidence", 0.9999999, "--samples", 8)
+    whole = ok(*line, 8, "--confidence", 0.9999999)
     assert "of the 2 layers are chosen again when the documents are drawn again" in whole.stderr
     assert "all 256 tokens" in whole.stderr
 
