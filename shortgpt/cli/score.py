@@ -117,7 +117,8 @@ def _how_stable(scores: LayerScores, n: int, confidence: float, there: int) -> s
         return f"all {read:,} tokens were needed: {share}"
     frequency = scores.selection_frequency(n)
     torn = ", ".join(map(str, frequency.index[(frequency > 1 - confidence) & (frequency < confidence)]))
-    return f"not stable after all {read:,} tokens: only {share}; of layers {torn}, this text can't tell which are lower"
+    undecided = f"of layers {torn}, this text can't tell which are lower: measure both plans"
+    return f"not stable after all {read:,} tokens: only {share}; {undecided}"
 
 
 def _sweep_documents(text: Path | None, calibration: Calibration) -> list[str]:
