@@ -28,6 +28,7 @@ from .course.suggestions import suggested_models as suggested_models
 from .evaluation import (
     added_losses as added_losses,
     best_within as best_within,
+    cliff as cliff,
     compare as compare,
     continue_text as continue_text,
     evaluate as evaluate,

@@ -15,8 +15,9 @@ import shortgpt
 from shortgpt.cli.failing import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from shortgpt.model.text import Batch
 
 CHOICE, MEASURES, OUTPUT = Group("Choice", sort_key=1), Group("Measures", sort_key=2), Group("Output", sort_key=3)
 LOADING, TEXT = Group("Loading the model", sort_key=4), Group("Calibration text", sort_key=5)
@@ -149,23 +150,24 @@ class Calibration(Texts):
     seed: Annotated[int, FROM_0] = 0
     """Shuffles the documents, and draws for --by random and search."""
 
-    def batches(self, tokenizer: PreTrainedTokenizerBase, documents: list[str]) -> list[dict[str, Tensor]]:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, documents: list[str], *, spread: bool = False) -> list[Batch]:
         """The documents in samples, as `shortgpt.calibration_batches` makes them."""
         shape: dict[str, Any] = {
             "samples": self.samples,
             "length": self.length,
             "batch_size": self.batch_size,
             "seed": self.seed,
+            "spread": spread,
         }
         return shortgpt.calibration_batches(tokenizer, documents, bos=self.bos, **shape)
 
     def with_model(
-        self, loading: Loading, name: str
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Tensor]]]:
+        self, loading: Loading, name: str, *, spread: bool = False
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[Batch]]:
         """The model, its tokenizer, and the batches; what is wrong with the text is told before the model is loaded."""
         documents = self.documents("calibration")
         model, tokenizer = loading.load(name)
-        return model, tokenizer, self.batches(tokenizer, documents)
+        return model, tokenizer, self.batches(tokenizer, documents, spread=spread)
 
 
 def default_model() -> str:

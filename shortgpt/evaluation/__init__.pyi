@@ -1,5 +1,5 @@
 from .benchmarks import OFFLINE_TASKS as OFFLINE_TASKS, paper_benchmarks as paper_benchmarks
-from .comparing import compare as compare, evaluate as evaluate, removal_sweep as removal_sweep
+from .comparing import compare as compare, evaluate as evaluate
 from .cost import size as size, speed as speed, speed_table as speed_table
 from .generation import (
     generation_report as generation_report,
@@ -14,6 +14,7 @@ from .likelihood import (
     token_losses as token_losses,
 )
 from .memory import key_value_bytes as key_value_bytes
+from .sweeping import cliff as cliff, removal_sweep as removal_sweep
 from .tables import (
     added_losses as added_losses,
     best_within as best_within,

@@ -8,7 +8,7 @@ and at generated text: a model can keep its multiple-choice accuracy and lose th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,46 +24,10 @@ from shortgpt.evaluation.cost import size
 from shortgpt.evaluation.harness import run_task
 from shortgpt.evaluation.likelihood import perplexity
 from shortgpt.evaluation.records import fingerprint
-from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
 from shortgpt.model.offload import input_device
 from shortgpt.model.tokens import begin_token, begin_tokens
-from shortgpt.pruning.depth import remove_layers
-from shortgpt.pruning.plan import check_indices
-from shortgpt.utils.arguments import check_count, check_counts, check_path, check_strings, shown
-
-
-def removal_sweep(
-    model: PreTrainedModel, order: Sequence[int], measure: Callable[[PreTrainedModel], float], counts: Iterable[int]
-) -> pd.DataFrame:
-    """Remove the first 0, 1, 2, … layers of `order` and `measure` each model: ``removed, layers, value``.
-
-    `counts` are the numbers to try. Each model is a view that shares the weights (see `remove_layers`).
-
-    Raises:
-        ValueError: a count below 0, above the length of `order`, or that leaves no layer (before anything is measured).
-    """
-    order, counts = check_removals(model, order, counts)
-    if not callable(measure):
-        raise TypeError(f"measure must be a function of a model that returns a number, got {shown(measure)}")
-    rows = []
-    for n in tqdm(counts, desc="removing layers", unit="model"):
-        pruned = remove_layers(model, order[:n])
-        rows.append(
-            {"removed": n, "layers": pruned.config.get_text_config().num_hidden_layers, "value": measure(pruned)}
-        )
-    return pd.DataFrame(rows)
-
-
-def check_removals(model: PreTrainedModel, order: Sequence[int], counts: Iterable[int]) -> tuple[list[int], list[int]]:
-    """``(order, counts)``, if so many of the layers in `order` can go and one stays."""
-    depth = len(decoder_layers(model))
-    order = check_indices(order, depth, keep_one=False)
-    counts, most = check_counts("counts", counts), min(len(order), depth - 1)
-    for n in counts:
-        if not 0 <= n <= most:
-            raise ValueError(f"counts must be 0 to {most} ({len(order)} of {depth} layers are in the order), got {n}")
-    return order, counts
+from shortgpt.utils.arguments import check_count, check_path, check_strings
 
 
 def evaluate(

@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.saving import save
-from shortgpt.evaluation.comparing import check_removals, check_request, evaluate
+from shortgpt.evaluation.comparing import check_request, evaluate
 from shortgpt.evaluation.cost import size, speed
 from shortgpt.evaluation.likelihood import scored_documents, token_losses
 from shortgpt.evaluation.records import EITHER, GRID_KEY, digest, fingerprint, read_rows, write_rows
+from shortgpt.evaluation.sweeping import check_removals
 from shortgpt.model.anatomy import decoder_layers
 from shortgpt.model.arguments import check_tokenizer
 from shortgpt.model.text import built_in_text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,19 @@ from shortgpt.utils.arguments import check_count, check_strings, shown
 from shortgpt.utils.data import data_folder
 from shortgpt.utils.documents import documents_in
 
-Batch = dict[str, torch.Tensor]
+
+class Batch(dict[str, torch.Tensor]):
+    """``input_ids`` and ``attention_mask``, as ``model(**batch)`` takes them, and which text its samples are from.
+
+    Attributes:
+        documents: fingerprint of the document that each sample begins in. Samples of one document are not independent,
+            so `LayerScores` takes standard errors over documents. Empty (and in any other dict): not known.
+    """
+
+    documents: tuple[str, ...] = ()
+
+
+Row = tuple[list[int], int]  # the token ids of a sample, and the number of the document it begins in
 
 
 def built_in_text(part: str = "calibration", *, language: str = "en", genre: str | None = None) -> pd.DataFrame:
@@ -62,6 +74,7 @@ def calibration_batches(
     batch_size: int = 4,
     seed: int = 0,
     pack: bool = True,
+    spread: bool = False,
     bos: bool | None = None,
 ) -> list[Batch]:
     """Cut text into batches of ``{"input_ids", "attention_mask"}``, both int64 of shape ``[batch, tokens]``.
@@ -75,6 +88,8 @@ def calibration_batches(
         seed: shuffles the documents; the same seed gives the same batches.
         pack: join the documents and cut every `length` tokens, so that nothing is padded and the rest is dropped
             (kept, shorter, if it is all there is). ``False``: each document is one sample, cut at `length` and padded.
+        spread: the first `length` tokens of every document, then the next of every document that has so many, and so on:
+            of as few tokens as possible, as many documents as possible. (A document shorter than `length` is one sample.)
         bos: whether a begin token (BOS) stands in front of every document and every sample. None: as the tokenizer itself
             does it, which is how the model was trained (see `tokens.begin_tokens`). A sample that starts inside a document
             gets one, too: such a model never saw a text without it, and turns all states of one that lacks it. Documents
@@ -97,42 +112,66 @@ def calibration_batches(
     if not documents:
         raise ValueError("the calibration text is empty: give at least one document with a few hundred words")
     shuffled = [documents[i] for i in np.random.default_rng(seed).permutation(len(documents))]
-    if pack:
-        rows = _packed(tokenizer, shuffled, begin, length, None if samples is None else samples * length)
+    rows: Iterable[Row]
+    most = None if samples is None else samples * length
+    if spread and not pack:
+        raise ValueError(
+            "spread=True cuts documents into several samples, and pack=False into one: give one of the two"
+        )
+    if spread:
+        rows = _dealt([_packed(tokenizer, {i: document}, begin, length, most) for i, document in enumerate(shuffled)])
+    elif pack:
+        rows = _packed(tokenizer, dict(enumerate(shuffled)), begin, length, most)
     else:
-        rows = (encode(tokenizer, document, bos=bos, most=length) for document in shuffled)
-        rows = (row for row in rows if row != begin)
+        rows = ((encode(tokenizer, document, bos=bos, most=length), i) for i, document in enumerate(shuffled))
+        rows = ((row, i) for row, i in rows if row != begin)
     found = list(islice(rows, samples))
     if not found:
         raise ValueError("the tokenizer makes no token of the calibration text: give text in a language that it knows")
-    return [_pad(found[i : i + batch_size], tokenizer) for i in range(0, len(found), batch_size)]
+    batches = []
+    for i in range(0, len(found), batch_size):
+        batch = Batch(_pad([row for row, _ in found[i : i + batch_size]], tokenizer))
+        batch.documents = tuple(_fingerprint(shuffled[number]) for _, number in found[i : i + batch_size])
+        batches.append(batch)
+    return batches
+
+
+def _dealt(decks: list[Iterator[Row]]) -> Iterator[Row]:
+    """The first row of each deck, then the second of each that has one, and so on."""
+    for hand in zip_longest(*decks):
+        yield from (row for row in hand if row is not None)
 
 
 def _packed(
-    tokenizer: PreTrainedTokenizerBase, documents: list[str], begin: list[int], length: int, most: int | None
-) -> Iterator[list[int]]:
+    tokenizer: PreTrainedTokenizerBase, documents: Mapping[int, str], begin: list[int], length: int, most: int | None
+) -> Iterator[Row]:
     """Rows of `length` tokens, each begun by `begin`; the last one, shorter, only if there is no other.
 
     A document is tokenized when its turn comes, and no further than the `most` tokens that are wanted in all.
     """
     between = begin or bare_tokens(tokenizer, "\n\n")
-    row, some = [*begin], False
-    for number, document in enumerate(documents):
+    row, some, first, owner = [*begin], False, True, 0
+    for number, document in documents.items():
         ids = bare_tokens(tokenizer, document, most)
         if begin and ids[: len(begin)] == begin:  # it is in the text already
             ids = ids[len(begin) :]
-        if number and (row != begin or not begin):  # a sample that has just begun needs no second begin token
+        if not first and (row != begin or not begin):  # a sample that has just begun needs no second begin token
             ids = between + ids
-        done = 0
+        first, done = False, 0
         while done < len(ids):
+            owner = number if row == begin else owner
             take = length - len(row)
             row += ids[done : done + take]
             done += take
             if len(row) == length:
-                yield row
+                yield row, owner
                 row, some = [*begin], True
     if not some and row != begin:
-        yield row
+        yield row, owner
+
+
+def _fingerprint(document: str) -> str:
+    return hashlib.sha256(document.encode(errors="replace")).hexdigest()[:16]
 
 
 def documents_of(text: str | Path | Iterable[str] | None) -> list[str]:
@@ -151,7 +190,7 @@ def sample_digests(batch: Mapping[str, torch.Tensor]) -> list[bytes]:
     return [hashlib.sha256(ids.astype("<i8").tobytes()).digest() for ids in tokens if len(ids)]
 
 
-def _pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+def _pad(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Stack rows of token ids, padding on the tokenizer's side where they differ in length."""
     if len({len(row) for row in rows}) == 1:
         ids = torch.tensor(rows)  # [batch, tokens]

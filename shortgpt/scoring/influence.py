@@ -27,8 +27,9 @@ from shortgpt.model.hooks import Reporter, by_token, run_backbone, unpadded, wat
 from shortgpt.model.text import sample_digests
 from shortgpt.scoring.provenance import begins_with_bos
 from shortgpt.scoring.scores import LayerScores
-from shortgpt.utils.arguments import check_choice, shown
-from shortgpt.utils.distributed import share
+from shortgpt.scoring.stability import is_stable
+from shortgpt.utils.arguments import check_choice, check_count, check_number, shown
+from shortgpt.utils.distributed import share, this_process
 
 
 def block_influence(x_in: Tensor, x_out: Tensor) -> Tensor:
@@ -67,6 +68,8 @@ def score_layers(
     batches: Iterable[Mapping[str, Tensor]],
     *,
     metric: str = "block_influence",
+    until_stable: int | None = None,
+    confidence: float = 0.95,
     progress: bool = True,
     watch: Watch = watch_layers,
 ) -> LayerScores:
@@ -75,6 +78,10 @@ def score_layers(
     Args:
         batches: dicts with ``input_ids`` and ``attention_mask``, ``[batch, tokens]`` (see `calibration_batches`).
         metric: a key of `METRICS`; for all of them low means redundant.
+        until_stable: stop after the first batch with which the choice of so many lowest layers is stable: of at least 8
+            documents, drawn again, they choose a share of `confidence` of these layers again (`LayerScores.stability`). No
+            later batch is asked for. Where the text ends first, all of it was read, and the choice hangs on it. One process
+            only. ``calibration_batches(…, spread=True)`` reads as many documents as possible first, and so stops sooner.
         watch: what reports the states between which the metric is taken; `score_sublayers` watches parts of layers.
 
     The model is left as it was: weights, mode, hooks. Cost: one pass of the backbone over the batches; memory: two
@@ -86,24 +93,51 @@ def score_layers(
     >>> scores.table.nsmallest(3, "score")
 
     Raises:
-        ValueError: unknown metric, no calibration tokens, or a NaN or infinity in a hidden state (names the layer).
+        ValueError: unknown metric, no calibration tokens, a NaN or infinity in a hidden state (names the layer); or
+            `until_stable` outside 1 to layers - 1, a `confidence` outside 0 to 1, or several processes to stop together.
     """
     check_choice("metric", metric, METRICS)
     depth = len(decoder_layers(model))
     check_batches(batches)
 
+    if until_stable is not None:
+        _check_stop(until_stable, confidence, depth)
+    documents: list[str] = []
+
+    def noted(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        documents.extend(getattr(batch, "documents", ()))
+        return batch
+
+    def all_of(parts: list[_BatchSums]) -> LayerScores:
+        sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
+        digests = tuple(digest for _, _, some, _ in parts for digest in some)
+        named = tuple(documents[: len(counts)]) if len(documents) >= len(counts) else ()
+        bos = all(begun for *_, begun in parts)
+        return LayerScores(sums, counts, metric, removed_so_far(model), digests, model_name(model), bos, named)
+
     def score_share(rank: int, world: int) -> list[tuple[int, _BatchSums]]:
         bar = tqdm(batches, desc=f"scoring {depth} layers", unit="batch", disable=not progress or rank > 0)
-        mine = (pair for pair in enumerate(unpadded(model, bar)) if pair[0] % world == rank)
-        return [(i, _score_batch(model, batch, metric, watch)) for i, batch in mine]
+        mine = (pair for pair in enumerate(unpadded(model, map(noted, bar))) if pair[0] % world == rank)
+        done = []
+        for i, batch in mine:
+            done.append((i, _score_batch(model, batch, metric, watch)))
+            if until_stable is not None and is_stable(all_of([part for _, part in done]), until_stable, confidence):
+                break
+        return done
 
     parts = share(score_share)
     if not parts:
         raise ValueError(NO_TOKENS)
-    sums, counts = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
-    digests = tuple(digest for _, _, some, _ in parts for digest in some)
-    bos = all(begun for *_, begun in parts)
-    return LayerScores(sums, counts, metric, removed_so_far(model), digests, model_name(model), bos)
+    return all_of(parts)
+
+
+def _check_stop(n: int, confidence: float, depth: int) -> None:
+    if not 1 <= check_count("until_stable", n) < depth:
+        raise ValueError(f"until_stable must be 1 to {depth - 1}, how many of {depth} layers are to go, got {n}")
+    if not 0 < check_number("confidence", confidence) < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, for instance 0.95, got {confidence}")
+    if this_process()[1] > 1:
+        raise ValueError("until_stable stops one process, and here are several: leave it out, or start one")
 
 
 _BatchSums = tuple[np.ndarray, np.ndarray, list[bytes], bool]  # sums [samples, layers], counts [samples], digests, BOS

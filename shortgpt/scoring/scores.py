@@ -22,6 +22,9 @@ class LayerScores:
         removed: original indices of layers that had been removed before scoring (empty for a dense model).
         digests: fingerprint of each sample's tokens (SHA-256), whatever its batch or padding.
         bos: whether every sample began with the model's begin token (BOS).
+        documents: fingerprint of the document that each sample begins in; empty where that is not known. Samples of one
+            document resemble each other, so errors and redrawing are over documents, and over samples only where there are
+            no documents, or one.
         model: name under which the model was loaded, with ``@commit`` if it came from the Hub.
     """
 
@@ -32,6 +35,7 @@ class LayerScores:
     digests: tuple[bytes, ...] = ()
     model: str = ""
     bos: bool = False
+    documents: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         """Equal numbers (a NaN equals a NaN) from the same samples, metric and model."""
@@ -45,7 +49,7 @@ class LayerScores:
 
     @property
     def _names(self) -> tuple:
-        return self.metric, self.removed, self.digests, self.model, self.bos
+        return self.metric, self.removed, self.digests, self.model, self.bos, self.documents
 
     @property
     def provenance(self) -> Provenance:
@@ -74,8 +78,19 @@ class LayerScores:
 
     @property
     def standard_errors(self) -> np.ndarray:
-        """Standard error of each score over samples, float64 ``[layers]``; NaN if there is one sample only."""
-        return self._error_of(self.sums)
+        """Standard error of each score over documents, float64 ``[layers]``; NaN if there is one sample only."""
+        return self.by_document._error_of(slice(None))
+
+    @property
+    def by_document(self) -> LayerScores:
+        """The same scores with one row a document, ``[documents, layers]``: what is independent of each other."""
+        names, rows = np.unique(self.documents, return_inverse=True)
+        if len(names) < 2:  # none is known; of one, its samples are the best there is
+            return self
+        sums, counts = np.zeros((len(names), self.sums.shape[1])), np.zeros(len(names), dtype=self.counts.dtype)
+        np.add.at(sums, rows, self.sums)
+        np.add.at(counts, rows, self.counts)
+        return replace(self, sums=sums, counts=counts, digests=(), documents=())
 
     @property
     def table(self) -> pd.DataFrame:
@@ -98,36 +113,50 @@ class LayerScores:
             raise ValueError("only scores of one metric and one model can be merged")
         sums, counts = np.concatenate([self.sums, other.sums]), np.concatenate([self.counts, other.counts])
         digests, bos = self.digests + other.digests, self.bos and other.bos
-        return replace(self, sums=sums, counts=counts, digests=digests, bos=bos)
+        documents = self.documents + other.documents if self.documents and other.documents else ()
+        return replace(self, sums=sums, counts=counts, digests=digests, bos=bos, documents=documents)
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
         """``score(first) - score(second)`` and its standard error, from the same samples (a paired comparison)."""
-        paired = (self.sums[:, first] - self.sums[:, second])[:, None]
-        return float(paired.sum() / self.counts.sum()), float(self._error_of(paired)[0])
+        return float(self.values[first] - self.values[second]), float(self.by_document._error_of(first, second))
 
     def selection_frequency(self, n: int, *, resamples: int = 1000, seed: int = 0) -> pd.Series:
-        """How often each layer is among the `n` lowest when the samples are drawn again with replacement (bootstrap).
+        """How often each layer is among the `n` lowest when the documents are drawn again with replacement (bootstrap).
 
         1 or 0 means that the choice does not hang on which texts were read; in between, it does.
         """
         check_count("n", n, least=0)
-        samples = len(self.counts)
-        draws = np.random.default_rng(seed).integers(samples, size=(resamples, samples))
-        frequency = lowest(self.redrawn(draws)[0], n).mean(0)
+        units = self.by_document
+        documents = len(units.counts)
+        draws = np.random.default_rng(seed).integers(documents, size=(resamples, documents))
+        frequency = lowest(units.redrawn(draws)[0], n).mean(0)
         return pd.Series(frequency, name="selection_frequency").rename_axis("layer")
+
+    def stability(self, n: int) -> float:
+        """Which share of the `n` lowest layers is chosen again, on average, when the documents are drawn again.
+
+        It estimates the agreement with what endless text of this kind would choose. Text of another kind, or read in
+        windows of another length, may choose otherwise, however stable this is.
+        """
+        chosen = lowest(self.values[None], n)[0]
+        return float(self.selection_frequency(n)[chosen].mean()) if n else 1.0
 
     def redrawn(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores ``[draws, layers]`` and tokens ``[draws]`` of the samples in each row of `draws`, int ``[draws, k]``."""
-        times = np.zeros((len(draws), len(self.counts)))  # how often each sample was drawn
-        np.add.at(times, (np.arange(len(draws))[:, None], draws), 1)
+        size = len(self.counts)
+        places = np.arange(len(draws))[:, None] * size + draws
+        # how often each sample was drawn, [draws, samples]
+        times = np.bincount(places.ravel(), minlength=len(draws) * size).reshape(len(draws), size).astype(float)
         tokens = times @ self.counts
         return times @ self.sums / tokens[:, None], tokens
 
-    def _error_of(self, sums: np.ndarray) -> np.ndarray:
+    def _error_of(self, layer: int | slice, minus: int | None = None) -> np.ndarray:
+        """Standard error over the samples of a layer's score, or of its difference to another's."""
         samples, total = len(self.counts), self.counts.sum()
+        sums = self.sums[:, layer] if minus is None else self.sums[:, layer] - self.sums[:, minus]
         if samples < 2:
-            return np.full(sums.shape[1], np.nan)
-        residuals = sums - self.counts[:, None] * (sums.sum(0) / total)  # of the ratio estimator
+            return np.full(sums.shape[1:], np.nan)
+        residuals = sums - np.multiply.outer(self.counts, sums.sum(0) / total)  # of the ratio estimator
         return np.sqrt(samples / (samples - 1) * (residuals**2).sum(0)) / total
 
 

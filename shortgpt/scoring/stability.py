@@ -18,6 +18,13 @@ import pandas as pd
 from shortgpt.scoring.scores import LayerScores, lowest, require_scores
 from shortgpt.utils.arguments import check_count, shown
 
+LEAST = 8  # documents that say how documents differ; of fewer the bootstrap is too sure
+
+
+def is_stable(scores: LayerScores, n: int, confidence: float) -> bool:
+    """Whether documents drawn again choose `confidence` of the same `n` layers: when ``until_stable=n`` stops reading."""
+    return len(scores.by_document.counts) >= LEAST and scores.stability(n) >= confidence
+
 
 def plan_agreement(scores: Mapping[str, LayerScores], n: int) -> pd.DataFrame:
     """How well the choices of `n` layers agree, for every pair of `scores` (of several genres, languages, lengths …).
@@ -80,7 +87,8 @@ def tokens_needed(scores: LayerScores, n: int, *, resamples: int = 200, seed: in
     Raises:
         TypeError: something else for the scores. ValueError: fewer than two samples, or `n` outside 1 to layers - 1.
     """
-    samples, depth = require_scores(scores).sums.shape
+    scores = require_scores(scores).by_document
+    samples, depth = scores.sums.shape
     n = _check_n(n, depth)
     resamples, rng = check_count("resamples", resamples), np.random.default_rng(check_count("seed", seed, least=0))
     if samples < 2:

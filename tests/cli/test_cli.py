@@ -28,7 +28,19 @@ from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGen
 from transformers.utils import logging as hf_logging
 
 import shortgpt.__main__ as entry
-from shortgpt import PruningPlan, __version__, calibration_batches, choose_layers, evaluate, heal, load, score_layers
+from shortgpt import (
+    PruningPlan,
+    __version__,
+    calibration_batches,
+    choose_layers,
+    evaluate,
+    heal,
+    load,
+    perplexity,
+    removal_order,
+    removal_sweep,
+    score_layers,
+)
 from shortgpt.choosing.by_score import ORDERS
 from shortgpt.choosing.criteria import WAYS
 from shortgpt.choosing.names import Baseline, Criterion, Metric
@@ -121,6 +133,44 @@ def test_score_writes_all_columns_to_a_file(folder):
     assert {"layer", "score", "standard_error", "tokens", "samples"} <= set(pd.read_csv("scores.csv").columns)
     rows = json.loads(Path("scores.json").read_text())
     assert rows[0]["standard_error"] is None and rows[0]["samples"] == 1  # one sample has no error, and JSON no NaN
+
+
+def test_until_stable_reads_what_it_needs_and_says_what_it_saved(folder):
+    lines = [json.dumps({"text": f"{i} {TEXT * 4}"}) for i in range(40)]
+    Path("many.jsonl").write_text("\n".join(lines))
+    line = ("score", "model", "--text", "many.jsonl", "-n", 2, "--length", 32, "--until-stable", "--samples")
+    stopped = ok(*line, 200, "--confidence", 0.01, "--json")
+    rows = pd.DataFrame(json.loads(stopped.stdout))
+    model, tokenizer = load("model", device="cpu")
+    batches = calibration_batches(tokenizer, "many.jsonl", length=32, samples=200, spread=True)
+    expected = score_layers(model, batches, until_stable=2, confidence=0.01, progress=False).table
+    pd.testing.assert_frame_equal(rows[list(expected)], expected, rtol=1e-6, check_dtype=False)
+    assert rows["tokens"][0] == 256 and "stopped after 256 of 6,400 tokens: " in stopped.stderr
+    whole = ok(*line, 8, "--confidence", 0.9999999)
+    assert "of the 2 layers are chosen again when the documents are drawn again" in whole.stderr
+    assert "all 256 tokens" in whole.stderr
+
+
+def test_a_sweep_says_where_to_stop(folder, monkeypatch):
+    Path("other.txt").write_text("a boat and a house and a dog. " * 8)
+    line = ("score", "model", "--text", "text.txt", "--length", 64, "--sweep", "--sweep-text", "other.txt")
+    rows = pd.DataFrame(data(*line))
+    model, tokenizer = load("model", device="cpu")
+    scores = score_layers(model, calibration_batches(tokenizer, "text.txt", length=64), progress=False)
+    order = removal_order(scores)[: LAYERS // 2]
+    texts = [Path("other.txt").read_text()]
+    sweep = removal_sweep(model, order, lambda m: perplexity(m, tokenizer, texts), progress=False)
+    assert rows["removed"].tolist() == [*range(LAYERS // 2 + 1)] and rows["layer"].tolist()[1:] == order
+    assert rows["perplexity"].tolist() == pytest.approx(sweep["value"].tolist(), rel=1e-5)
+    assert rows["times_dense"].tolist() == pytest.approx((sweep["value"] / sweep["value"][0]).tolist(), rel=1e-5)
+    values = iter([10.0, 11, 12, 90, 100, 110, 120] * 2)
+    monkeypatch.setattr("shortgpt.perplexity", lambda *args, **options: next(values))
+    told = ok(*line, "--output", "sweep.csv")
+    assert "stop at n = 2: at n = 3 perplexity jumps by a factor of 7.5" in told.stderr
+    assert [row.split()[-1] == "yes" for row in told.stdout.splitlines()[1:]] == [i == 2 for i in range(7)]
+    assert pd.read_csv("sweep.csv")["stop"].tolist() == [i == 2 for i in range(7)]
+    monkeypatch.setattr("shortgpt.perplexity", lambda *args, **options: 10.0)
+    assert "no cliff up to n = 6" in ok(*line).stderr
 
 
 @pytest.mark.parametrize("repair", ["fold", "all", "linear"])
@@ -337,6 +387,7 @@ def encoder_decoder(folder):
         ("prune --plan-only nowhere/plan.json --model model -n 1", "no such folder: nowhere"),
         ("score model --text nothing.txt", "no such calibration file"),
         ("score model --text empty.txt", "empty.txt is empty"),
+        ("score model --text text.txt --sweep --sweep-text empty.txt", "empty.txt is empty"),
         ("score model --text latin.txt", "latin.txt, line 1, is not UTF-8"),
         ("score model --text text.txt --device cuda:7", "no device 'cuda:7' on this machine"),
         ("score model --text text.txt --device abacus", "no device 'abacus' on this machine"),
@@ -402,6 +453,11 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("score model --metric cosine", "block_influence"),
         ("score model --output scores.txt", "must end in .csv or .json"),
         ("score model --samples 0", "--samples"),
+        ("score model --until-stable", "give -n from 1"),
+        ("score model --until-stable -n 2 --sublayers", "no --sublayers"),
+        ("score model --until-stable -n 2 --confidence 2", "--confidence"),
+        ("score model --sweep -n 2", "leave out -n"),
+        ("score model --sweep-text text.txt", "add --sweep"),
         ("score model --text text.txt --language zh", "leave it out with --text"),
         ("score model --frobnicate", "--frobnicate"),
         ("eval model model", "named twice"),

@@ -32,6 +32,7 @@ from small import build_tiny
 from shortgpt import (
     added_losses,
     best_within,
+    cliff,
     compare,
     continue_text,
     decoder_layers,
@@ -216,6 +217,18 @@ CASES = [
             ValueError,
             "counts must be 0 to 5 .*got 6",
         ),
+    ),
+    *wrong(
+        cliff,
+        {"sweep": pd.DataFrame({"removed": [0, 1], "value": [3.0, 4.0]})},
+        ({"sweep": [3.0, 4.0]}, TypeError, "sweep must be the table of removal_sweep.*got list"),
+        ({"sweep": pd.DataFrame({"removed": [0, 1]})}, ValueError, "no column 'value'"),
+        ({"sweep": pd.DataFrame({"removed": [0], "value": [3.0]})}, ValueError, "at least two rows"),
+        ({"sweep": pd.DataFrame({"removed": [1, 1], "value": [3.0, 4.0]})}, ValueError, "each with another number"),
+        ({"sweep": pd.DataFrame({"removed": [0, 1], "value": [3.0, float("nan")]})}, ValueError, "is 1 or more"),
+        ({"factor": "x"}, TypeError, "factor must be a number, got 'x'"),
+        ({"factor": 1}, ValueError, "factor must be above 1, and times at least 1, got 1 and"),
+        ({"times": 0.5}, ValueError, "factor must be above 1, and times at least 1, got .* and 0.5"),
     ),
     *wrong(positional, {}, ({}, TypeError, "takes 0 positional arguments"), name="paper_benchmarks"),
     *wrong(

@@ -17,7 +17,6 @@ from shortgpt import (
     evaluate,
     perplexity,
     perplexity_table,
-    removal_sweep,
     remove_layers,
     repetition,
     save,
@@ -122,11 +121,6 @@ def test_bad_perplexity_input_is_one_clear_sentence(tiny, tokenizer):
         perplexity(tiny, tokenizer, ["a", ""])
     with pytest.raises(ValueError, match="stride must be 1 to window - 1"):
         perplexity(tiny, tokenizer, ["abc"], window=8, stride=8)
-
-
-def test_a_sweep_removes_the_first_of_an_order(tiny):
-    sweep = removal_sweep(tiny, [4, 1, 0], lambda m: float(len(m.model.layers)), [0, 2, 3])
-    assert sweep.to_dict("list") == {"removed": [0, 2, 3], "layers": [6, 4, 3], "value": [6.0, 4.0, 3.0]}
 
 
 def test_repetition_counts_repeated_word_triples():

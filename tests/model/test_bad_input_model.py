@@ -65,6 +65,7 @@ CASES = [
             ValueError,
             "the tokenizer has no pad token: set `tokenizer.pad_token",
         ),
+        ({"spread": True, "pack": False}, ValueError, "give one of the two"),
     ),
     *wrong(
         hidden_states,

@@ -26,6 +26,34 @@ def test_unpacked_documents_are_padded_and_masked(tokenizer):
     assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.pad_token_id).all()
 
 
+def test_spread_deals_the_documents_out_and_mixes_none(tokenizer):
+    texts = ["a" * 25, "b" * 17, "c" * 3]
+    batches = calibration_batches(tokenizer, texts, length=8, batch_size=2, spread=True)
+    rows = [row[mask.bool()] for b in batches for row, mask in zip(b["input_ids"], b["attention_mask"], strict=True)]
+    read = [tokenizer.decode(row).replace(" ", "") for row in rows]
+    assert sorted(read[:3]) == ["a" * 8, "b" * 8, "ccc"]  # one of each document first; the shortest is whole
+    assert sorted(read[3:5]) == ["a" * 8, "b" * 8] and read[5:] == ["a" * 8]  # what is left of one is dropped
+    few = calibration_batches(tokenizer, texts, length=8, samples=2, batch_size=2, spread=True)
+    assert torch.equal(few[0]["input_ids"], batches[0]["input_ids"])
+    with pytest.raises(ValueError, match="give one of the two"):
+        calibration_batches(tokenizer, texts, spread=True, pack=False)
+
+
+@pytest.mark.parametrize("how", [{}, {"spread": True}, {"pack": False}, {"bos": True}])
+def test_a_sample_knows_the_document_it_begins_in(tokenizer, how):
+    tokenizer.bos_token = "z"
+    texts = [c * 21 for c in "abcdefg"]
+    batches = calibration_batches(tokenizer, texts, length=8, batch_size=3, **how)
+    marks = {}
+    for batch in batches:
+        assert len(batch.documents) == len(batch["input_ids"])
+        assert isinstance(batch, dict) and [*batch] == ["input_ids", "attention_mask"]  # model(**batch)
+        for ids, document in zip(batch["input_ids"], batch.documents, strict=True):
+            text = tokenizer.decode(ids).replace(" ", "").replace("z", "").lstrip("\n?")
+            marks.setdefault(document, set()).add(text[0])
+    assert all(len(letters) == 1 for letters in marks.values()) and len(marks) == len(texts)
+
+
 def test_the_seed_decides_the_order(tokenizer):
     texts = [c * 8 for c in "abcdefgh"]
     first, same, other = (calibration_batches(tokenizer, texts, length=8, seed=s) for s in (1, 1, 2))

@@ -47,6 +47,10 @@ CASES = [
         nan(says=NAN),
         ({"model": lambda w: broken(w, float("inf"))}, ValueError, NAN),
         no_weights(),
+        count("until_stable"),
+        ({"until_stable": LAYERS}, ValueError, f"until_stable must be 1 to {LAYERS - 1}, .*, got {LAYERS}"),
+        ({"until_stable": 2, "confidence": "high"}, TypeError, "confidence must be a number, got 'high'"),
+        ({"until_stable": 2, "confidence": 95}, ValueError, "confidence must be above 0 and below 1, .*, got 95"),
         ({"model": gpt2, "batches": [random_batch(tokens=257)]}, ValueError, "257 tokens"),
     ),
     *wrong(

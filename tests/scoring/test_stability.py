@@ -1,13 +1,14 @@
 """How far choices agree: closed forms, a brute-force rank correlation, and text that a model samples for itself."""
 
 import itertools
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import VOCABULARY, build_tiny
+from small import LAYERS, VOCABULARY, build_tiny, random_batch
 
 from shortgpt import (
     built_in_text,
@@ -20,8 +21,9 @@ from shortgpt import (
 )
 from shortgpt.course import plots
 from shortgpt.evaluation.writing import begin_token
+from shortgpt.model.text import Batch
 from shortgpt.scoring.influence import LayerScores
-from shortgpt.scoring.stability import _spearman
+from shortgpt.scoring.stability import LEAST, _spearman
 
 
 def scored(*values: float) -> LayerScores:
@@ -134,6 +136,138 @@ def test_the_seed_decides():
     first = tokens_needed(scores, 4, seed=3)
     pd.testing.assert_frame_equal(first, tokens_needed(scores, 4, seed=3))
     assert not first.equals(tokens_needed(scores, 4, seed=4))
+
+
+# ---- documents: samples of one are not independent ---------------------------------------------------------------------
+def clustered(documents: int, each: int, between: float, within: float, depth: int = 4, seed: int = 0) -> LayerScores:
+    """Scores whose samples share what their document adds, of equal lengths."""
+    rng = np.random.default_rng(seed)
+    shared = between * rng.normal(size=(documents, 1, depth))
+    sums = (np.arange(depth) + shared + within * rng.normal(size=(documents, each, depth))).reshape(-1, depth)
+    names = tuple(str(i) for i in range(documents) for _ in range(each))
+    return LayerScores(sums, np.ones(documents * each, int), documents=names)
+
+
+def test_errors_over_documents_are_those_of_repeated_reading():
+    """The spread of the scores over independent texts; over samples the error would be too small by a known factor."""
+    many = [clustered(30, 8, 1.0, 1.0, seed=i) for i in range(400)]
+    true = np.std([scores.values for scores in many], axis=0)
+    np.testing.assert_allclose(true, np.sqrt(1 / 30 + 1 / 240), rtol=0.1)
+    found = np.mean([scores.standard_errors for scores in many], axis=0)
+    np.testing.assert_allclose(found, true, rtol=0.1)
+    naive = np.mean([replace(scores, documents=()).standard_errors for scores in many], axis=0)
+    np.testing.assert_allclose(naive / found, np.sqrt(2 / 240 / (1 / 30 + 1 / 240)), rtol=0.1)  # design effect 4.5
+    differences = [scores.difference(0, 1) for scores in many]
+    assert np.mean([error for _, error in differences]) == pytest.approx(np.std([d for d, _ in differences]), rel=0.1)
+
+
+def test_a_sample_a_document_or_one_document_in_all_is_as_without_names():
+    scores = noisy(12, 3)
+    for names in (tuple("abcdefghijkl"), ("a",) * 12):
+        named = replace(scores, documents=names)
+        np.testing.assert_allclose(named.standard_errors, scores.standard_errors)
+        pd.testing.assert_frame_equal(tokens_needed(named, 4), tokens_needed(scores, 4))
+    pd.testing.assert_series_equal(named.selection_frequency(4), scores.selection_frequency(4))
+
+
+def test_redrawing_takes_documents_as_a_whole():
+    """Eight samples of two documents that contradict each other: drawn one by one, a draw of one kind alone is rare."""
+    sums = np.array([[0.0, 1, 9]] * 4 + [[9.0, 1, 0]] * 4)
+    scores = LayerScores(sums, np.ones(8, int), documents=("a",) * 4 + ("b",) * 4)
+    frequency = scores.selection_frequency(1, resamples=2000)
+    assert frequency[0] == pytest.approx(1 / 4, abs=0.05) and frequency[2] == pytest.approx(1 / 4, abs=0.05)
+    alone = replace(scores, documents=()).selection_frequency(1, resamples=2000)
+    assert alone[0] < 0.02
+
+
+def test_merged_scores_count_a_document_of_both_once():
+    scores = clustered(6, 4, 1.0, 0.5)
+    halves = [
+        LayerScores(scores.sums[i::2], scores.counts[i::2], documents=scores.documents[i::2]) for i in range(2)
+    ]  # as two processes share batches
+    merged = halves[0].merge(halves[1])
+    np.testing.assert_allclose(merged.standard_errors, scores.standard_errors)
+    unnamed = halves[0].merge(replace(halves[1], documents=()))
+    assert unnamed.documents == () and len(unnamed.by_document.counts) == 24
+
+
+def test_stability_is_the_share_that_is_chosen_again():
+    scores = clustered(20, 2, 1.5, 1.0)
+    frequency = scores.selection_frequency(2)
+    assert scores.stability(2) == pytest.approx(frequency[np.argsort(scores.values)[:2]].mean())
+    assert scores.stability(0) == 1 and 0.5 < scores.stability(2) < 1
+    apart = LayerScores(np.tile(np.arange(4.0), (20, 1)), np.ones(20, int))
+    assert apart.stability(2) == 1
+
+
+# ---- reading until it is stable --------------------------------------------------------------------------------------
+@pytest.fixture
+def reads(tiny, monkeypatch):
+    """``reads(means, noise, batches, n)``: scores of samples drawn about `means`, two a batch, and how many were asked for."""
+
+    def run(means, noise, batches, n, seed=0, **options):
+        rng, asked = np.random.default_rng(seed), []
+
+        def sums(model, batch, metric, watch):
+            size = len(batch["input_ids"])
+            return means + noise * rng.normal(size=(size, len(means))), np.ones(size, int), [b"x"] * size, False
+
+        def stream():
+            for i in range(batches):
+                asked.append(i)
+                batch = Batch(random_batch(2, 4, seed=i))
+                batch.documents = (f"{i}a", f"{i}b")
+                yield batch
+
+        monkeypatch.setattr("shortgpt.scoring.influence._score_batch", sums)
+        return score_layers(tiny, stream(), until_stable=n, progress=False, **options), len(asked)
+
+    return run
+
+
+def test_a_clear_choice_stops_after_the_fewest_documents_and_asks_for_no_more(reads):
+    scores, asked = reads(np.arange(LAYERS) * 1.0, 0.01, 500, 3)
+    assert asked == LEAST // 2 and len(scores.counts) == LEAST and len(scores.documents) == LEAST
+
+
+def test_a_tie_reads_all_and_is_not_stable(reads):
+    means = np.array([0, 1, 2, 2, 3, 4.0])
+    scores, asked = reads(means, 0.3, 12, 3, seed=3)
+    assert asked == 12 and len(scores.counts) == 24 and scores.stability(3) < 0.95
+    torn = scores.selection_frequency(3)
+    assert set(torn.index[(torn > 0.05) & (torn < 0.95)]) == {2, 3}
+
+
+def test_the_noisier_the_longer_and_confidence_is_what_it_costs(reads):
+    means = np.arange(LAYERS) * 1.0
+    read = [np.mean([reads(means, noise, 300, 3, seed=s)[1] for s in range(6)]) for noise in (0.5, 1.5, 3)]
+    assert read[0] < read[1] < read[2] < 300
+    sure = np.mean([reads(means, 1.5, 300, 3, seed=s, confidence=0.999)[1] for s in range(6)])
+    assert sure > read[1]
+
+
+def test_what_stops_agrees_with_the_truth_as_often_as_it_says(reads):
+    means = np.arange(LAYERS) * 1.0
+    found = [reads(means, 2.0, 300, 3, seed=s, confidence=0.9)[0] for s in range(40)]
+    agreement = np.mean([(np.argsort(scores.values)[:3] < 3).mean() for scores in found])
+    assert agreement >= 0.9 - 2 * np.sqrt(0.1 * 0.9 / 40)
+
+
+def test_real_batches_bring_their_documents_along(tiny, tokenizer):
+    batches = calibration_batches(tokenizer, [c * 40 for c in "abcdefghij"], length=16, spread=True)
+    scores = score_layers(tiny, batches, progress=False)
+    assert len(set(scores.documents)) == 10 and len(scores.by_document.counts) == 10 < len(scores.counts)
+    stopped = score_layers(tiny, batches, until_stable=1, confidence=0.01, progress=False)
+    assert len(stopped.counts) == 8 and stopped.documents == scores.documents[:8]
+    np.testing.assert_array_equal(stopped.sums, scores.sums[:8])
+    plain = score_layers(tiny, [dict(batch) for batch in batches], progress=False)
+    assert plain.documents == () and np.array_equal(plain.values, scores.values)
+
+
+def test_several_processes_do_not_stop_together(tiny, monkeypatch):
+    monkeypatch.setattr("shortgpt.scoring.influence.this_process", lambda: (0, 2))
+    with pytest.raises(ValueError, match="stops one process, and here are several"):
+        score_layers(tiny, [random_batch()], until_stable=2)
 
 
 # ---- text of the model's own -----------------------------------------------------------------------------------------
