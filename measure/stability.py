@@ -1,7 +1,7 @@
 """What a choice of layers hangs on, and how many tokens it takes: scores every token once, and resamples what was kept.
 
     python measure/stability.py                     score what is not scored yet, then write the answers
-    python measure/stability.py default             only one model: default, gemma-3-270m, qwen2.5-coder-1.5b
+    python measure/stability.py gemma-3-270m        only some models
     python measure/stability.py answers             only the answers, from what is kept
 
 Keeps the influence of every token in ``build/stability/`` (a file for each scoring, so a run that was stopped goes on), and
@@ -21,22 +21,16 @@ import numpy as np
 import pandas as pd
 import torch
 from stability_answers import answers
+from study import DATA, LARGE, MODELS, load_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt import built_in_text, load, remove_layers, watch_layers
+from shortgpt import built_in_text, remove_layers, watch_layers
 from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.model.hooks import by_token, run_backbone
 from shortgpt.model.tokens import bare_tokens, begin_tokens
 from shortgpt.scoring.influence import block_influence
 from shortgpt.utils.atomic import file_written_beside
 
-ROOT = Path(__file__).parents[1]
-KEPT, DATA = ROOT / "build" / "stability", ROOT / "data"
-MODELS = {
-    "default": ("smollm2-135m-instruct", torch.float32),
-    "qwen2.5-coder-1.5b": ("/work/qwen/model", torch.bfloat16),
-    "gemma-3-270m": ("/root/.cache/shortgpt/gemma-3-270m", torch.float32),
-}
 FEW = 5120  # tokens of a scoring that is compared with another
 SCORINGS: list[dict[str, Any]] = [
     {"length": 512, "tokens": 70_000},
@@ -46,6 +40,10 @@ SCORINGS: list[dict[str, Any]] = [
     {"length": 512, "bos": False, "tokens": FEW},
 ]
 BATCH = 1024  # tokens at a time
+
+
+def kept_folder() -> Path:
+    return DATA.parent / "build" / "stability"
 
 
 class Kept:
@@ -58,8 +56,7 @@ class Kept:
     @property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
-            where, dtype = MODELS[self.name]
-            self._loaded = load(where, device="cpu", dtype=dtype)
+            self._loaded = load_model(self.name)
         return self._loaded
 
 
@@ -119,7 +116,7 @@ def score(kept: Kept, how: dict[str, Any]) -> None:
     """Score once and keep: ``scores [tokens, layers]``, ``document, window, position [tokens]``, ``labels [documents]``."""
     text, bos, chat = how.get("text", "own"), how.get("bos"), how.get("chat", False)
     marks = [text, how["length"], *(mark for mark in ("packed", "chat") if how.get(mark))] + ["nobos"] * (bos is False)
-    file = KEPT / f"{kept.name}_{'_'.join(map(str, marks))}.npz"
+    file = kept_folder() / f"{kept.name}_{'_'.join(map(str, marks))}.npz"
     if file.exists():
         return
     model, tokenizer = kept.loaded
@@ -145,14 +142,14 @@ def score(kept: Kept, how: dict[str, Any]) -> None:
         "position": np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
         "labels": table["genre"].to_numpy(dtype=str),
     }
-    KEPT.mkdir(parents=True, exist_ok=True)
+    kept_folder().mkdir(parents=True, exist_ok=True)
     with file_written_beside(file) as beside, beside.open("wb") as handle:
         np.savez_compressed(handle, **arrays)
     print(f"{file.name}: {sum(sizes):,} tokens, {time.process_time() - start:.0f} s", flush=True)
 
 
 def mean_scores(name: str, what: str = "own_512") -> np.ndarray:
-    return np.load(KEPT / f"{name}_{what}.npz")["scores"].astype(float).mean(0)
+    return np.load(kept_folder() / f"{name}_{what}.npz")["scores"].astype(float).mean(0)
 
 
 def losses(kept: Kept, plans: dict[str, list[int]], documents: int = 8) -> None:
@@ -162,7 +159,7 @@ def losses(kept: Kept, plans: dict[str, list[int]], documents: int = 8) -> None:
     measured = built_in_text("natural_test").drop_duplicates("title")["text"].str[:1200]
     read = [torch.tensor(bare_tokens(tokenizer, text)) for text in measured[:documents]]
     for plan, layers in plans.items():
-        file = KEPT / f"{kept.name}_loss_{'-'.join(map(str, sorted(layers)))}.csv"
+        file = kept_folder() / f"{kept.name}_loss_{'-'.join(map(str, sorted(layers)))}.csv"
         if file.exists():
             continue
         view = remove_layers(model, layers)
@@ -177,7 +174,7 @@ def tied_plans(name: str) -> dict[str, list[int]]:
     depth = len(mean_scores(name))
     found = {}
     for what in ("own_512", *(f"own_{length}_packed" for length in (128, 256, 512, 1024))):
-        if (KEPT / f"{name}_{what}.npz").exists():
+        if (kept_folder() / f"{name}_{what}.npz").exists():
             found[what] = np.argsort(mean_scores(name, what), kind="stable")[: round(depth / 5)].tolist()
     return found
 
@@ -186,9 +183,9 @@ def main(names: Sequence[str]) -> None:
     for name in names:
         kept = Kept(name)
         for how in SCORINGS:
-            score(kept, how | ({"tokens": 20_480} if name.startswith("qwen") and how["tokens"] > FEW else {}))
+            score(kept, how | ({"tokens": 20_480} if name == LARGE and how["tokens"] > FEW else {}))
         losses(kept, tied_plans(name))
-    answers(KEPT).to_csv(DATA / "stability.csv", index=False, float_format="%.6g")
+    answers(kept_folder()).to_csv(DATA / "stability.csv", index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from transformers import PreTrainedModel
 
 from shortgpt import built_in_text, calibration_batches, choose_layers, load, perplexity, save, score_layers
 from shortgpt.checkpoints import loading
+from shortgpt.checkpoints.packaged import PACKAGED
 from shortgpt.pruning.sublayers import remove_sublayers
 
 IMAGES = json.loads((ROOT / "tests" / "colab.json").read_text(encoding="utf-8"))["images"]
@@ -249,7 +250,17 @@ def test_a_t4_gets_float16_where_the_checkpoint_has_bfloat16(tmp_path, tokenizer
     assert newer == {"half": torch.bfloat16, "own": torch.bfloat16, "single": torch.float32}
 
 
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_a_packaged_model_in_bfloat16_too_is_float16_on_a_t4(capability, dtype, tmp_path, tokenizer, t4, monkeypatch):
+    name = next(name for name, row in PACKAGED.items() if row.dtype == "bfloat16")
+    save(build_tiny().bfloat16(), tmp_path / "model", tokenizer=tokenizer, verify=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: capability)
+    monkeypatch.setattr(loading, "model_folder", lambda name, **options: str(tmp_path / "model"))
+    assert load(name)[0].dtype == dtype and load(name, device="cpu")[0].dtype == torch.bfloat16
+
+
 MAY_NAME_BFLOAT16 = {
+    "shortgpt/checkpoints/packaged.py": "what a packaged model is kept in",
     "shortgpt/checkpoints/loading.py": "to compare with what a checkpoint has",
     "shortgpt/cli/options.py": "a choice on the command line",
 }

@@ -56,7 +56,7 @@ def load(
             CPU; or any torch device. Where `device_map` is given it only decides the dtype.
         dtype: ``"auto"`` is, on every device, what a packaged model is kept in, so that its numbers are the same
             everywhere (float32, and bfloat16 for the 1.5B), and float32 for a GGUF file; for others float32 on the CPU, and
-            the checkpoint's own dtype on a GPU, with float16 where the GPU lacks bfloat16.
+            the checkpoint's own dtype on a GPU. On a GPU that lacks bfloat16, float16 takes its place.
         trust_remote_code: run model code that comes with the checkpoint. Off unless you pass it. `save` runs a copy of
             that code to check what it wrote, and of no other.
         accept_terms: you accept the terms of a packaged model that has some (Gemma's); asked until it is in the cache.
@@ -96,7 +96,8 @@ def load(
         model, tokenizer = _from_gguf(Path(name), sha256, dtype, device_map, options)
     else:
         if dtype == "auto" and str(name) in PACKAGED:
-            dtype = getattr(torch, PACKAGED[str(name)].dtype)
+            kept = getattr(torch, PACKAGED[str(name)].dtype)
+            dtype = kept if device == "cpu" or _dtype_on_gpu(kept) == "auto" else torch.float16
         elif dtype == "auto" and device == "cpu":
             dtype = torch.float32
         folder = model_folder(name, accept_terms=accept_terms)

@@ -66,9 +66,9 @@ def cliff(sweep: pd.DataFrame, *, factor: float = FACTOR, times: float = TIMES) 
     """How many layers can go before the cliff: the last number before one step too many. None: there is no cliff.
 
     A step is the cliff if it multiplies perplexity by at least `factor` a layer, and adds at least `times` the loss (the
-    logarithm of perplexity) of the median step before it, if there is one. The first alone would call the steady rise of a small model a
-    cliff; the second alone any step behind tiny ones. Where several layers went at once their mean is taken, and the cliff
-    is somewhere among them.
+    logarithm of perplexity) of the median step before it, if there is one. The first alone would call the steady rise of a
+    small model a cliff; the second alone any step behind tiny ones. Where several layers went at once their mean is taken,
+    and the cliff is somewhere among them.
 
     Args:
         sweep: a row a model: ``removed``, and ``value``, its perplexity (see `removal_sweep`).

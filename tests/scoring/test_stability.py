@@ -203,7 +203,7 @@ def test_stability_is_the_share_that_is_chosen_again():
 # ---- reading until it is stable --------------------------------------------------------------------------------------
 @pytest.fixture
 def reads(tiny, monkeypatch):
-    """``reads(means, noise, batches, n)``: scores of samples drawn about `means`, two a batch, and how many were asked for."""
+    """``reads(means, noise, batches, n)``: scores of samples drawn about `means`, two a batch, and how many were read."""
 
     def run(means, noise, batches, n, seed=0, **options):
         rng, asked = np.random.default_rng(seed), []
