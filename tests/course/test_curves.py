@@ -1,0 +1,78 @@
+"""The stored curves, read: sums by hand on two invented models, and the files of the project themselves."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shortgpt.course.studies import curves
+from shortgpt.course.studies.curves import LANGUAGES, paired, removal_curves
+from shortgpt.utils.data import data_folder
+
+LOSSES = {"[]": [1.0, 2.0], "[0]": [2.0, 2.5], "[1]": [1.5, 3.0], "[0, 1]": [4.0, 6.0]}
+TOKENS, BYTES = [10, 30], [40, 100]
+
+
+@pytest.fixture
+def two_documents(tmp_path, monkeypatch):
+    """A model of two layers: English as in `LOSSES`, Chinese twice and code three times as much."""
+    monkeypatch.setattr(curves, "data_folder", lambda: tmp_path)
+    rows = [
+        {"model": "m", "layers": layers}
+        | {name: json.dumps([i * x for x in losses]) for i, name in enumerate(LANGUAGES, 1)}
+        for layers, losses in LOSSES.items()
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "removal_curves.csv", index=False)
+    orders = [
+        ("greedy", "en", 1, "[1]"),
+        ("greedy", "en", 2, "[0, 1]"),
+        ("random", "en", 1, "[0]"),
+        ("greedy", "zh", 1, "[0]"),
+    ]
+    table = pd.DataFrame(orders, columns=["criterion", "text", "removed", "layers"])
+    table.assign(model="m", seed=None, forward_passes=1, seconds=1).to_csv(tmp_path / "removal_orders.csv", index=False)
+    pd.concat(
+        [pd.DataFrame({"model": "m", "language": name, "tokens": TOKENS, "bytes": BYTES}) for name in LANGUAGES]
+    ).to_csv(tmp_path / "removal_documents.csv", index=False)
+
+
+def test_losses_are_means_over_tokens_and_errors_are_paired_over_documents(two_documents):
+    table = removal_curves(criterion="greedy", text="en").set_index(["language", "removed"])
+    assert sorted(table.index.unique("removed")) == [0, 1, 2] and (table["depth"] == 2).all()
+    row = table.loc[("en", 1)]
+    difference, tokens = np.array([0.5, 1.0]), np.array(TOKENS)  # without layer 1, document by document
+    mean = (difference * tokens).sum() / 40
+    assert row["added"] == pytest.approx(mean) and row["times"] == pytest.approx(np.exp(mean))
+    assert row["added_error"] == pytest.approx(np.sqrt(2 * (((difference - mean) * tokens) ** 2).sum()) / 40)
+    assert row["bits_per_byte"] == pytest.approx((1.5 * 10 + 3 * 30) / np.log(2) / 140)
+    assert table.loc[("zh", 1), "added"] == pytest.approx(2 * mean) and row["layers"] == [1] and row["share"] == 0.5
+    assert table.loc[("en", 0), "added"] == 0 and table.loc[("en", 0), "criterion"] == "dense"
+
+
+def test_only_what_was_asked_for(two_documents):
+    assert set(removal_curves(text="zh")["criterion"]) == {"dense", "greedy"}
+    assert set(removal_curves(criterion="random")["criterion"]) == {"dense", "random"}
+    assert len(removal_curves()) == 3 * 5
+
+
+def test_two_sets_are_compared_document_by_document(two_documents):
+    mean, error = paired("m", [0], [1], "en")
+    assert mean == pytest.approx((0.5 * 10 - 0.5 * 30) / 40) and error > 0
+    assert paired("m", [1, 0], [0, 1]) == (0, 0)
+
+
+def test_the_stored_files_fit_together():
+    """Every set in the curves is one that a criterion chose, a single layer, or none; and every document has its size."""
+    orders, losses, documents = (
+        pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves", "documents")
+    )
+    for name, rows in losses.groupby("model"):
+        sizes = documents[documents["model"] == name].groupby("language").size()
+        for language in LANGUAGES:
+            assert set(rows[language].map(json.loads).map(len)) == {sizes[language]}
+        chosen = set(orders.loc[orders["model"] == name, "layers"])
+        assert all(layers in chosen or len(json.loads(layers)) < 2 for layers in rows["layers"])
+        assert not rows["layers"].duplicated().any() and "[]" in set(rows["layers"])
+    assert orders["layers"].map(json.loads).map(len).equals(orders["removed"])
+    assert removal_curves()["added"].notna().all()
