@@ -40,9 +40,14 @@ def choose(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     """Append what a criterion chooses for every number of layers to `removal_orders.csv`."""
     counts = LARGE_COUNTS if name == LARGE else range(1, len(decoder_layers(model)) // 2 + 1)
     batches = batches_of(tokenizer, text, **(TRIAL_TEXT if criterion == "greedy" else {}))
-    depth = lambda pruned: len(decoder_layers(pruned))  # noqa: E731
-    table = compare_criteria(model, batches, counts, [criterion], depth, seeds=SEEDS, progress=False)
-    table = table.assign(model=name, text=text, layers=[json.dumps(sorted(map(int, each))) for each in table["layers"]])
+    left = lambda pruned: len(decoder_layers(pruned))  # noqa: E731
+    table = compare_criteria(model, batches, counts, [criterion], left, seeds=SEEDS, progress=False)
+    table = table.assign(
+        model=name,
+        text=text,
+        depth=len(decoder_layers(model)),
+        layers=[json.dumps(sorted(map(int, each))) for each in table["layers"]],
+    )
     ORDERS.add(*json.loads(table.drop(columns="value").to_json(orient="records")))
     print(name, criterion, text, round(table["seconds"].max(), 1), "s", flush=True)
 

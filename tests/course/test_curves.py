@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shortgpt.course.plots import plot_removal_curves
 from shortgpt.course.studies import curves
 from shortgpt.course.studies.curves import LANGUAGES, paired, removal_curves
 from shortgpt.utils.data import data_folder
@@ -31,7 +32,9 @@ def two_documents(tmp_path, monkeypatch):
         ("greedy", "zh", 1, "[0]"),
     ]
     table = pd.DataFrame(orders, columns=["criterion", "text", "removed", "layers"])
-    table.assign(model="m", seed=None, forward_passes=1, seconds=1).to_csv(tmp_path / "removal_orders.csv", index=False)
+    table.assign(model="m", seed=None, depth=2, forward_passes=1, seconds=1).to_csv(
+        tmp_path / "removal_orders.csv", index=False
+    )
     pd.concat(
         [pd.DataFrame({"model": "m", "language": name, "tokens": TOKENS, "bytes": BYTES}) for name in LANGUAGES]
     ).to_csv(tmp_path / "removal_documents.csv", index=False)
@@ -76,3 +79,16 @@ def test_the_stored_files_fit_together():
         assert not rows["layers"].duplicated().any() and "[]" in set(rows["layers"])
     assert orders["layers"].map(json.loads).map(len).equals(orders["removed"])
     assert removal_curves()["added"].notna().all()
+
+
+def test_the_figure_has_a_panel_a_model_and_says_what_each_criterion_costs(two_documents, capsys):
+    curves = removal_curves(text="en").query("language == 'en'")
+    (ax,) = plot_removal_curves(curves, highlight=["greedy"])
+    assert [line.get_label() for line in ax.get_lines()[:2]] == ["greedy", "random"] and "of 2" in ax.get_xlabel()
+    plot_removal_curves(curves.assign(depth=5), highlight=[])  # a fifth is a layer
+    # e to the 0.625 and to the 0.875, the means over tokens of two documents
+    assert "On m, with a fifth of the layers removed (1), perplexity times: random 1.9, greedy 2.4." in " ".join(
+        capsys.readouterr().out.split()
+    )
+    with pytest.raises(ValueError, match="no criterion 'magic' in these curves: choose out of greedy, random"):
+        plot_removal_curves(curves, highlight=["magic"])

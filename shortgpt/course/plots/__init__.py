@@ -5,6 +5,7 @@ from the data, and returns the Axes. The sentence is there for readers who can't
 """
 
 from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_tokens_needed
+from shortgpt.course.plots.curves import plot_removal_curves
 from shortgpt.course.plots.layers import plot_layers, plot_norms, plot_scores, plot_similarity
 from shortgpt.course.plots.results import plot_divergence_along, plot_frontier, plot_sweep
 from shortgpt.course.plots.retention import plot_beside_paper, plot_retention
@@ -24,6 +25,7 @@ __all__ = [
     "plot_frontier",
     "plot_layers",
     "plot_norms",
+    "plot_removal_curves",
     "plot_retention",
     "plot_scores",
     "plot_similarity",

@@ -84,7 +84,7 @@ def plot_criteria(
             (seeds) become their median and a band from the least to the most. Rows with no layer removed are the dense
             model: a horizontal line.
     """
-    lines = {name: _line(rows, y) for name, rows in table.groupby("criterion", sort=False)}
+    lines = {name: line_of(rows, y) for name, rows in table.groupby("criterion", sort=False)}
     counts = set.intersection(*(set(line.index) for line in lines.values()))
     if not counts:
         raise ValueError(
@@ -98,7 +98,7 @@ def plot_criteria(
         raise ValueError(f"there is no criterion {shown(unknown[0])} to highlight: choose out of {', '.join(lines)}")
     ax = ax or new_axes(8.4, 4.8)
     ax.set(xlabel="layers removed", ylabel=f"{y} (log scale)", yscale="log")
-    _draw_lines(ax, lines, highlight)
+    draw_lines(ax, lines, highlight)
     dense = table[table["removed"] == 0][y].median()
     if not np.isnan(dense):
         ax.axhline(dense, color="black", linestyle=":", linewidth=1)
@@ -114,14 +114,14 @@ def plot_criteria(
     return ax
 
 
-def _line(rows: pd.DataFrame, y: str) -> pd.DataFrame:
+def line_of(rows: pd.DataFrame, y: str) -> pd.DataFrame:
     """``mid, low, high`` of one criterion, indexed by the number removed, ascending."""
     groups = rows.groupby("removed")
     low, high = ("low", "high") if {"low", "high"} <= {*rows} else (y, y)
     return pd.DataFrame({"mid": groups[y].median(), "low": groups[low].min(), "high": groups[high].max()})
 
 
-def _draw_lines(ax: Axes, lines: dict[str, pd.DataFrame], highlight: list[str]) -> None:
+def draw_lines(ax: Axes, lines: dict[str, pd.DataFrame], highlight: list[str]) -> None:
     for i, (name, line) in enumerate(lines.items()):
         colour, width, size = (PALETTE[highlight.index(name) % 10], 2.4, 7) if name in highlight else ("0.6", 1, 5)
         style = look(i) | {"color": colour, "linestyle": STYLES[i % 3], "linewidth": width, "markersize": size}

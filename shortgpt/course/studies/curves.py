@@ -34,7 +34,7 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
     table = pd.concat([dense, orders], ignore_index=True).drop(columns=["forward_passes", "seconds"])
     for column, wanted in {"criterion": criterion, "text": text}.items():
         table = table if wanted is None else table[table[column].isin(["dense", "", wanted])]
-    table["depth"] = table["model"].map(losses[losses["layers"].str.fullmatch(r"\[\d+\]")].groupby("model").size())
+    table["depth"] = table["model"].map(orders.groupby("model")["depth"].first())
     table["share"] = table["removed"] / table["depth"]
     costs = pd.DataFrame([row for name, rows in losses.groupby("model") for row in _costs(name, rows)])
     table = table.merge(costs, on=["model", "layers"])  # what is not measured yet has no row
