@@ -5,7 +5,7 @@
 Chooses on human-written English (part ``natural``), measures on other sources (part ``natural_test``): English, Chinese and
 code. Writes three files in `data/`: `removal_orders.csv`, what each criterion chooses and what that cost;
 `removal_curves.csv`, a row per model and set of layers with the mean loss of every document (a JSON list a language, nats
-a token), so that any two models can be compared document by document; and `removal_documents.csv`, what these are.
+a token), so that any two models can be compared document by document; and `removal_texts.csv`, what these are.
 `removal_curves()` in `shortgpt.course.studies.curves` makes a tidy table with standard errors of them.
 """
 
@@ -23,7 +23,7 @@ from shortgpt import built_in_text, compare_criteria, decoder_layers, remove_lay
 
 ORDERS = Rows(DATA / "removal_orders.csv", ["model", "criterion", "text"])
 CURVES = Rows(DATA / "removal_curves.csv", ["model", "layers"])
-DOCUMENTS = Rows(DATA / "removal_documents.csv", ["model", "language"])
+DOCUMENTS = Rows(DATA / "removal_texts.csv", ["model", "language"])
 SEEDS = range(5)
 TRIAL_TEXT = {"samples": 8, "length": 256}  # for greedy, which reads hundreds of times; the others read 40 of 256
 LARGE_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)  # the large model takes ten times as long

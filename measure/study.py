@@ -37,9 +37,9 @@ def spread(documents: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def measured_documents(model_name: str, language: str) -> pd.DataFrame:
     """The documents that are measured in one language, each cut to its first characters: those in
-    `removal_documents.csv`, which the first run chose, so that text that is added later changes nothing."""
+    `removal_texts.csv`, which the first run chose, so that text that is added later changes nothing."""
     documents = built_in_text("natural_test", language=language).drop_duplicates("title")
-    chosen = DATA / "removal_documents.csv"
+    chosen = DATA / "removal_texts.csv"
     if chosen.exists() and len(rows := pd.read_csv(chosen).query("model == @model_name and language == @language")):
         documents = documents.set_index("title").loc[rows["title"]].reset_index()
     else:

@@ -37,7 +37,7 @@ def two_documents(tmp_path, monkeypatch):
     )
     pd.concat(
         [pd.DataFrame({"model": "m", "language": name, "tokens": TOKENS, "bytes": BYTES}) for name in LANGUAGES]
-    ).to_csv(tmp_path / "removal_documents.csv", index=False)
+    ).to_csv(tmp_path / "removal_texts.csv", index=False)
 
 
 def test_losses_are_means_over_tokens_and_errors_are_paired_over_documents(two_documents):
@@ -68,7 +68,7 @@ def test_two_sets_are_compared_document_by_document(two_documents):
 def test_the_stored_files_fit_together():
     """Every set in the curves is one that a criterion chose, a single layer, or none; and every document has its size."""
     orders, losses, documents = (
-        pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves", "documents")
+        pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves", "texts")
     )
     for name, rows in losses.groupby("model"):
         sizes = documents[documents["model"] == name].groupby("language").size()

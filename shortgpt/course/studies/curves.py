@@ -51,7 +51,7 @@ def paired(model: str, one: Sequence[int], other: Sequence[int], language: str =
 
 def _documents(model: str) -> dict[str, dict[str, np.ndarray]]:
     """Tokens and bytes of each measured document: of each language, ``[documents]``."""
-    table = pd.read_csv(data_folder() / "removal_documents.csv").query("model == @model")
+    table = pd.read_csv(data_folder() / "removal_texts.csv").query("model == @model")
     return {
         column: {language: rows[column].to_numpy() for language, rows in table.groupby("language")}
         for column in ("tokens", "bytes")
