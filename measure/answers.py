@@ -13,7 +13,8 @@ import json
 import time
 
 import pandas as pd
-from study import DATA, LARGE, Rows, asked, load_model
+from rows import Rows
+from study import DATA, LARGE, asked, load_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import choice_and_generation, decoder_layers, evaluate, remove_layers

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rows import Rows
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import (
@@ -131,15 +132,12 @@ def main() -> None:
     model, tokenizer = load(device="cpu")
     if not CHOSEN.exists():
         choose(model, tokenizer).to_csv(CHOSEN, index=False, float_format="%.6g")
-    rows = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
-    done = {tuple(row[key] for key in KEYS) for row in rows}
+    rows = Rows(FILE, KEYS)
     for row in wanted(pd.read_csv(CHOSEN)):
-        if tuple(row[key] for key in KEYS) in done:
-            continue
-        rows.append(row | measure(model, tokenizer, row))
-        pd.DataFrame(rows).astype({"seed": "Int64"}).to_csv(FILE, index=False, float_format="%.6g")
-        shown = (*KEYS, "layers", "perplexity", "encyclopedic", "grammar")
-        print({name: rows[-1].get(name) for name in shown}, flush=True)
+        if row not in rows:
+            rows.add(row | measure(model, tokenizer, row))
+            shown = (*KEYS, "layers", "perplexity", "encyclopedic", "grammar")
+            print({name: rows.rows[-1].get(name) for name in shown}, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import time
 
 import numpy as np
 import pandas as pd
-from study import DATA, LANGUAGES, LARGE, Rows, asked, batches_of, document_losses, load_model, measured_documents
+from rows import Rows
+from study import DATA, LANGUAGES, LARGE, asked, batches_of, document_losses, load_model, measured_documents
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import built_in_text, compare_criteria, decoder_layers, remove_layers

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 from choosing import CHOSEN, quality
+from rows import Rows
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import built_in_text, calibration_batches, evaluate, heal, load, remove_layers
@@ -65,15 +66,11 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: dic
 def main() -> None:
     if "--restart" in sys.argv:
         FILE.unlink(missing_ok=True)
-    rows = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
-    done = {tuple(row[key] for key in KEYS) for row in rows}
-    model, tokenizer = load(device="cpu")
+    rows, (model, tokenizer) = Rows(FILE, KEYS), load(device="cpu")
     for row in wanted():
-        if tuple(row[key] for key in KEYS) in done:
-            continue
-        rows.append(row | measure(model, tokenizer, row))
-        pd.DataFrame(rows).astype({"samples": "Int64"}).to_csv(FILE, index=False, float_format="%.6g")
-        print(rows[-1], flush=True)
+        if row not in rows:
+            rows.add(row | measure(model, tokenizer, row))
+            print(rows.rows[-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Text is human-written (`data/text/SOURCES.md`): layers are chosen on the part ``
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return load(name, device="cpu", dtype=torch.bfloat16 if name == LARGE else torch.float32)
 
 
-def spread(documents: pd.DataFrame, count: int) -> pd.DataFrame:
+def balanced(documents: pd.DataFrame, count: int) -> pd.DataFrame:
     """`count` of the documents, as equally many of each genre as there are: the first of each, then the second …"""
     turn = documents.groupby("genre").cumcount()
     return documents.assign(turn=turn).sort_values(["turn", "genre"], kind="stable").head(count).drop(columns="turn")
@@ -43,7 +42,7 @@ def measured_documents(model_name: str, language: str) -> pd.DataFrame:
     if chosen.exists() and len(rows := pd.read_csv(chosen).query("model == @model_name and language == @language")):
         documents = documents.set_index("title").loc[rows["title"]].reset_index()
     else:
-        documents = spread(documents, DOCUMENTS).reset_index(drop=True)
+        documents = balanced(documents, DOCUMENTS).reset_index(drop=True)
     documents["text"] = documents["text"].str[: LANGUAGES[language]]
     return documents
 
@@ -76,27 +75,7 @@ def batches_of(
     documents = texts_to_choose_on(text)
     if text == "ours":
         return calibration_batches(tokenizer, documents["text"], samples=samples * length // 512)
-    return calibration_batches(tokenizer, spread(documents, samples)["text"], length=length, pack=False)
-
-
-class Rows:
-    """A table in a CSV file that grows by a row at a time; a row whose keys are in it is not measured again."""
-
-    def __init__(self, path: Path, keys: list[str]) -> None:
-        self.path, self.keys = path, keys
-        self.rows = json.loads(pd.read_csv(path).to_json(orient="records")) if path.exists() else []
-
-    def __contains__(self, row: dict) -> bool:
-        wanted = tuple(row[key] for key in self.keys)
-        return any(tuple(each[key] for key in self.keys) == wanted for each in self.rows)
-
-    def add(self, *rows: dict) -> None:
-        self.rows += rows
-        table = pd.DataFrame(self.rows)
-        table = table.astype({"seed": "Int64"}) if "seed" in table else table
-        beside = self.path.with_suffix(".part")
-        table.to_csv(beside, index=False, float_format="%.6g")
-        beside.replace(self.path)
+    return calibration_batches(tokenizer, balanced(documents, samples)["text"], length=length, pack=False)
 
 
 def asked() -> list[str]:

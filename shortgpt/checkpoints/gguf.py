@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib
 import os
 import re
 import shutil
@@ -14,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -148,13 +146,14 @@ def require_checksum(path: Path, sha256: str | None) -> None:
 @contextlib.contextmanager
 def _header_parsed_once() -> Iterator[None]:
     """transformers has the header parsed for the configuration, the tokenizer and the weights: 10 seconds each time."""
-    library: Any = importlib.import_module("gguf")
-    parse = library.GGUFReader
-    library.GGUFReader = functools.cache(parse)
+    import gguf
+
+    parse = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(parse)  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        library.GGUFReader = parse
+        gguf.GGUFReader = parse  # type: ignore[misc]
 
 
 def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

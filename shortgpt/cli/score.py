@@ -67,7 +67,7 @@ def score_model(
         until_stable: Stop reading when the choice of n is stable; windows of many documents come first.
         confidence: For that: which share of the n is chosen again when the documents are drawn again.
         sweep: How many can go? Remove more and more, and find the cliff.
-        sweep_text: What perplexity is measured on, .txt or .jsonl. Default: built-in text that is not calibrated on.
+        sweep_text: What perplexity is measured on, .txt or .jsonl. Default: built-in text by people, of other origin.
         output: Write all columns here, too: .csv or .json.
     """
     if output is not None:
@@ -122,11 +122,11 @@ def _how_stable(scores: LayerScores, n: int, confidence: float, there: int) -> s
 
 
 def _sweep_documents(text: Path | None, calibration: Calibration) -> list[str]:
-    """All of a file, or one built-in document of each genre, none of which is calibrated on."""
+    """All of a file, or two documents of each genre that people wrote: text of another origin than what is calibrated on."""
     if text is not None:
         return Texts(text=text).documents("perplexity")
-    table = shortgpt.built_in_text("perplexity", language=calibration.language or "en")
-    return table.drop_duplicates("genre")["text"].tolist()
+    table = shortgpt.built_in_text("natural_test", language=calibration.language or "en")
+    return table.groupby("genre").head(2)["text"].tolist()
 
 
 def _swept(

@@ -105,7 +105,9 @@ def score_layers(
     documents: list[str] = []
 
     def noted(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        documents.extend(getattr(batch, "documents", ()))
+        names = getattr(batch, "documents", ())
+        if names:  # `unpadded` leaves a sample of pads only out
+            documents.extend(name for name, mask in zip(names, batch["attention_mask"], strict=True) if mask.any())
         return batch
 
     def all_of(parts: list[_BatchSums]) -> LayerScores:

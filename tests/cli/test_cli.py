@@ -31,6 +31,7 @@ import shortgpt.__main__ as entry
 from shortgpt import (
     PruningPlan,
     __version__,
+    built_in_text,
     calibration_batches,
     choose_layers,
     evaluate,
@@ -149,6 +150,16 @@ def test_until_stable_reads_what_it_needs_and_says_what_it_saved(folder):
     whole = ok(*line, 8, "--confidence", 0.9999999)
     assert "of the 2 layers are chosen again when the documents are drawn again" in whole.stderr
     assert "all 256 tokens" in whole.stderr
+
+
+@pytest.mark.parametrize(("language", "genres"), [("en", 3), ("zh", 2)])
+def test_a_sweep_measures_on_text_of_another_origin(folder, monkeypatch, language, genres):
+    read = []
+    monkeypatch.setattr("shortgpt.perplexity", lambda model, tokenizer, texts, **_: read.append(texts) or 10.0)
+    data("score", "model", "--language", language, "--length", 64, "--samples", 2, "--sweep")
+    people = built_in_text("natural_test", language=language).set_index("text")
+    assert all(texts == read[0] for texts in read) and len(read) == LAYERS // 2 + 1
+    assert people.loc[read[0]].groupby("genre").size().tolist() == [2] * genres
 
 
 def test_a_sweep_says_where_to_stop(folder, monkeypatch):

@@ -20,7 +20,7 @@ from shortgpt import (
 from shortgpt.choosing.repaired import RepairedTrials
 from shortgpt.choosing.trials import Trials
 from shortgpt.model.hooks import unpadded
-from shortgpt.model.text import sample_digests
+from shortgpt.model.text import Batch, sample_digests
 from shortgpt.scoring.influence import METRICS, LayerScores, angular_distance, relative_magnitude
 
 
@@ -214,6 +214,15 @@ def test_standard_error_and_difference_equal_the_textbook_formula():
     mean, error = scores.difference(1, 4)
     paired = per_sample[:, 1] - per_sample[:, 4]
     assert mean == pytest.approx(paired.mean()) and error == pytest.approx(paired.std(ddof=1) / np.sqrt(40))
+
+
+def test_a_sample_of_pads_only_takes_no_document_from_another(tiny, batch):
+    ids, mask = batch["input_ids"], torch.ones_like(batch["input_ids"])
+    mask[0] = 0
+    named = Batch({"input_ids": ids, "attention_mask": mask})
+    named.documents = tuple(f"document {i}" for i in range(len(ids)))
+    assert score_layers(tiny, [named], progress=False).documents == named.documents[1:]
+    assert score_layers(tiny, [{**named}], progress=False).documents == ()
 
 
 def test_one_sample_has_no_standard_error(tiny):
