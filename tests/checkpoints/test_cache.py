@@ -228,6 +228,20 @@ def test_a_gguf_file_is_converted_once_and_every_bit_is_that_of_the_file(file, u
     assert unpacked == ["model.gguf"]
 
 
+def test_a_file_that_cannot_be_read_is_not_the_fault_of_the_disk(file, monkeypatch):
+    def refuse(path, dtype):
+        tried.append(path)
+        raise OSError("no such architecture")
+
+    tried: list[Path] = []
+    monkeypatch.setattr(gguf, "_read_gguf", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises((OSError, ValueError), match="no such architecture"):
+            load(file, sha256=sha256_of(file), device="cpu")
+    assert len(tried) == 1, "and it isn't tried again"
+
+
 def test_each_dtype_is_kept_apart_and_auto_is_float32(file, unpacked):
     checksum = sha256_of(file)
     for dtype in ("auto", "float32", torch.float32, "bfloat16", torch.bfloat16):

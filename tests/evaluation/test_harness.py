@@ -139,3 +139,12 @@ def test_a_choice_is_scored_whole_where_its_tokens_join_those_of_the_prompt(begi
             losses.append(-logits[range(len(after)), after].sum().item())
         right += losses[item["answer"]] < losses[1 - item["answer"]]
     assert evaluate(model, tokenizer, "chinese", limit=40, progress=False)["value"].item() == 100 * right / 40
+
+
+def test_a_space_before_the_choice_goes_with_it_also_where_tokens_join():
+    model, tokenizer = joining(["吃 两碗", "吃两碗"])
+    split = harness._wrapped(model, tokenizer, 64, 1, None, False)._encode_pair
+    for prompt, choice in (("吃 ", "两碗"), ("吃", "两碗")):
+        before, after = (tokenizer.decode(ids).replace(" ", "") for ids in split(prompt, choice))
+        assert (before, after) == ("吃", "两碗")
+    assert split("吃 ", "两碗")[1] != split("吃", "两碗")[1], "one of them has a space"
