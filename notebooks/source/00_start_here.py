@@ -277,9 +277,7 @@ print(f"Its perplexity is {left['perplexity']:.0f} % of the dense model's.")
 from shortgpt import suggested_models
 
 menu = suggested_models()
-numbers = menu[["layers", "download_gb", "cpu_gb", "gpu_gb", "times_default"]].round(1)
-machines = ["laptop", "colab_cpu", "colab_t4", "gpu_24gb", "gpu_24gb_plan"]
-numbers.join(menu[[*machines, "gated"]].map({True: "yes", False: "no"}.get))
+menu[["layers", "download_gb", "cpu_gb", "gpu_gb", "times_default"]].round(1)
 
 # %% [markdown]
 # How to read it: `cpu_gb` is the memory that this lesson takes on a CPU, from loading to the checkpoint that is saved and, as a
@@ -287,7 +285,14 @@ numbers.join(menu[[*machines, "gated"]].map({True: "yes", False: "no"}.get))
 # time to score the layers on a CPU, as a multiple of the first row's (NaN: not measured, and then `cpu_gb` is the weights alone).
 # Scoring needs no output matrix, and perplexity does: with a large vocabulary, as gemma's, the rest of a lesson takes longer.
 #
-# The last columns say where the model fits. `laptop`: 8 GB, no GPU. `colab_cpu`: 12 GB. `colab_t4`: Colab's free GPU, 15 GB.
+# So where does each of them fit?
+
+# %%
+machines = ["laptop", "colab_cpu", "colab_t4", "gpu_24gb", "gpu_24gb_plan", "gated"]
+menu[machines].map({True: "yes", False: "no"}.get)
+
+# %% [markdown]
+# `laptop`: 8 GB, no GPU. `colab_cpu`: 12 GB. `colab_t4`: Colab's free GPU, 15 GB.
 # `gpu_24gb`: a GPU of 24 GB. On all four the whole lesson has to fit: the model, and the pruned one that is loaded as a check.
 # `gpu_24gb_plan` asks for less. There only the model itself is on the GPU, to be scored; the plan is saved, and a second command
 # removes the layers on disk, without building the model: `shortgpt prune --plan-only`, then `shortgpt prune --on-disk`. So a
