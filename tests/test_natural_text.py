@@ -2,6 +2,8 @@
 
 import json
 import re
+import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -80,6 +82,14 @@ def test_licences_are_named_and_their_notices_kept(sources):
             )
     for version in "23":
         assert "GNU GENERAL PUBLIC LICENSE" in (TEXT / "licences" / f"GPL-{version}.0.txt").read_text()
+
+
+def test_the_package_names_every_licence_that_a_text_in_it_has(sources):
+    """Where a work is under one licence OR another, one of the two is enough."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = set(project["license"].split(" AND "))
+    for licence in sources["licence"].str.replace(r" ?\[.*", "", regex=True):
+        assert licence.startswith("LicenseRef-") or set(licence.split(" OR ")) & named, licence
 
 
 def test_the_parts_share_no_package_and_no_run_of_words(documents, sources):
