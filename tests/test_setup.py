@@ -229,7 +229,9 @@ def test_the_citation_agrees_with_the_readme():
     """Validated against the schema of CFF 1.2.0 with cffconvert 2.0 when it was written."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= citation.keys() and citation["cff-version"] == "1.2.0"
-    code, *_ = PROJECT["license"].split(" AND ")  # the others are of texts that lie beside it; in CFF several mean a choice
+    code, *_ = PROJECT["license"].split(
+        " AND "
+    )  # the others are of texts that lie beside it; in CFF several mean a choice
     assert (citation["version"], citation["license"]) == (PROJECT["version"], code)
     assert citation["repository-code"] == PROJECT["urls"]["Repository"]
     paper = citation["references"][0]
