@@ -22,8 +22,10 @@ from shortgpt import choice_and_generation, decoder_layers, evaluate, remove_lay
 ACCURACY = Rows(DATA / "removal_accuracy.csv", ["model", "layers", "task"])
 ANSWERS = Rows(DATA / "removal_answers.csv", ["model", "layers", "task"])
 TASKS = ("science", "science_zh", "physical", "last_word", "grammar", "chinese")
+LARGE_TASKS = TASKS[:4]  # of the large model, when layers are gone: the others stay near 100 percent for long
 LIMIT = 120  # items: standard errors of 2 to 4 points
-QUESTIONS = {"science": 80, "physical": 80}  # answered both ways
+QUESTIONS = {"science": 80, "physical": 80}  # answered both ways; the large model only the first
+LARGE_COUNTS = {("block_influence", "en"): (2, 4, 6, 8, 10), ("block_influence", "zh"): (4, 8), ("greedy", "en"): (4, 8)}
 
 
 def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
@@ -31,23 +33,26 @@ def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
     orders = (
         pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
     )
-    counts = (2, 4, 6, 8, 10, 12, 14) if name == LARGE else range(1, depth // 2 + 1)
-    found = [("[]", True)]
-    for criterion, text in (("block_influence", "en"), ("block_influence", "zh"), ("greedy", "en")):
-        both = (criterion, text) == ("block_influence", "en")
-        found += [(orders.loc[(criterion, text, n), "layers"], both and n % 2 == 0 and n <= 10) for n in counts]
-    return list(dict.fromkeys(found))
+    found: dict[str, bool] = {"[]": True}
+    for (criterion, text), counts in LARGE_COUNTS.items():
+        for n in counts if name == LARGE else range(1, depth // 2 + 1):
+            both = (criterion, text) == ("block_influence", "en") and n % 2 == 0 and n <= 8
+            layers = orders.loc[(criterion, text, n), "layers"]
+            found[layers] = found.get(layers, False) or both
+    return list(found.items())
 
 
 def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str, both: bool) -> None:
     """Append to the files what is not in them."""
     start, pruned = time.perf_counter(), remove_layers(model, json.loads(layers))
     key = {"model": name, "layers": layers}
-    for task in TASKS:
+    for task in LARGE_TASKS if name == LARGE and layers != "[]" else TASKS:
         if key | {"task": task} not in ACCURACY:
             row = evaluate(pruned, tokenizer, [task], limit=LIMIT, progress=False).iloc[0]
             ACCURACY.add(key | {each: row[each] for each in ("task", "value", "standard_error", "chance", "items")})
     for task, limit in QUESTIONS.items() if both else ():
+        if name == LARGE and task != "science":
+            continue
         if key | {"task": task} not in ANSWERS:
             table = choice_and_generation(pruned, tokenizer, task, limit=limit, progress=False)
             columns = ["task", "item", "choice_right", "written_right", "written", "read"]
