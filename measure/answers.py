@@ -22,10 +22,12 @@ from shortgpt import choice_and_generation, decoder_layers, evaluate, remove_lay
 ACCURACY = Rows(DATA / "removal_accuracy.csv", ["model", "layers", "task"])
 ANSWERS = Rows(DATA / "removal_answers.csv", ["model", "layers", "task"])
 TASKS = ("science", "science_zh", "physical", "last_word", "grammar", "chinese")
-LARGE_TASKS = TASKS[:4]  # of the large model, when layers are gone: the others stay near 100 percent for long
+LARGE_TASKS = ("science", "science_zh", "last_word")  # of the large model, once layers are gone; of the dense one all
 LIMIT = 120  # items: standard errors of 2 to 4 points
 QUESTIONS = {"science": 80, "physical": 80}  # answered both ways; the large model only the first
-LARGE_COUNTS = {("block_influence", "en"): (2, 4, 6, 8, 10), ("block_influence", "zh"): (4, 8), ("greedy", "en"): (4, 8)}
+# what is asked of the large model, and of the small ones (nine layers are half of gemma's)
+LARGE_COUNTS = {("block_influence", "en"): (2, 4, 6, 8), ("block_influence", "zh"): (4, 8), ("greedy", "en"): (8,)}
+COUNTS = {("block_influence", "en"): range(1, 16), ("block_influence", "zh"): (3, 6, 9), ("greedy", "en"): (3, 6, 9)}
 
 
 def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
@@ -34,8 +36,8 @@ def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
         pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
     )
     found: dict[str, bool] = {"[]": True}
-    for (criterion, text), counts in LARGE_COUNTS.items():
-        for n in counts if name == LARGE else range(1, depth // 2 + 1):
+    for (criterion, text), counts in (LARGE_COUNTS if name == LARGE else COUNTS).items():
+        for n in [count for count in counts if count <= depth // 2]:
             both = (criterion, text) == ("block_influence", "en") and n % 2 == 0 and n <= 8
             layers = orders.loc[(criterion, text, n), "layers"]
             found[layers] = found.get(layers, False) or both

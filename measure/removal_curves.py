@@ -17,10 +17,12 @@ import time
 import numpy as np
 import pandas as pd
 from rows import Rows
-from study import DATA, LANGUAGES, LARGE, asked, batches_of, document_losses, load_model, measured_documents
+from study import DATA, LARGE, asked, batches_of, load_model, measured_documents
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt import built_in_text, compare_criteria, decoder_layers, remove_layers
+from shortgpt import compare_criteria, decoder_layers, remove_layers
+from shortgpt.course.studies.again import document_losses
+from shortgpt.course.studies.curves import LANGUAGES
 
 ORDERS = Rows(DATA / "removal_orders.csv", ["model", "criterion", "text"])
 CURVES = Rows(DATA / "removal_curves.csv", ["model", "layers"])
@@ -62,7 +64,7 @@ def wanted(name: str, criterion: str, text: str) -> list[str]:
     table = pd.DataFrame(ORDERS.rows)
     table = table[(table["model"] == name) & (table["criterion"] == criterion) & (table["text"] == text)]
     if name == LARGE and criterion in ("random", "sequential", "reverse"):
-        table = table[table["removed"].isin([2, 4, 6, 10])]
+        table = table[table["removed"].isin([2, 6, 10])]
     return table["layers"].drop_duplicates().tolist()
 
 
@@ -84,16 +86,11 @@ def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     print(name, layers, means, f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
-def english_genres() -> list[str]:
-    return sorted(built_in_text("natural")["genre"].unique())
-
-
 def main() -> None:
     for name in asked():
         model, tokenizer = load_model(name)
         measure(name, model, tokenizer, "[]")
-        runs = RUNS if name == LARGE else [*RUNS, *[("block_influence", genre) for genre in english_genres()]]
-        for criterion, text in runs:
+        for criterion, text in RUNS:
             if {"model": name, "criterion": criterion, "text": text} not in ORDERS:
                 choose(name, model, tokenizer, criterion, text)
             for layers in wanted(name, criterion, text):

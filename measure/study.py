@@ -9,17 +9,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt import built_in_text, calibration_batches, load, perplexity_table
+from shortgpt import built_in_text, calibration_batches, load
+from shortgpt.course.studies import again
 
 DATA = Path(__file__).parents[1] / "data"
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct")
 LARGE = MODELS[2]
-LANGUAGES = {"en": 1600, "zh": 400, "code": 1200}  # characters of each document that are measured
 DOCUMENTS = 12  # of each language
 
 
@@ -35,28 +34,12 @@ def balanced(documents: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def measured_documents(model_name: str, language: str) -> pd.DataFrame:
-    """The documents that are measured in one language, each cut to its first characters: those in
-    `removal_texts.csv`, which the first run chose, so that text that is added later changes nothing."""
-    documents = built_in_text("natural_test", language=language).drop_duplicates("title")
-    chosen = DATA / "removal_texts.csv"
-    if chosen.exists() and len(rows := pd.read_csv(chosen).query("model == @model_name and language == @language")):
-        documents = documents.set_index("title").loc[rows["title"]].reset_index()
-    else:
-        documents = balanced(documents, DOCUMENTS).reset_index(drop=True)
-    documents["text"] = documents["text"].str[: LANGUAGES[language]]
-    return documents
-
-
-def document_losses(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: pd.DataFrame
-) -> pd.DataFrame:
-    """One row a document: ``loss`` (nats a token), ``tokens`` (scored), ``bytes`` (of them)."""
-    table = perplexity_table(model, tokenizer, documents.assign(number=documents.index), by="number").set_index(
-        "number"
-    )
-    loss = np.log(table["perplexity"])
-    size = (loss * table["tokens"] / np.log(2) / table["bits_per_byte"]).round().astype(int)
-    return pd.DataFrame({"loss": loss, "tokens": table["tokens"], "bytes": size})
+    """The documents that are measured in one language, each cut to its first characters: those of the first run."""
+    try:
+        return again.measured_documents(model_name, language)
+    except (KeyError, FileNotFoundError):  # this is the first run
+        documents = balanced(built_in_text("natural_test", language=language).drop_duplicates("title"), DOCUMENTS)
+        return documents.assign(text=documents["text"].str[: again.CHARACTERS[language]]).reset_index(drop=True)
 
 
 def texts_to_choose_on(name: str) -> pd.DataFrame:
@@ -64,8 +47,8 @@ def texts_to_choose_on(name: str) -> pd.DataFrame:
     ``"zh"``, ``"code"``, or one English genre."""
     if name == "ours":
         return built_in_text("calibration")
-    whole = built_in_text("natural", language=name if name in LANGUAGES else "en")
-    return whole if name in LANGUAGES else whole[whole["genre"] == name]
+    whole = built_in_text("natural", language=name if name in again.CHARACTERS else "en")
+    return whole if name in again.CHARACTERS else whole[whole["genre"] == name]
 
 
 def batches_of(

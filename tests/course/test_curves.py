@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shortgpt import built_in_text, remove_layers
 from shortgpt.course.plots import plot_removal_curves
-from shortgpt.course.studies import curves
-from shortgpt.course.studies.curves import LANGUAGES, paired, removal_curves
+from shortgpt.course.studies import again, curves
+from shortgpt.course.studies.curves import LANGUAGES, paired, removal_accuracy, removal_curves
+from shortgpt.evaluation.likelihood import token_losses
 from shortgpt.utils.data import data_folder
+from tests.small import build_tiny
 
 LOSSES = {"[]": [1.0, 2.0], "[0]": [2.0, 2.5], "[1]": [1.5, 3.0], "[0, 1]": [4.0, 6.0]}
 TOKENS, BYTES = [10, 30], [40, 100]
@@ -92,3 +95,36 @@ def test_the_figure_has_a_panel_a_model_and_says_what_each_criterion_costs(two_d
     )
     with pytest.raises(ValueError, match="no criterion 'magic' in these curves: choose out of greedy, random"):
         plot_removal_curves(curves, highlight=["magic"])
+
+
+def test_accuracy_is_told_against_guessing_and_the_dense_model(two_documents, tmp_path):
+    asked = pd.DataFrame({"layers": ["[]", "[0]"], "value": [75, 50], "standard_error": 5, "chance": 25, "items": 8})
+    asked.assign(model="m", task="science").to_csv(tmp_path / "removal_accuracy.csv", index=False)
+    table = removal_accuracy(text="zh")
+    assert table["criterion"].tolist() == ["dense", "greedy"] and table["layers"].tolist() == [[], [0]]
+    assert table["above_chance"].tolist() == [100, 50] and table["removed"].tolist() == [0, 1]
+    assert set(removal_accuracy(criterion="random")["criterion"]) == {"dense", "random"}
+
+
+def test_what_is_stored_can_be_measured_again(tmp_path, monkeypatch, tokenizer):
+    for module in (again, curves):
+        monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
+    texts = built_in_text("natural_test").drop_duplicates("title").iloc[[3, 5]]
+    sizes = texts.assign(model="m", tokens=[10, 30], bytes=[40, 100])
+    sizes.to_csv(tmp_path / "removal_texts.csv", index=False)
+    kept = {"[]": [1.0, 2.0], "[1]": [1.5, 2.5]}
+    rows = [{"model": "m", "layers": layers, "en": json.dumps(losses)} for layers, losses in kept.items()]
+    pd.DataFrame(rows).to_csv(tmp_path / "removal_curves.csv", index=False)
+
+    model = build_tiny()
+    table = again.measured_again(model, tokenizer, "m", {"one": [1], "none": [], "first": [0]}, progress=False)
+    assert table["stored"].fillna(-1).tolist() == [0.5, 0, -1] and table.loc["none", "added"] == 0
+    with_and_without = []
+    for each in (model, remove_layers(model, [1])):
+        ids = [tokenizer(text[:1600], return_tensors="pt")["input_ids"][0] for text in texts["text"]]
+        losses = np.concatenate([token_losses(each, row, window=1024, stride=512) for row in ids])
+        with_and_without.append(losses.mean())
+    assert table.loc["one", "added"] == pytest.approx(with_and_without[1] - with_and_without[0], abs=1e-5)
+    assert table.loc["one", "times"] == pytest.approx(np.exp(table.loc["one", "added"]))
+    with pytest.raises(KeyError, match="other was not measured in 'en' yet"):
+        again.measured_documents("other", "en")

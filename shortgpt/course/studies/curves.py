@@ -41,6 +41,28 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
     return table.assign(layers=table["layers"].map(json.loads), times=np.exp(table["added"]))
 
 
+def removal_accuracy(*, criterion: str | None = None, text: str | None = None) -> pd.DataFrame:
+    """Every stored choice of layers with what the offline tasks say of it (`measure/answers.py` asked them).
+
+    Returns:
+        A row per model, criterion, text, number of layers and task: ``model, criterion, text, removed, layers`` (a list),
+        ``task, value, standard_error, chance`` (percent), ``items``, and ``above_chance``: percent that is kept of what the
+        dense model has above guessing. The dense model's rows have criterion ``"dense"``.
+    """
+    orders, asked = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "accuracy"))
+    dense = asked[asked["layers"] == "[]"]
+    for column, wanted in {"criterion": criterion, "text": text}.items():
+        orders = orders if wanted is None else orders[orders[column] == wanted]
+    orders = orders[["model", "criterion", "text", "removed", "layers"]]
+    table = pd.concat(
+        [dense.assign(criterion="dense", text="", removed=0), orders.merge(asked, on=["model", "layers"])],
+        ignore_index=True,
+    )
+    start = table[["model", "task"]].merge(dense[["model", "task", "value"]], on=["model", "task"])["value"]
+    above = 100 * (table["value"] - table["chance"]) / (start - table["chance"])
+    return table.assign(above_chance=above, layers=table["layers"].map(json.loads))
+
+
 def paired(model: str, one: Sequence[int], other: Sequence[int], language: str = "en") -> tuple[float, float]:
     """Loss without the layers `one` minus loss without `other`, nats a token, and its standard error over the documents."""
     losses = pd.read_csv(data_folder() / "removal_curves.csv").query("model == @model").set_index("layers")[language]
