@@ -4,8 +4,9 @@
     python measure/choosing.py --restart    begin again
 
 Writes `chosen.csv`, what each criterion chooses and what that costs, and `choosing.csv`, a row per criterion, seed, number of
-layers removed and repair: perplexity on the built-in perplexity part (none of it was read while choosing or repairing) and,
-at six layers, accuracy on two offline tasks that move. Lesson 06 draws its curves from them.
+layers removed and repair: perplexity on the built-in perplexity part (none of it was read while choosing or repairing), on
+English that people wrote (``natural``, see `study.measured_documents`: of another origin than what was chosen and fitted
+on) and, at six layers, accuracy on two offline tasks that move. Lesson 06 draws its curves from them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rows import Rows
+from study import MODELS, measured_documents
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import (
@@ -34,7 +37,10 @@ from shortgpt import (
     remove_layers,
 )
 from shortgpt.choosing.criteria import CRITERIA
+from shortgpt.course.studies.again import document_losses
+from shortgpt.evaluation.likelihood import perplexity_and_error
 
+DEFAULT = MODELS[0]
 FILE = Path(__file__).parents[1] / "data" / "choosing.csv"
 CHOSEN = Path(__file__).parents[1] / "data" / "chosen.csv"
 COUNTS = (3, 6, 9)  # 10, 20 and 30 percent of 30 layers
@@ -47,6 +53,8 @@ TRIAL_TEXT = {"samples": 4, "length": 128}  # for criteria that try; scores and 
 REPAIR_TEXT = {"samples": 8}  # of 512 tokens
 TRYING = ("leave_one_out", "greedy", "search")
 UNREPAIRED = ("random", "sequential", "reverse")  # baselines: far from usable with or without it
+NATURAL = ["natural", "natural_error"]  # columns
+OURS = built_in_text("calibration")["text"]
 KEYS = ["criterion", "seed", "removed", "repair"]
 
 
@@ -54,13 +62,13 @@ def choose(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> pd.Dat
     """What each criterion chooses and what that costs: ``criterion, seed, removed, layers, forward_passes, seconds``."""
     tables = []
     for criteria, text in (
-        ([c for c in CRITERIA if c not in TRYING], calibration_batches(tokenizer)),
-        (TRYING, calibration_batches(tokenizer, **TRIAL_TEXT)),
+        ([c for c in CRITERIA if c not in TRYING], calibration_batches(tokenizer, OURS)),
+        (TRYING, calibration_batches(tokenizer, OURS, **TRIAL_TEXT)),
     ):
         table = compare_criteria(model, text, COUNTS, criteria, len_of, seeds=SEEDS, budget=BUDGET, progress=False)
         tables.append(table[(table["criterion"] == "random") | (table["seed"].fillna(0) == 0)].drop(columns="value"))
         print(tables[-1].to_string(), flush=True)
-    text = calibration_batches(tokenizer, samples=8, length=256, batch_size=2)
+    text = calibration_batches(tokenizer, OURS, samples=8, length=256, batch_size=2)
     for n in COUNTS:
         plan = choose_repaired(model, text, n, budget=REPAIRED_BUDGET, progress=False)
         row = {
@@ -93,18 +101,23 @@ def wanted(chosen: pd.DataFrame) -> Iterator[dict]:
         yield from (row | {"repair": repair} for row in best if row["removed"] == 6)
 
 
-def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: dict) -> dict[str, float]:
-    """The columns to add to a row of `wanted`."""
+def changed_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: dict) -> PreTrainedModel:
+    """What a row of `wanted` is about."""
     layers, repair = json.loads(row["layers"]), row["repair"]
     if repair == "none":
-        changed = remove_layers(model, layers)
-    elif repair == "merge":
-        changed = merge_layers(model, layers)
-    else:
-        kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
-        text = calibration_batches(tokenizer, **REPAIR_TEXT)
-        changed = heal(model, layers, text, kind=kind, sites=sites, progress=False)
-    return quality(changed, tokenizer, tasks=row["removed"] in (0, 6))
+        return remove_layers(model, layers)
+    if repair == "merge":
+        return merge_layers(model, layers)
+    kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
+    text = calibration_batches(tokenizer, OURS, **REPAIR_TEXT)
+    return heal(model, layers, text, kind=kind, sites=sites, progress=False)
+
+
+def natural(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    """Perplexity with its standard error on text that people wrote."""
+    table = document_losses(model, tokenizer, measured_documents(DEFAULT, "en"))
+    value, error = perplexity_and_error(table["loss"] * table["tokens"], table["tokens"])
+    return dict(zip(NATURAL, (value, error), strict=True))
 
 
 def quality(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, tasks: bool = True) -> dict[str, float]:
@@ -122,7 +135,7 @@ def quality(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, tasks
     for task, limit in LIMITS.items() if tasks else ():
         result = evaluate(model, tokenizer, [task], limit=limit).iloc[0]
         row |= {task: result["value"], f"{task}_error": result["standard_error"]}
-    return row
+    return row | natural(model, tokenizer)
 
 
 def main() -> None:
@@ -134,10 +147,12 @@ def main() -> None:
         choose(model, tokenizer).to_csv(CHOSEN, index=False, float_format="%.6g")
     rows = Rows(FILE, KEYS)
     for row in wanted(pd.read_csv(CHOSEN)):
+        make = partial(changed_model, model, tokenizer, row)
         if row not in rows:
-            rows.add(row | measure(model, tokenizer, row))
-            shown = (*KEYS, "layers", "perplexity", "encyclopedic", "grammar")
-            print({name: rows.rows[-1].get(name) for name in shown}, flush=True)
+            rows.add(row | quality(make(), tokenizer, tasks=row["removed"] in (0, 6)))
+        elif not rows.complete(row, NATURAL, lambda make=make: natural(make(), tokenizer)):
+            continue
+        print({name: row.get(name) for name in (*KEYS, "layers")}, flush=True)
 
 
 if __name__ == "__main__":

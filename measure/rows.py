@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,19 @@ class Rows:
 
     def add(self, *rows: dict) -> None:
         self.rows += rows
+        self._write()
+
+    def complete(self, row: dict, columns: list[str], measure: Callable[[], dict[str, float]]) -> bool:
+        """Measure and add those columns of a row that is in the table, if they are empty there; whether it was done."""
+        kept = next(each for each in self.rows if all(each[key] == row[key] for key in self.keys))
+        if all(kept.get(column) is not None for column in columns):
+            return False
+        found = measure()
+        kept.update({column: found[column] for column in columns})
+        self._write()
+        return True
+
+    def _write(self) -> None:
         table = pd.DataFrame(self.rows)
         table = table.astype({name: "Int64" for name in ("seed", "samples") if name in table})  # not 0.0
         with file_written_beside(self.path) as beside:
