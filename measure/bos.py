@@ -44,7 +44,7 @@ def main(name: str) -> None:
     texts = built_in_text("perplexity").drop_duplicates("genre")["text"].tolist()
     plans, rows = {}, []
     for bos in (True, False):
-        batches = calibration_batches(tokenizer, length=LENGTH, samples=SAMPLES, bos=bos)
+        batches = calibration_batches(tokenizer, built_in_text()["text"], length=LENGTH, samples=SAMPLES, bos=bos)
         scores = score_layers(model, batches)
         plans[bos] = choose_layers(scores, LAYERS).removed
         print("with BOS" if bos else "without", scores.values.round(4).tolist(), "removed first:", plans[bos])

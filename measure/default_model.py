@@ -100,7 +100,7 @@ def measure_results() -> dict:
 
     model, tokenizer = load(device="cpu")
     texts = built_in_text("perplexity").groupby("genre").head(1)["text"].tolist()
-    scores = score_layers(model, calibration_batches(tokenizer))
+    scores = score_layers(model, calibration_batches(tokenizer, built_in_text()["text"]))
     by_score = {n: remove_layers(model, choose_layers(scores, n)) for n in REMOVED}
     models = {"dense": model}
     models |= {f"−{n} layers, lowest Block Influence": by_score[n] for n in REMOVED[1:]}

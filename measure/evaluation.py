@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from shortgpt import (
+    built_in_text,
     calibration_batches,
     choice_and_generation,
     choose_layers,
@@ -36,7 +37,9 @@ def main() -> None:
         EVALUATED.unlink(missing_ok=True)
         ANSWERED.unlink(missing_ok=True)
     model, tokenizer = load(device="cpu")
-    scores = score_layers(model, calibration_batches(tokenizer, samples=8), progress=False)  # as in the lesson
+    scores = score_layers(
+        model, calibration_batches(tokenizer, built_in_text()["text"], samples=8), progress=False
+    )  # as in the lesson
     models = {n: remove_layers(model, choose_layers(scores, n=n)) for n in COUNTS}
     for n, pruned in models.items():
         print(n, evaluate(pruned, tokenizer, results=EVALUATED, progress=False), flush=True)

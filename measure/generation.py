@@ -41,7 +41,7 @@ def repeated_after(begun: str, text: str) -> float:
 
 def main() -> None:
     model, tokenizer = load(device="cpu")
-    order = removal_order(score_layers(model, calibration_batches(tokenizer), progress=False))
+    order = removal_order(score_layers(model, calibration_batches(tokenizer, built_in_text()["text"]), progress=False))
     pruned = remove_layers(model, order[:REMOVED])
     texts = [*built_in_text("perplexity")["text"], *built_in_text("repair")["text"]][:PROMPTS]
     prompts = [tokenizer.decode(tokenizer(text)["input_ids"][:PROMPT_TOKENS]) for text in texts]

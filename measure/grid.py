@@ -28,7 +28,7 @@ def main() -> None:
     if "--restart" in sys.argv:
         FILE.unlink(missing_ok=True)
     model, tokenizer = load(device="cpu")
-    batches = calibration_batches(tokenizer)
+    batches = calibration_batches(tokenizer, built_in_text()["text"])
     order = removal_order(score_layers(model, batches, progress=False))
     texts = built_in_text("perplexity")["text"]
     options = {"texts": texts, "tasks": TASKS, "limit": LIMIT, "calibration": batches, "disk": True, "path": FILE}

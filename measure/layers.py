@@ -19,7 +19,7 @@ GENRES = ("encyclopedic", "news", "science", "story")
 
 def main() -> None:
     model, tokenizer = load()
-    batches = calibration_batches(tokenizer)
+    batches = calibration_batches(tokenizer, built_in_text()["text"])
     scores = score_layers(model, batches, progress=False)
     magnitudes = score_layers(model, batches, metric="relative_magnitude", progress=False)
     documents = built_in_text("perplexity")

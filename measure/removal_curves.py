@@ -39,7 +39,7 @@ GREEDY_MOST = 8  # layers that greedy takes from the large model: 196 trials
 # what is chosen by what, on which text: those that matter most first
 RUNS = [
     *[(name, "en") for name in ("block_influence", "relative_magnitude")],
-    *[("block_influence", text) for text in ("zh", "ours")],
+    *[("block_influence", text) for text in ("zh", "ours", "default")],
     *[(name, "en") for name in ("greedy", "reverse", "sequential", "block_influence_iterative")],
     *[(name, "en") for name in ("angular_span_all_tokens", "random")],
 ]

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import torch
 
-from shortgpt import calibration_batches, load, quantize, removal_order, remove_layers, score_layers, speed_table
+from shortgpt import (
+    built_in_text,
+    calibration_batches,
+    load,
+    quantize,
+    removal_order,
+    remove_layers,
+    score_layers,
+    speed_table,
+)
 from shortgpt.evaluation.grid import METHODS
 
 FILE = Path(__file__).parents[1] / "data" / "speeds.csv"
@@ -31,7 +40,7 @@ def processor() -> str:
 
 def main() -> None:
     model, tokenizer = load(device="cpu")
-    batches = calibration_batches(tokenizer)
+    batches = calibration_batches(tokenizer, built_in_text()["text"])
     order = removal_order(score_layers(model, batches, progress=False))
     methods = ["none", "int8", "nf4"] + ["gptq"] * bool(importlib.util.find_spec("gptqmodel"))
     models = {}

@@ -43,7 +43,7 @@ def measured_documents(model_name: str, language: str) -> pd.DataFrame:
 
 
 def texts_to_choose_on(name: str) -> pd.DataFrame:
-    """Documents to choose layers on: ``"ours"`` (what calibration read until now), or human-written: ``"en"`` (all genres),
+    """Documents to choose layers on: ``"ours"`` (what calibration read by default until now), or human-written: ``"en"`` (all genres),
     ``"zh"``, ``"code"``, or one English genre."""
     if name == "ours":
         return built_in_text("calibration")
@@ -54,7 +54,10 @@ def texts_to_choose_on(name: str) -> pd.DataFrame:
 def batches_of(
     tokenizer: PreTrainedTokenizerBase, text: str, samples: int = 40, length: int = 256
 ) -> list[dict[str, torch.Tensor]]:
-    """So many tokens of the text: of people's the beginning of each document, of ours packed windows of 512."""
+    """So many tokens of the text: of people's the beginning of each document, of ours packed windows of 512; or
+    ``"default"``, what `calibration_batches` reads where nothing else is given."""
+    if text == "default":
+        return calibration_batches(tokenizer)
     documents = texts_to_choose_on(text)
     if text == "ours":
         return calibration_batches(tokenizer, documents["text"], samples=samples * length // 512)

@@ -86,7 +86,7 @@ def main() -> None:
     known = json.loads(pd.read_csv(FILE).to_json(orient="records")) if FILE.exists() else []
     rows: dict[tuple, dict] = {(row["removed"], row["layers"]): row for row in known}
     model, tokenizer = load(device="cpu")
-    kinds = removals(model, calibration_batches(tokenizer))
+    kinds = removals(model, calibration_batches(tokenizer, built_in_text()["text"]))
     depth, config = len(decoder_layers(model)), model.config
     there = dict.fromkeys(("layers", "attention", "ffn"), depth)
     there |= {"channels": config.intermediate_size, "heads": config.num_key_value_heads}

@@ -112,7 +112,7 @@ show(model)
 # No training is involved, and no right answers either.
 
 # %%
-batches = calibration_batches(tokenizer, samples=8)  # 8 samples of 512 tokens from the built-in text
+batches = calibration_batches(tokenizer, built_in_text()["text"], samples=8)  # 8 samples of 512 tokens from the built-in text
 scores = score_layers(model, batches, progress=False)
 N = len(scores.values) // 5  # a fifth of the layers: 6 of 30
 plan = choose_layers(scores, N)  # the lowest

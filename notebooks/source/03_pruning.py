@@ -108,7 +108,7 @@ print(f"{sum(len(tokenizer(text)['input_ids']) for text in texts)} tokens; the d
 
 # %%
 alone = [perplexity(remove_layers(model, [layer]), tokenizer, texts) for layer in tqdm(range(depth))]
-batches = calibration_batches(tokenizer, samples=6)
+batches = calibration_batches(tokenizer, built_in_text()["text"], samples=6)
 scores = score_layers(model, batches, progress=False)
 damage = scores.table[["layer", "score"]].assign(perplexity=alone, times_worse=[value / dense for value in alone])
 damage.sort_values("perplexity", ascending=False).head(6).round(3)

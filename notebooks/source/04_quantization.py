@@ -364,7 +364,7 @@ print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real
 
 # %%
 del versions  # the grid makes its own, one at a time
-order = removal_order(score_layers(model, calibration_batches(tokenizer), progress=False))
+order = removal_order(score_layers(model, calibration_batches(tokenizer, built_in_text()["text"]), progress=False))
 grid = size_quality_grid(model, tokenizer, order, [0, 3, 6], ["none", "int8", "nf4"], texts=texts, progress=False)
 print("layers, in the order in which they go:", order[:9])
 display(grid.pivot(index="removed", columns="method", values="perplexity")[["none", "int8", "nf4"]].round(2))

@@ -87,7 +87,7 @@ model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU te
 # The candidates of this lesson: the dense model, and what is left after removing the three and the six layers with the lowest Block Influence (lesson 03). `remove_layers` shares the weights, so three models take the memory of one.
 
 # %%
-scores = score_layers(model, calibration_batches(tokenizer, samples=8), progress=False)
+scores = score_layers(model, calibration_batches(tokenizer, built_in_text()["text"], samples=8), progress=False)
 models = {"dense": model}
 for n in (3, 6):
     plan = choose_layers(scores, n=n)

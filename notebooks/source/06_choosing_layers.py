@@ -79,7 +79,7 @@ from shortgpt.utils.data import data_folder
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
-batches = calibration_batches(tokenizer, samples=4, length=256)
+batches = calibration_batches(tokenizer, built_in_text()["text"], samples=4, length=256)
 documents = built_in_text("perplexity")
 chosen = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])].groupby("genre").head(1)
 texts = [text[:1100] for text in chosen["text"]]
@@ -325,7 +325,7 @@ print(f"Between the 10th and the 90th percentile of layers the square varies {sp
 # `Trials` does that. It keeps the states of the whole model, and when layer $k$ is left out it resumes there: everything below is unchanged. On average that saves half of the work, and the result is the same to the last digits.
 
 # %%
-trials = Trials(model, calibration_batches(tokenizer, samples=3, length=240))
+trials = Trials(model, calibration_batches(tokenizer, built_in_text()["text"], samples=3, length=240))
 before = trials.forward_passes
 whole_loss = trials([])
 damage = leave_one_out(trials, depth) - whole_loss
@@ -404,7 +404,7 @@ print(f"Rank correlation over all layers: at least {low:.2f} between English gen
 # How much of that is the text, and how much simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
 
 # %%
-long = score_layers(model, calibration_batches(tokenizer, samples=64, length=128), progress=False)
+long = score_layers(model, calibration_batches(tokenizer, built_in_text()["text"], samples=64, length=128), progress=False)
 plot_tokens_needed(tokens_needed(long, 6))
 plt.show()
 
@@ -427,7 +427,7 @@ plt.show()
 # %%
 SPAN = range(depth * 13 // 30, depth * 13 // 30 + 6)  # of 30 layers 13 to 18; elsewhere at the same depth
 kind = "linear" if hasattr(decoder_layers(model)[0], "post_feedforward_layernorm") else "fold"
-folded = heal(model, SPAN, calibration_batches(tokenizer, samples=8), kind=kind, progress=False)
+folded = heal(model, SPAN, calibration_batches(tokenizer, built_in_text()["text"], samples=8), kind=kind, progress=False)
 cut = perplexity(remove_layers(model, SPAN), tokenizer, texts)
 repaired = perplexity(folded, tokenizer, texts)
 print(f"dense {dense:.1f}, layers {SPAN[0]} to {SPAN[-1]} cut {cut:.1f}, repaired {repaired:.1f}")
@@ -659,7 +659,7 @@ check_exchange_search(exchange_search)
 
 # %% tags=["apply"]
 require_passed(exchange_search)
-short_text = Trials(model, calibration_batches(tokenizer, samples=1, length=160))
+short_text = Trials(model, calibration_batches(tokenizer, built_in_text()["text"], samples=1, length=160))
 tried = {}
 
 
@@ -718,7 +718,7 @@ check_repair_matrix(repair_matrix)
 
 # %% tags=["apply"]
 require_passed(repair_matrix)
-gone, reading = range(depth * 13 // 30, depth * 13 // 30 + 6), calibration_batches(tokenizer, samples=8)
+gone, reading = range(depth * 13 // 30, depth * 13 // 30 + 6), calibration_batches(tokenizer, built_in_text()["text"], samples=8)
 seen = {"z": [], "y": [], "goal": []}
 
 

@@ -133,7 +133,7 @@ print(f"Head groups are too coarse to match exactly: those for three layers hold
 # For layers we have Block Influence. `score_sublayers` asks the same question of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
 
 # %%
-batches = calibration_batches(tokenizer, samples=5)
+batches = calibration_batches(tokenizer, built_in_text()["text"], samples=5)
 scores = {"layers": score_layers(model, batches, progress=False)}
 scores |= score_sublayers(model, batches, progress=False)
 lowest = {kind: removal_order(each) for kind, each in scores.items()}
@@ -633,7 +633,7 @@ check_channel_scores(channel_scores)
 
 # %% tags=["apply"]
 require_passed(channel_scores)
-reading, first_ffn, held = calibration_batches(tokenizer, samples=5), decoder_layers(model)[0].mlp, []
+reading, first_ffn, held = calibration_batches(tokenizer, built_in_text()["text"], samples=5), decoder_layers(model)[0].mlp, []
 handle = first_ffn.down_proj.register_forward_pre_hook(lambda module, args: held.append(args[0]))
 with torch.inference_mode():
     for batch in reading:

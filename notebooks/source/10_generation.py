@@ -80,7 +80,7 @@ from shortgpt.utils.data import data_folder
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
-order = removal_order(score_layers(model, calibration_batches(tokenizer, samples=8), progress=False))
+order = removal_order(score_layers(model, calibration_batches(tokenizer, built_in_text()["text"], samples=8), progress=False))
 six = sorted(order[:6])
 pruned = remove_layers(model, six)
 print(f"{depth} layers; {len(six)} of them go: {six}")

@@ -112,7 +112,7 @@ class Texts:
     """What the model reads."""
 
     text: Path | None = None
-    """A .txt file, or .jsonl with a "text" field a line. Default: built-in text, 9 genres."""
+    """A .txt file, or .jsonl with a "text" field a line. Default: built-in text."""
     language: Literal["en", "zh"] | None = None
     """Of the built-in text."""
     bos: bool | None = None
@@ -124,10 +124,12 @@ class Texts:
 
     def documents(self, part: str) -> list[str]:
         """Documents of the file, or of a part of the built-in text."""
-        from shortgpt.model.text import documents_of
+        from shortgpt.model.text import calibration_documents, documents_of
 
         if self.text is not None:
             documents = documents_of(self.text)
+        elif part == "calibration":
+            documents = calibration_documents(self.language or "en")
         else:
             documents = shortgpt.built_in_text(part, language=self.language or "en")["text"]
         documents = [document for document in documents if document.strip()]

@@ -1,11 +1,14 @@
 """Text becomes the batches it should, the same ones for the same seed, and bad text is refused in one sentence."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 
 from shortgpt import built_in_text, calibration_batches
+from shortgpt.cli.options import Calibration
+from shortgpt.model.text import calibration_documents
 
 
 def test_packing_joins_documents_and_drops_only_the_tail(tokenizer):
@@ -120,3 +123,24 @@ def test_the_built_in_text_is_long_enough(real_tokenizer):
     assert tokens["calibration", "en"] >= 12_000 and tokens["perplexity", "en"] >= 8_000
     assert tokens["calibration", "zh"] >= 4_000 and tokens["perplexity", "zh"] >= 4_000
     assert built_in_text()["genre"].nunique() >= 8
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_without_a_text_the_beginnings_of_peoples_documents_are_read(language):
+    documents = calibration_documents(language)
+    whole = built_in_text("natural", language=language)
+    genres = [whole["genre"][whole["text"].str.startswith(document)].tolist() for document in documents]
+    assert all(len({*found}) == 1 for found in genres), "each is the beginning of a document of one genre"
+    counts = Counter(found[0] for found in genres)
+    assert {*counts} == {*whole["genre"]} and len({*counts.values()}) == 1, "as many of each genre"
+    assert len(documents) >= 30 and max(map(len, documents)) <= 2200
+
+
+def test_the_default_text_is_what_the_command_reads_too(tokenizer):
+    by_hand = calibration_batches(tokenizer, calibration_documents(), samples=3, length=64)
+    for batches in (
+        calibration_batches(tokenizer, samples=3, length=64),
+        Calibration(samples=3, length=64).batches(tokenizer, Calibration().documents("calibration")),
+    ):
+        assert torch.equal(batches[0]["input_ids"], by_hand[0]["input_ids"])
+    assert Calibration(language="zh").documents("calibration") == calibration_documents("zh")
