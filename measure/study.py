@@ -43,8 +43,8 @@ def measured_documents(model_name: str, language: str) -> pd.DataFrame:
 
 
 def texts_to_choose_on(name: str) -> pd.DataFrame:
-    """Documents to choose layers on: ``"ours"`` (what calibration read by default until now), or human-written: ``"en"`` (all genres),
-    ``"zh"``, ``"code"``, or one English genre."""
+    """Documents to choose layers on: ``"ours"`` (what calibration read by default until now), or by people: ``"en"`` (all
+    genres), ``"zh"``, ``"code"``, or one English genre."""
     if name == "ours":
         return built_in_text("calibration")
     whole = built_in_text("natural", language=name if name in again.CHARACTERS else "en")

@@ -77,6 +77,7 @@ from shortgpt import (
     score_layers, side_by_side,
 )  # fmt: skip
 from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_beside_paper, plot_retention
+from shortgpt.course.studies.curves import removal_accuracy, removal_curves
 from shortgpt.model.tokens import begin_token
 from shortgpt.utils.data import data_folder
 
@@ -524,6 +525,43 @@ for task, rows in ways.groupby("task", sort=False):
 #
 # The second is what a level line can hide. Written answers to `physical` collapse with the first three layers: not because other answers are written, but because no answer can be read from what is written (column `unread`; only 16 tokens are looked at, so an answer that comes later is lost, too). Before such a list the dense model mostly writes one of the answers. Without three layers it starts to explain, and without six it recites who it is: "You're a helpful AI". Choosing can't show this, because it has an answer by construction: one of the given ones is always the likeliest. What it hides here isn't a loss of knowledge; it is that the model no longer answers. (On `science`, where the dense model wrote fewer right answers to begin with, the written line falls little, and most texts become unreadable just the same.)
 #
+# ### A model that knows the answers
+#
+# A model that guesses can't show whether choosing survives. So `python measure/answers.py` asked a larger one: qwen2.5-coder-1.5b-instruct (28 layers, ten times the parameters; it comes from PyPI too, `load("qwen2.5-coder-1.5b-instruct")`). The first 80 `science` questions, in its chat format, chosen and written.
+#
+# *Predict:* two, four, six and eight of its 28 layers go. Which line falls first?
+
+# %%
+LARGE = "qwen2.5-coder-1.5b-instruct"
+of_large = pd.read_csv(data_folder() / "removal_answers.csv", keep_default_na=False).query("model == @LARGE and task == 'science'")
+of_large = of_large.assign(removed=of_large["layers"].map(json.loads).map(len))
+ways = pd.concat([choice_summary(rows).assign(removed=n) for n, rows in of_large.groupby("removed")], ignore_index=True)
+_, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+for i, way in enumerate(("choice", "written")):
+    ax.errorbar(ways["removed"] + 0.1 * i, ways[way], ways[f"{way}_error"], fmt=f"{'-o' if i == 0 else '--s'}", capsize=4, color=PALETTE[i], label=way)
+ax.axhline(25, color="black", linestyle=":", label="guessing among the answers")
+ax.set(title=f"{LARGE}, science (stored)", xlabel="layers removed", xticks=ways["removed"], ylim=(0, 103), ylabel="right (percent, ± 1 s.e.)")
+ax.legend()
+plt.show()
+for row in ways.itertuples():
+    print(f"−{row.removed}: chosen {row.choice:.0f} ± {row.choice_error:.0f} %, written {row.written:.0f} ± {row.written_error:.0f} %, difference {row.difference:+.0f} ± {row.difference_error:.0f}; no answer found in {row.unread:.0f} %.")
+
+# %% [markdown]
+# PROSE_LARGE_WAYS
+#
+# The stored results of the larger model can be checked. With `LIVE = True` it is fetched (1.1 GB once; it needs 5 GB of memory), and the first 20 questions are asked again, dense and without six layers: about five minutes on two cores.
+
+# %%
+LIVE = False
+if LIVE:
+    large, its_tokenizer = load(LARGE, device="cpu")
+    for n in (0, 6):
+        layers = json.loads(of_large.loc[of_large["removed"] == n, "layers"].iloc[0])
+        again = choice_and_generation(remove_layers(large, layers), its_tokenizer, "science", limit=20)
+        stored = of_large[of_large["removed"] == n].head(20)
+        print(f"−{n}: chosen right {again['choice_right'].sum()} (stored {stored['choice_right'].sum()}), written right {again['written_right'].sum()} (stored {stored['written_right'].sum()}) of 20")
+
+# %% [markdown]
 # Why writing breaks in this way, and what can be done about it, is the subject of [lesson 10](10_generation.ipynb).
 
 # %% [markdown]
@@ -587,6 +625,32 @@ for row in terms.itertuples():
 # %% [markdown]
 # The task points where the bits per byte pointed: with six layers fewer, Chinese can hardly be told from guessing, and English can. But the Chinese number is rough, because the model starts so near to guessing: the two languages differ by less than two standard errors. Two measures that agree say more than either, and still it is a hint and no proof.
 #
+# The larger model of section 10 was trained on Chinese, too. It was asked the same science questions in both languages (`science_zh` is a translation, item by item), with layers chosen by reading English or Chinese prose. *Predict:* does the language of the calibration text decide which language suffers?
+
+# %%
+answers = removal_accuracy(criterion="block_influence").query("model == @LARGE and task in ['science', 'science_zh'] and text in ['', 'en', 'zh']")
+losses = removal_curves(criterion="block_influence").query("model == @LARGE and text in ['', 'en', 'zh'] and language in ['en', 'zh']")
+_, (left, right_) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+for i, (task, language, name) in enumerate((("science", "en", "English"), ("science_zh", "zh", "Chinese"))):
+    for text, line in {"en": "-", "zh": ":"}.items():
+        look = {"color": PALETTE[i], "marker": MARKERS[i], "linestyle": line, "markeredgecolor": "black", "label": f"{name}, chosen on {text}"}
+        rows = answers[(answers["task"] == task) & answers["text"].isin(["", text])].sort_values("removed")
+        left.errorbar(rows["removed"], rows["value"], rows["standard_error"], capsize=3, **look)
+        rows = losses[(losses["language"] == language) & losses["text"].isin(["", text])].sort_values("removed")
+        right_.plot(rows["removed"], rows["bits_per_byte"] / rows["bits_per_byte"].iloc[0], **look)
+left.axhline(25, color="black", linestyle="--", linewidth=1)
+left.set(xlabel="layers removed", ylabel="right (percent, ± 1 s.e.)", ylim=(0, 103), title="120 science questions (dashed: guessing)")
+right_.set(xlabel="layers removed", ylabel="bits per byte, times dense", title="prose by people", xlim=(0, 9), ylim=(0.95, 1.8))
+right_.legend(fontsize=8)
+plt.show()
+for task in ("science", "science_zh"):
+    rows = answers[(answers["task"] == task)].sort_values(["text", "removed"])
+    print(f"{LARGE}, stored, {task}: " + "; ".join(f"{row.removed} removed{f' ({row.text})' if row.text else ''} {row.value:.0f} ± {row.standard_error:.0f} %" for row in rows.itertuples()))
+
+# %% [markdown]
+# PROSE_LANGUAGES
+
+# %% [markdown]
 # The paper's models know more. MMLU is an exam in English with multiple-choice questions from 57 subjects, CMMLU asks the same kind of questions in Chinese, and both have four answers. Here is how much of the *above-chance* score is kept in its table 2.
 
 # %%

@@ -73,7 +73,10 @@ from shortgpt import Trials, built_in_text, calibration_batches, compare_criteri
 from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
 from shortgpt import score_layers, tokens_needed, watch_layers
 from shortgpt.scoring.influence import block_influence, relative_magnitude
-from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria, plot_tokens_needed
+from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria
+from shortgpt.course.plots import plot_removal_curves, plot_tokens_needed
+from shortgpt.course.studies.again import measured_again
+from shortgpt.course.studies.curves import paired, removal_curves
 from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -245,6 +248,49 @@ plt.show()
 # Two remarks on fairness. A pass of the dear criteria is over a short piece of text, so in tokens they are cheaper than the axis says. And what they choose fits that piece: a set that is best on five hundred tokens need not be best on others.
 
 # %% [markdown]
+# ### Other text, and two more models
+#
+# All these texts, those for choosing and those for measuring, were written by one author, a language model. Does the order of the criteria hold on prose that people wrote? The file has that, too: perplexity on the beginnings of twelve documents (articles, fiction, handbooks) from sources that nobody chose or repaired with.
+
+# %%
+print(STORED)
+for n in (3, 6, 9):
+    here = plain[(plain["removed"] == n) & (plain["seed"].fillna(0) == 0)].set_index("criterion")
+    asks = here.drop(["random", "sequential", "reverse"])
+    agree = asks["perplexity"].rank().corr(asks["natural"].rank())
+    top = here["natural"].idxmin()
+    print(f"{n} removed: rank correlation of the two texts {agree:.2f} over the criteria that read the model; best on prose by people: {top} ({here.loc[top, 'natural']:.1f} ± {here.loc[top, 'natural_error']:.1f}; Block Influence {here.loc['block_influence', 'natural']:.1f}, dense {whole['natural']:.1f}).")
+
+# %% [markdown]
+# And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by eight criteria: layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest has ten times the parameters of ours.
+#
+# *Predict:* does the larger model bear more? And is there a number of layers from which one more ruins it?
+
+# %%
+curves = removal_curves(text="en").query("language == 'en'")
+plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude", "greedy"])
+plt.show()
+
+# %%
+LARGE = "qwen2.5-coder-1.5b-instruct"
+sets = curves.query("model == @LARGE").set_index(["criterion", "removed"])["layers"]
+for n in (2, 4, 6, 8):
+    by = {name: paired(LARGE, sets["block_influence", n], sets[name, n]) for name in ("relative_magnitude", "greedy")}
+    print(f"{LARGE}, {n} removed: Block Influence takes {sets['block_influence', n]}, greedy {sets['greedy', n]}; ", end="")
+    print("it costs " + ", ".join(f"{value:+.2f} ± {error:.2f} nats against {name.replace('_', ' ')}" for name, (value, error) in by.items()) + ".")
+
+# %% [markdown]
+# PROSE_CURVES
+#
+# Check it yourself: with `LIVE = True` the larger model is fetched (1.1 GB, once; it needs 5 GB of memory), and two of its points are measured again, in about three minutes on two cores.
+
+# %%
+LIVE = False
+if LIVE:
+    large, its_tokenizer = load(LARGE)
+    display(measured_again(large, its_tokenizer, LARGE, {name: sets[name, 6] for name in ("block_influence", "greedy")}).round(3))
+
+# %% [markdown]
 # ## 3. Why relative magnitude comes close
 #
 # **Relative magnitude** is the length of what a layer adds, against the length of what leaves it. It does not ask for a direction. Block Influence asks for nothing else. Yet they choose nearly the same layers. Why?
@@ -315,7 +361,28 @@ print(f"Between the 10th and the 90th percentile of layers the square varies {sp
 # %% [markdown]
 # This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and before the feed-forward network (FFN), every layer brings the states to one length (RMSNorm), so a longer state reads the same, but what later layers add to it weighs less. A stretch is not nothing, and neither score says how much it is.
 #
-# All this is one model. On larger ones, measured by others, perplexity differed many times over between the two choices, and not always in the same direction ([question 9](20_ten_questions.ipynb) has the figure).
+# All this is one model. The same figure for the larger one of section 2:
+
+# %%
+scored = pd.read_csv(data_folder() / "removal_layers.csv").query("model == @LARGE").set_index("layer")
+share = scored["block_influence"] / (scored["relative_magnitude"] ** 2 / 2)
+_, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+ax.plot(scored["relative_magnitude"], scored["block_influence"], "o", color=PALETTE[0], markeredgecolor="black")
+line = np.geomspace(scored["relative_magnitude"].min(), scored["relative_magnitude"].max())
+ax.plot(line, line**2 / 2, "k--", label="right angle: half the square")
+for i in {*share.nsmallest(4).index, *scored["block_influence"].nsmallest(3).index}:
+    ax.annotate(str(i), (scored["relative_magnitude"][i], scored["block_influence"][i]), xytext=(6, -4), textcoords="offset points")
+ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)", ylabel="Block Influence (log scale)", title=f"{LARGE}, stored")
+plain_log_ticks(ax, "x")
+plain_log_ticks(ax)
+ax.legend()
+plt.show()
+for i in share.nsmallest(4).sort_index().index:
+    places = [int(scored[name].rank()[i]) for name in ("block_influence", "relative_magnitude")]
+    print(f"Layer {i} makes the median state {scored['longer'][i]:.2f} times as long; number {places[0]} from below by Block Influence, {places[1]} by relative magnitude.")
+
+# %% [markdown]
+# PROSE_STRETCH
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong

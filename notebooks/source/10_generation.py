@@ -63,6 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -136,6 +138,24 @@ plt.show()
 
 # %% [markdown]
 # Above the horizontal line the pruned model chooses right. Part of what both answers lose **cancels** in the margin: the question is the same, and often most of the words. A choice survives as long as what does *not* cancel is small against the margin: compare the last two widths of each line. So choice isn't safe by nature. With a margin of one wrong verb ending it falls as well, and lesson 05 found `grammar` to lose more than questions about everyday things.
+#
+# A model that knows more has wider margins. Here is the larger model of [lesson 05](05_evaluation.ipynb), section 10, with ten times the parameters: what it chose and what it wrote on the same questions, dense and without four and eight of its 28 layers (stored by `measure/answers.py`).
+
+# %%
+asked = pd.read_csv(data_folder() / "removal_answers.csv", keep_default_na=False).query("model == 'qwen2.5-coder-1.5b-instruct'")
+asked = asked.assign(removed=asked["layers"].map(json.loads).map(len)).query("task == 'science'")
+questions = pd.read_json(data_folder() / "tasks" / "science.jsonl", lines=True).set_index("id")
+for n, rows in asked.groupby("removed"):
+    wrong = rows[rows["choice_right"] & ~rows["written_right"]]
+    print(f"{n} removed: {rows['choice_right'].mean():.0%} chosen right, {rows['written_right'].mean():.0%} written right; chosen right and written wrong {len(wrong)} of {len(rows)}")
+for item in asked["item"].unique()[[2, 11, 25]]:
+    print(f"\n{questions.loc[item, 'question']}")
+    for n, rows in asked[asked["item"] == item].set_index("removed").iterrows():
+        if n in (0, 4, 8):
+            print(f"  {n} removed, written: {rows['written']!r}; chosen {'right' if rows['choice_right'] else 'wrong'}")
+
+# %% [markdown]
+# PROSE_TEN
 #
 # Perplexity sees the whole loss: nothing cancels there. The two measures don't contradict each other. They look at different things.
 #
