@@ -1,0 +1,197 @@
+"""Six answers on three real models, with standard errors, from the stored studies: writes `docs/three_models.md`.
+
+    python measure/three_models.py      a few seconds; measures nothing
+
+The text stands in `three_models.md` beside this script, with a line ``{table_name}`` where a table belongs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from shortgpt import added_losses, choice_summary, cliff, read_grid
+from shortgpt.course.studies.curves import LANGUAGES, paired, removal_accuracy, removal_curves
+from shortgpt.utils.data import data_folder
+
+SOURCE = Path(__file__).with_suffix(".md")
+PAGE = Path(__file__).parents[1] / "docs" / "three_models.md"
+SHORT = {
+    "smollm2-135m-instruct": "SmolLM2-135M",
+    "gemma-3-270m": "Gemma 3 270M",
+    "qwen2.5-coder-1.5b-instruct": "Qwen2.5-Coder-1.5B",
+}
+LARGE = "qwen2.5-coder-1.5b-instruct"
+CRITERIA = {  # columns
+    "block_influence": "BI",
+    "block_influence_iterative": "BI, iterated",
+    "relative_magnitude": "relative magnitude",
+    "angular_span_all_tokens": "span",
+    "greedy": "greedy",
+    "random": "random (median of 5)",
+    "reverse": "reverse",
+    "sequential": "sequential",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plus_minus(value: float, error: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def figure_five() -> str:
+    """Perplexity, times dense, without a fifth and a third of the layers, by what chose them; and the cliff."""
+    rows = []
+    for name, title in SHORT.items():
+        mine = chosen(name, text="en").query("language == 'en'")
+        depth = int(mine["depth"].iloc[0])
+        for n in (round(depth / 5), 2 * round(depth / 6)):
+            row = [title, f"{n} of {depth}"]
+            for criterion in CRITERIA:
+                here = mine[(mine["criterion"] == criterion) & (mine["removed"] == n)]
+                times, error = here["times"].median(), here["added_error"].median()
+                row.append(
+                    "" if here.empty else f"× {times:,.2f} (±{100 * error:.0f} %)" if times < 100 else f"× {times:,.0f}"
+                )
+            rows.append(row)
+    return table(["model", "removed", *CRITERIA.values()], rows)
+
+
+def chosen(name: str, **how: str) -> pd.DataFrame:
+    """Rows of `removal_curves` of one model, those of the dense one left out."""
+    curves = removal_curves(**how)
+    return curves[(curves["model"] == name) & (curves["removed"] > 0)]
+
+
+def sets(rows: pd.DataFrame, by: str) -> pd.Series:
+    """The layers that are chosen, by the column `by` and the number removed; of the coins, the first."""
+    return rows.drop_duplicates([by, "removed"]).set_index([by, "removed"])["layers"]
+
+
+def cliffs() -> str:
+    rows = []
+    for name, title in SHORT.items():
+        for criterion in ("block_influence", "relative_magnitude", "greedy"):
+            lines, row = chosen(name, criterion=criterion, text="en").groupby("language"), [title, CRITERIA[criterion]]
+            for language in LANGUAGES:
+                line = lines.get_group(language)[["removed", "times"]]
+                steps = pd.concat([pd.DataFrame([{"removed": 0, "times": 1.0}]), line])
+                edge = cliff(steps.assign(value=steps["times"].clip(lower=1)))
+                row.append(f"none to {line['removed'].max()}" if edge is None else f"after {edge}")
+            rows.append(row)
+    return table(["model", "chosen by", "English", "Chinese", "code"], rows)
+
+
+def ways() -> str:
+    asked = pd.read_csv(data_folder() / "removal_answers.csv", keep_default_na=False)
+    asked["removed"] = asked["layers"].map(json.loads).map(len)
+    rows = []
+    for (name, task, n), answers in asked.groupby(["model", "task", "removed"], sort=False):
+        row = choice_summary(answers).iloc[0]
+        values = [plus_minus(row[each], row[f"{each}_error"], 0) for each in ("choice", "written", "difference")]
+        rows.append([SHORT[name], task, str(n), *values, f"{row['unread']:.0f}"])
+    return table(["model", "task", "removed", "chosen right, %", "written right, %", "difference", "unread, %"], rows)
+
+
+def accuracies() -> str:
+    """Accuracies by Block Influence on English; the larger model also on Chinese and by greedy."""
+    asked = removal_accuracy()
+    asked = asked[
+        asked["criterion"].isin(["dense", "block_influence", "greedy"]) & asked["text"].isin(["", "en", "zh"])
+    ]
+    tasks = ["science", "science_zh", "physical", "last_word", "grammar", "chinese"]
+    rows = []
+    for (name, criterion, text, n), some in asked.groupby(["model", "criterion", "text", "removed"], sort=False):
+        if name != LARGE and n % 3:
+            continue
+        by = some.drop_duplicates("task").set_index("task")
+        cells = [plus_minus(by.loc[t, "value"], by.loc[t, "standard_error"], 0) if t in by.index else "" for t in tasks]
+        rows.append([SHORT[name], str(n), "" if n == 0 else f"{criterion.replace('_', ' ')}, {text}", *cells])
+    return table(["model", "removed", "chosen by, on", *tasks], rows)
+
+
+def languages() -> str:
+    """What choosing on Chinese costs against choosing on English, in both languages."""
+    rows = []
+    for name, title in SHORT.items():
+        layers = sets(chosen(name, criterion="block_influence"), "text")
+        for n in layers["en"].index:
+            if layers["en", n] != layers["zh", n]:
+                costs = [paired(name, layers["zh", n], layers["en", n], language) for language in ("en", "zh")]
+                rows.append([title, str(n), *(plus_minus(*cost) for cost in costs)])
+    return table(["model", "removed", "English, nats a token", "Chinese, nats a token"], rows)
+
+
+def against(by: str, one: str, others: Sequence[str], **how: str) -> list[list[str]]:
+    """A row per model and number: English loss of what `one` chose less that of the others' choices."""
+    rows = []
+    for name, title in SHORT.items():
+        layers = sets(chosen(name, **how), by)
+        for n in layers[one].index:
+            row = [title, str(n)]
+            for other in others:
+                if (other, n) not in layers.index:
+                    row.append("")
+                elif layers[one, n] == layers[other, n]:
+                    row.append("same layers")
+                else:
+                    row.append(plus_minus(*paired(name, layers[one, n], layers[other, n])))
+            rows.append(row)
+    return [row for row in rows if {*row[2:]} - {"same layers", ""}]
+
+
+def parting() -> str:
+    """Where criteria choose other layers than Block Influence."""
+    others = ["relative_magnitude", "block_influence_iterative", "angular_span_all_tokens", "greedy"]
+    rows = against("criterion", "block_influence", others, text="en")
+    return table(["model", "removed", *(f"less {CRITERIA[name]}" for name in others)], rows)
+
+
+def texts() -> str:
+    """Where Block Influence chooses other layers on other text."""
+    rows = against("text", "ours", ["en", "default"], criterion="block_influence")
+    return table(["model", "removed", "less people's (40 × 256 tokens)", "less the default's (15,000 tokens)"], rows)
+
+
+def bits() -> str:
+    grid = read_grid(data_folder() / "grid_large.csv")
+    rows = [
+        [
+            str(row.removed),
+            row.method,
+            *(plus_minus(getattr(row, f"{c}"), getattr(row, f"{c}_error"), 3) for c in columns),
+        ]
+        for columns in [("added_by_pruning", "added_by_quantization", "added_by_both", "interaction")]
+        for row in added_losses(grid).itertuples()
+    ]
+    return table(["removed", "method", "pruning alone", "bits alone", "both", "both less the sum"], rows)
+
+
+def hours() -> str:
+    """Hours of two cores that the stored rows took."""
+    curves, orders = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("curves", "orders"))
+    each = (
+        curves.groupby("model")["seconds"].sum()
+        + orders.groupby(["model", "criterion", "text"])["seconds"].max().groupby("model").sum()
+    )
+    return ", ".join(f"{SHORT[name]} {each[name] / 3600:.1f}" for name in SHORT)
+
+
+def page() -> str:
+    """The text with its tables."""
+    text = SOURCE.read_text(encoding="utf-8")
+    for make in (figure_five, cliffs, ways, accuracies, languages, parting, texts, bits, hours):
+        mark = f"{{{make.__name__}}}"
+        text = text.replace(mark, make()) if mark in text else text
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
