@@ -1,4 +1,4 @@
-"""Six answers on three real models, with standard errors, from the stored studies: writes `docs/three_models.md`.
+"""Six answers on three real models, with standard errors, from the stored studies: a page in `docs/`, and its figure.
 
     python measure/three_models.py      a few seconds; measures nothing
 
@@ -11,13 +11,16 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 
 from shortgpt import added_losses, choice_summary, cliff, read_grid
+from shortgpt.course.plots import plot_removal_curves
 from shortgpt.course.studies.curves import LANGUAGES, paired, removal_accuracy, removal_curves
 from shortgpt.utils.data import data_folder
 
 SOURCE = Path(__file__).with_suffix(".md")
+FIGURE = data_folder() / "figures" / "removal_curves.png"
 PAGE = Path(__file__).parents[1] / "docs" / "three_models.md"
 SHORT = {
     "smollm2-135m-instruct": "SmolLM2-135M",
@@ -193,5 +196,16 @@ def page() -> str:
     return text
 
 
+def figure() -> None:
+    """The curves of figure 5, for the page and the project's README."""
+    matplotlib.use("Agg")
+    names = ["dense", "block_influence", "relative_magnitude", "greedy", "random", "reverse", "sequential"]
+    curves = removal_curves(text="en")
+    curves = curves[(curves["language"] == "en") & curves["criterion"].isin(names)]
+    panels = plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude", "greedy"])
+    panels[0].figure.savefig(FIGURE, dpi=110)
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    figure()
