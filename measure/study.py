@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import built_in_text, calibration_batches, load
 from shortgpt.course.studies import again
+from shortgpt.course.studies.curves import MODELS
 
 DATA = Path(__file__).parents[1] / "data"
-MODELS = ("smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct")
 LARGE = MODELS[2]
 DOCUMENTS = 12  # of each language
 

@@ -2,7 +2,7 @@
 
     python measure/three_models.py      a few seconds; measures nothing
 
-The text stands in `three_models.md` beside this script, with a line ``{table_name}`` where a table belongs.
+Puts the tables between the marks of `docs/three_models.md`; the words between them are written by hand, and tested.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from shortgpt.course.plots import plot_removal_curves
 from shortgpt.course.studies.curves import LANGUAGES, paired, removal_accuracy, removal_curves
 from shortgpt.utils.data import data_folder
 
-SOURCE = Path(__file__).with_suffix(".md")
 FIGURE = data_folder() / "figures" / "removal_curves.png"
-PAGE = Path(__file__).parents[1] / "docs" / "three_models.md"
 SHORT = {
     "smollm2-135m-instruct": "SmolLM2-135M",
     "gemma-3-270m": "Gemma 3 270M",
@@ -178,7 +176,7 @@ def bits() -> str:
 
 
 def hours() -> str:
-    """Hours of two cores that the stored rows took."""
+    """Hours of two cores that the curves took."""
     curves, orders = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("curves", "orders"))
     each = (
         curves.groupby("model")["seconds"].sum()
@@ -187,12 +185,17 @@ def hours() -> str:
     return ", ".join(f"{SHORT[name]} {each[name] / 3600:.1f}" for name in SHORT)
 
 
+def page_file() -> Path:
+    return data_folder().parent / "docs" / "three_models.md"
+
+
 def page() -> str:
-    """The text with its tables."""
-    text = SOURCE.read_text(encoding="utf-8")
+    """The page with its tables as the stored results are now."""
+    text = page_file().read_text(encoding="utf-8")
     for make in (figure_five, cliffs, ways, accuracies, languages, parting, texts, bits, hours):
-        mark = f"{{{make.__name__}}}"
-        text = text.replace(mark, make()) if mark in text else text
+        before, mark, rest = text.partition(f"<!-- {make.__name__} -->\n")
+        if mark:
+            text = f"{before}{mark}{make()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     return text
 
 
@@ -207,5 +210,5 @@ def figure() -> None:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    page_file().write_text(page(), encoding="utf-8")
     figure()

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from shortgpt.course.plots.choosing import draw_lines, line_of
 from shortgpt.course.plots.style import number, plain_log_ticks, say
@@ -43,15 +44,18 @@ def plot_removal_curves(
     fig.set_layout_engine("constrained")
     for ax, model in zip(axes[0], models, strict=True):
         rows = curves[(curves["model"] == model) & (curves["removed"] > 0)]
-        lines = {name: line_of(rows[rows[by] == name], "times") for name in names if name in set(rows[by])}
+        lines = {name: line_of(rows[rows[by] == name], "times") for name in names}  # the same look in all
         draw_lines(ax, lines, list(highlight))
         ax.axhline(1, color="black", linestyle=":", linewidth=1)
         ax.set(title=model, xlabel=f"layers removed, of {rows['depth'].iloc[0]:.0f}", yscale="log", ylim=(0.9, most))
         ax.spines[["top", "right"]].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain_log_ticks(ax)
         _say_what_is_lowest(model, lines, at=round(rows["depth"].iloc[0] / 5))
     axes[0, 0].set_ylabel("perplexity, times the dense model's (log scale)")
-    axes[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    drawn = {line.get_label(): line for ax in axes[0] for line in ax.get_lines() if line.get_label() in names}
+    titles = [name.replace("_", " ") for name in drawn]
+    axes[0, -1].legend(drawn.values(), titles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return axes[0]
 
 
@@ -59,5 +63,5 @@ def _say_what_is_lowest(model: str, lines: dict[str, pd.DataFrame], at: int) -> 
     here = pd.Series({name: line["mid"].get(at) for name, line in lines.items()}, dtype=float).dropna().sort_values()
     if here.empty:
         return
-    told = ", ".join(f"{name} {number(value)}" for name, value in here.items())
+    told = ", ".join(f"{str(name).replace('_', ' ')} {number(value)}" for name, value in here.items())
     say(f"on {model}, with a fifth of the layers removed ({at}), perplexity times: {told}.")

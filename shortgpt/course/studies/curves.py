@@ -12,6 +12,7 @@ from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.utils.data import data_folder
 
 LANGUAGES = ("en", "zh", "code")
+MODELS = ("smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct")  # small ones first
 
 
 def removal_curves(*, criterion: str | None = None, text: str | None = None) -> pd.DataFrame:
@@ -28,9 +29,8 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
         perplexity, ``exp(added)``); ``bits_per_byte``. The dense model's rows have criterion ``"dense"``.
     """
     orders, losses = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves"))
-    dense = pd.DataFrame(
-        {"model": losses["model"].unique(), "criterion": "dense", "text": "", "removed": 0, "layers": "[]"}
-    )
+    names = sorted(losses["model"].unique(), key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))
+    dense = pd.DataFrame({"model": names, "criterion": "dense", "text": "", "removed": 0, "layers": "[]"})
     table = pd.concat([dense, orders], ignore_index=True).drop(columns=["forward_passes", "seconds"])
     for column, wanted in {"criterion": criterion, "text": text}.items():
         table = table if wanted is None else table[table[column].isin(["dense", "", wanted])]

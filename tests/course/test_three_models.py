@@ -1,0 +1,59 @@
+"""What the lessons and the page of three models say in words, of the stored studies. Code writes their numbers."""
+
+import pandas as pd
+import pytest
+
+from shortgpt.course.studies.curves import paired, removal_curves
+from shortgpt.utils.data import data_folder
+from tests.test_data import script
+
+DATA = data_folder()
+SMALL, GEMMA, LARGE = "smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct"
+
+
+@pytest.fixture(scope="module")
+def english() -> pd.DataFrame:
+    return removal_curves(text="en").query("language == 'en' and removed > 0")
+
+
+def sets(curves: pd.DataFrame, name: str, by: str = "criterion") -> pd.Series:
+    rows = curves[curves["model"] == name].drop_duplicates([by, "removed"])
+    return rows.set_index([by, "removed"])["layers"]
+
+
+def test_the_page_is_what_its_script_writes():
+    measure = script("three_models")
+    assert measure.page_file().read_text(encoding="utf-8") == measure.page(), "run `python measure/three_models.py`"
+
+
+def test_block_influence_parts_from_relative_magnitude_and_greedy_on_the_larger_model(english):
+    layers = sets(english, LARGE)
+    for n in (1, 2, 3):
+        assert layers["block_influence", n] == layers["relative_magnitude", n]
+    for n in (4, 5, 6, 7, 8, 10, 12, 14):
+        value, error = paired(LARGE, layers["block_influence", n], layers["relative_magnitude", n])
+        assert value > 3 * error, "relative magnitude chose better"
+    for n in (4, 5, 6, 7, 8):
+        for other in ("block_influence", "relative_magnitude"):
+            value, error = paired(LARGE, layers[other, n], layers["greedy", n])
+            assert value > 2 * error, "greedy chose better than both"
+    assert {24, 25, 26} <= {*layers["block_influence", 8]} and not {24, 26} & {*layers["relative_magnitude", 8]}
+
+
+def test_what_block_influence_takes_too_early_there_stretches():
+    table = pd.read_csv(DATA / "removal_layers.csv").query("model == @LARGE").set_index("layer")
+    share = table["block_influence"] / (table["relative_magnitude"] ** 2 / 2)
+    far = sorted(share.nsmallest(4).index)
+    assert far == [23, 24, 25, 26]
+    assert table["longer"][far].min() > 1.15 and table["longer"][5:20].max() < 1.15
+    place = table[["block_influence", "relative_magnitude"]].rank()
+    assert (place["block_influence"] < place["relative_magnitude"])[far].all()
+
+
+def test_choosing_on_chinese_need_not_cost_english():
+    curves = removal_curves(criterion="block_influence").query("language == 'en' and removed > 0")
+    for name in (SMALL, LARGE):
+        layers = sets(curves, name, "text")
+        apart = [n for n in layers["en"].index if layers["en", n] != layers["zh", n]]
+        costs = [paired(name, layers["zh", n], layers["en", n]) for n in apart]
+        assert min(value + 2 * error for value, error in costs) < 0 < max(value - 2 * error for value, error in costs)
