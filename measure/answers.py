@@ -26,7 +26,7 @@ LARGE_TASKS = ("science", "science_zh", "last_word")  # of the large model, once
 LIMIT = 120  # items: standard errors of 2 to 4 points
 QUESTIONS = {"science": 80, "physical": 80}  # answered both ways; the large model only the first
 # what is asked of the large model, and of the small ones (nine layers are half of gemma's)
-LARGE_COUNTS = {("block_influence", "en"): (2, 4, 6, 8), ("block_influence", "zh"): (4, 8), ("greedy", "en"): (8,)}
+LARGE_COUNTS = {("block_influence", "en"): (4, 8, 6, 2), ("block_influence", "zh"): (6,), ("greedy", "en"): (8,)}
 COUNTS = {("block_influence", "en"): range(1, 16), ("block_influence", "zh"): (3, 6, 9), ("greedy", "en"): (3, 6, 9)}
 
 
