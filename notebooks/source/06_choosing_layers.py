@@ -382,7 +382,9 @@ for i in share.nsmallest(4).sort_index().index:
     print(f"Layer {i} makes the median state {scored['longer'][i]:.2f} times as long; number {places[0]} from below by Block Influence, {places[1]} by relative magnitude.")
 
 # %% [markdown]
-# PROSE_STRETCH
+# The four layers farthest below the line are neighbours near the end, and they are the ones that make the state longer. Block Influence calls them cheap, relative magnitude doesn't. Section 2 has the verdict of the loss: Block Influence takes them early, and loses more by it. So here the two triangles are no theory. A stretch that hardly turns the state was not nothing.
+#
+# It is no law either. On models that other people measured, perplexity differed many times over between the two choices, and not always in this direction ([question 9](20_ten_questions.ipynb) has the figure). Whoever prunes a new model should compute both: either takes one pass.
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong

@@ -31,7 +31,7 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
     orders, losses = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves"))
     names = sorted(losses["model"].unique(), key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))
     dense = pd.DataFrame({"model": names, "criterion": "dense", "text": "", "removed": 0, "layers": "[]"})
-    table = pd.concat([dense, orders], ignore_index=True).drop(columns=["forward_passes", "seconds"])
+    table = _small_first(pd.concat([dense, orders], ignore_index=True).drop(columns=["forward_passes", "seconds"]))
     for column, wanted in {"criterion": criterion, "text": text}.items():
         table = table if wanted is None else table[table[column].isin(["dense", "", wanted])]
     table["depth"] = table["model"].map(orders.groupby("model")["depth"].first())
@@ -58,6 +58,7 @@ def removal_accuracy(*, criterion: str | None = None, text: str | None = None) -
         [dense.assign(criterion="dense", text="", removed=0), orders.merge(asked, on=["model", "layers"])],
         ignore_index=True,
     )
+    table = _small_first(table)
     start = table[["model", "task"]].merge(dense[["model", "task", "value"]], on=["model", "task"])["value"]
     above = 100 * (table["value"] - table["chance"]) / (start - table["chance"])
     return table.assign(above_chance=above, layers=table["layers"].map(json.loads))
@@ -69,6 +70,14 @@ def paired(model: str, one: Sequence[int], other: Sequence[int], language: str =
     first, second = (np.array(json.loads(losses[json.dumps(sorted(map(int, layers)))])) for layers in (one, other))
     tokens = _documents(model)["tokens"][language]
     return mean_and_error((first - second) * tokens, tokens)
+
+
+def _small_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of `MODELS`; other models come last."""
+    places = {name: place for place, name in enumerate(MODELS)}
+    return table.sort_values(
+        "model", kind="stable", ignore_index=True, key=lambda names: names.map(places).fillna(len(MODELS))
+    )
 
 
 def _documents(model: str) -> dict[str, dict[str, np.ndarray]]:
