@@ -81,12 +81,12 @@ def cliffs() -> str:
     for name, title in SHORT.items():
         for criterion in ("block_influence", "relative_magnitude", "greedy"):
             lines, row = chosen(name, criterion=criterion, text="en").groupby("language"), [title, CRITERIA[criterion]]
-            for language in LANGUAGES:
+            for language in LANGUAGES if len(lines) else ():
                 line = lines.get_group(language)[["removed", "times"]]
                 steps = pd.concat([pd.DataFrame([{"removed": 0, "times": 1.0}]), line])
                 edge = cliff(steps.assign(value=steps["times"].clip(lower=1)))
                 row.append(f"none to {line['removed'].max()}" if edge is None else f"after {edge}")
-            rows.append(row)
+            rows.append(row + [""] * (5 - len(row)))
     return table(["model", "chosen by", "English", "Chinese", "code"], rows)
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from shortgpt import cliff
 from shortgpt.course.studies.curves import paired, removal_curves
 from shortgpt.utils.data import data_folder
 from tests.test_data import script
@@ -57,3 +58,46 @@ def test_choosing_on_chinese_need_not_cost_english():
         apart = [n for n in layers["en"].index if layers["en", n] != layers["zh", n]]
         costs = [paired(name, layers["zh", n], layers["en", n]) for n in apart]
         assert min(value + 2 * error for value, error in costs) < 0 < max(value - 2 * error for value, error in costs)
+
+
+def test_gemma_has_an_edge_by_block_influence_and_none_there_by_relative_magnitude(english):
+    curves = english[english["model"] == GEMMA]
+    dense = pd.DataFrame([{"removed": 0, "times": 1.0}])
+    edge = {}
+    for name in ("block_influence", "relative_magnitude"):
+        rows = pd.concat([dense, curves[curves["criterion"] == name]])[["removed", "times"]]
+        edge[name] = cliff(rows.rename(columns={"times": "value"}))
+    assert edge["block_influence"] == 4 and edge["relative_magnitude"] != 4
+    times = curves[curves["criterion"] == "block_influence"].set_index("removed")["times"]
+    assert 9 < times[5] / times[4] < 10.5, "almost ten"
+    layers = sets(english, GEMMA)
+    for n in range(3, 10):
+        value, error = paired(GEMMA, layers["block_influence", n], layers["relative_magnitude", n])
+        assert value > 2 * error
+    assert 16 in layers["block_influence", 3] and 17 in layers["block_influence", 5]
+    assert 16 not in layers["relative_magnitude", 7]
+    table = pd.read_csv(DATA / "removal_layers.csv").query("model == @GEMMA").set_index("layer")
+    assert 1.3 < table["longer"][16] < 1.36, "by a third"
+
+
+def test_orders_by_position_ruin_every_model_where_they_were_tried(english):
+    for name in (SMALL, GEMMA, LARGE):
+        rows = english[(english["model"] == name) & english["criterion"].isin(["reverse", "sequential"])]
+        assert "reverse" in set(rows["criterion"])
+        for row in rows.itertuples():
+            bi = english.query("model == @name and criterion == 'block_influence' and removed == @row.removed")
+            assert row.added > bi["added"].item() + 1
+
+
+def test_greedy_is_ahead_from_three_layers_on_with_enough_text(english):
+    for name, first in ((SMALL, 3), (LARGE, 4)):
+        layers = sets(english, name)
+        for n in [n for n in layers["greedy"].index if n >= first]:
+            value, error = paired(name, layers["block_influence", n], layers["greedy", n])
+            assert value > 2 * error
+    added = english.set_index(["model", "criterion", "removed"])["added"]
+    for n in (4, 6, 8):
+        assert added[LARGE, "greedy", n] < 0.55 * added[LARGE, "block_influence", n]
+    times = english.set_index(["model", "criterion", "removed"])["times"]
+    assert times[LARGE, "greedy", 6] == pytest.approx(1.3, abs=0.05)
+    assert times[SMALL, "greedy", 6] == pytest.approx(1.8, abs=0.05)
