@@ -43,7 +43,7 @@ def measured_documents(model_name: str, language: str) -> pd.DataFrame:
 
 
 def texts_to_choose_on(name: str) -> pd.DataFrame:
-    """Documents to choose layers on: ``"ours"`` (what calibration read by default until now), or by people: ``"en"`` (all
+    """Documents to choose layers on: ``"ours"`` (the course's), or by people: ``"en"`` (all
     genres), ``"zh"``, ``"code"``, or one English genre."""
     if name == "ours":
         return built_in_text("calibration")

@@ -489,7 +489,7 @@ for name, rows in by_texts.groupby("model", sort=False):
         print(f"{name}, the course's text against {'prose by people' if other == 'default' else 'Chinese prose by people'}: {told}")
 
 # %% [markdown]
-# PROSE_TEXTS
+# No text is best on all models. Prose by people chose a little better on our model and once much better on Gemma, and worse on the larger model at six and seven layers. Chinese prose chose better layers for *English* on the two small models, even on ours, which hardly knows Chinese; on the larger one it was worse. So it isn't the language of the text that counts, but which of a few nearly equal layers it happens to spare. Where two texts disagree, measure both plans, on a third text.
 #
 # How much of that is the text, and how much simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
 
@@ -662,7 +662,7 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
 # %% [markdown]
 # Each verdict says on which models it was tried: SmolLM2-135M-Instruct (ours), Gemma 3 270M and Qwen2.5-Coder-1.5B (sections 2 and 3; all numbers with standard errors are in [three models](../docs/three_models.md)).
 #
-# - **BI before the orders by position.** Holds on all three for *reverse*, and for *sequential* on the two on which it was tried. The factors leave no doubt.
+# - **BI before the orders by position.** Holds on our model and on the larger one; the factors leave no doubt. On Gemma it holds with three of 18 layers gone. With six or nine, removing the last layers was better than what BI chose, though both are ruins.
 # - **Relative magnitude close to BI.** Holds on our model: its factors are near 1, up to a third of the layers. Not on the two others, where relative magnitude is clearly ahead.
 # - **BI is the best.** The paper says so of *its four*. On our model none of these is better at six and nine layers. On the two others relative magnitude is better. Of all eleven, some are better at every number of layers of our model. Most of those need more passes, but not all.
 # - **Reverse is good at choosing answers.** Not on our model: in `grammar` it isn't ahead of BI either. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2: a different answer here doesn't refute the paper, and the same would not confirm it.

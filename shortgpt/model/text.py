@@ -61,7 +61,7 @@ def built_in_text(part: str = "calibration", *, language: str = "en", genre: str
 def calibration_documents(language: str = "en") -> list[str]:
     """What is scored where no text is given: the beginnings of documents that people wrote, as many of each genre.
 
-    About 15,000 tokens. Of the built-in texts it chooses best: data/README.md has the comparison with ``"calibration"``.
+    About 15,000 tokens. docs/three_models.md compares what it chooses with what ``"calibration"`` does, on three models.
     """
     most, characters = (8, 700) if language == "zh" else (3, 2200)
     table = built_in_text("natural", language=language)
