@@ -327,7 +327,7 @@ def test_what_lesson_06_says_of_repair():
 
 
 def test_what_lesson_06_says_of_repair_with_more_text():
-    table = pd.read_csv(DATA / "repair.csv")
+    table = pd.read_csv(DATA / "repair.csv").query("text == 'ours'")
     six = table[(table["removed"] == 6) & (table["tokens"] > 0)]
     curves = six.pivot(index="tokens", columns="sites", values="encyclopedic")
     assert len(curves) == 6 and (curves.diff().dropna() < 0).all().all(), "more text, better repair"

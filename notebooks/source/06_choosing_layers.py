@@ -547,7 +547,10 @@ plans = at_six[at_six["repair"] == "none"].set_index("criterion")["layers"].map(
 gaps = plans.map(lambda layers: 1 + int((np.diff(layers) > 1).sum()))
 back = 100 * np.log(both["none"] / both["fold"]) / np.log(both["none"] / whole["perplexity"])
 print(STORED)
-overview = both[["none", "fold"]].assign(layers=plans, gaps=gaps, percent_back=back)
+people = at_six.pivot(index="criterion", columns="repair", values="natural").dropna(subset=["none", "fold"])
+of_people = 100 * np.log(people["none"] / people["fold"]) / np.log(people["none"] / whole["natural"])
+overview = both[["none", "fold"]].assign(layers=plans, gaps=gaps, percent_back=back, natural_none=people["none"], natural_fold=people["fold"])
+print(f"On prose by people: {of_people.min():.0f} to {of_people.max():.0f} %; of the loss on the course's own text {back.min():.0f} to {back.max():.0f} %.")
 for name, some in (("one gap", overview[overview["gaps"] == 1]), ("several gaps", overview[overview["gaps"] > 1])):
     print(f"{name}: repair takes back {some['percent_back'].min():.0f} to {some['percent_back'].max():.0f} % of the loss that the cut added.")
 overview.sort_values("fold").round(2)
@@ -572,7 +575,7 @@ wide.map("{:,.1f}".format)
 
 # %%
 repair = pd.read_csv(data_folder() / "repair.csv")
-curve = repair[(repair["removed"] == 6) & (repair["tokens"] > 0)]
+curve = repair[(repair["removed"] == 6) & (repair["tokens"] > 0) & (repair["text"] == "ours")]
 cut_six = repair[(repair["removed"] == 6) & (repair["tokens"] == 0)].iloc[0]
 dense_row = repair[repair["removed"] == 0].iloc[0]
 _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
@@ -591,6 +594,19 @@ best_six = curve.loc[curve["encyclopedic"].idxmin()]
 print(f"Six layers gone, encyclopedic perplexity: dense {dense_row['encyclopedic']:.1f}, cut {cut_six['encyclopedic']:.1f}, repaired with {best_six['tokens']:,} tokens {best_six['encyclopedic']:.1f} ± {best_six['encyclopedic_error']:.1f}.")
 
 # %% [markdown]
+# That is text by the author of what the repair read. On prose by people, the same models, and two that were repaired *with* prose by people (from other sources):
+
+# %%
+print(STORED)
+back = lambda row: np.log(cut_six["natural"] / row["natural"]) / np.log(cut_six["natural"] / dense_row["natural"])  # noqa: E731
+print(f"Prose by people: dense {dense_row['natural']:.1f}, cut {cut_six['natural']:.1f}.")
+for row in repair[(repair["removed"] == 6) & repair["samples"].isin([8, 32])].to_dict("records"):
+    sites = {"gaps": "one FFN", "all": "every later FFN"}[row["sites"]]
+    print(f"Repaired with {row['tokens']:,} tokens {'by people' if row['text'] == 'people' else 'of our own'}, {sites}: {row['natural']:.1f} ± {row['natural_error']:.1f}, {back(row):.0%} of the loss taken back.")
+
+# %% [markdown]
+# PROSE_REPAIR
+#
 # The curves fall up to about 16,000 tokens, and after that a doubling buys hardly anything. One matrix soon has all that it can use. Fitting every FFN behind the gap is a little better and takes two to four times as long. Neither comes back to the dense model: part of what the layers did is out of reach for a linear map.
 #
 # Does the repair bring back answers as well, or only perplexity? Every offline task, with what is above guessing in percent of what the dense model has above guessing:
