@@ -44,29 +44,43 @@ def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
     return list(found.items())
 
 
-def measure(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str, both: bool) -> None:
-    """Append to the files what is not in them."""
-    start, pruned = time.perf_counter(), remove_layers(model, json.loads(layers))
-    key = {"model": name, "layers": layers}
+def ask(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str) -> None:
+    """Append the accuracies that are not in the file."""
+    start, pruned, key = (
+        time.perf_counter(),
+        remove_layers(model, json.loads(layers)),
+        {"model": name, "layers": layers},
+    )
     for task in LARGE_TASKS if name == LARGE and layers != "[]" else TASKS:
         if key | {"task": task} not in ACCURACY:
             row = evaluate(pruned, tokenizer, [task], limit=LIMIT, progress=False).iloc[0]
             ACCURACY.add(key | {each: row[each] for each in ("task", "value", "standard_error", "chance", "items")})
-    for task, limit in QUESTIONS.items() if both else ():
-        if name == LARGE and task != "science":
-            continue
-        if key | {"task": task} not in ANSWERS:
+    print(name, layers, f"{time.perf_counter() - start:.0f} s", flush=True)
+
+
+def ask_both_ways(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str) -> None:
+    """Append the answers, chosen and written, that are not in the file."""
+    start, pruned, key = (
+        time.perf_counter(),
+        remove_layers(model, json.loads(layers)),
+        {"model": name, "layers": layers},
+    )
+    for task, limit in QUESTIONS.items():
+        if key | {"task": task} not in ANSWERS and (name != LARGE or task == "science"):
             table = choice_and_generation(pruned, tokenizer, task, limit=limit, progress=False)
             columns = ["task", "item", "choice_right", "written_right", "written", "read"]
             ANSWERS.add(*(key | row for row in json.loads(table[columns].to_json(orient="records"))))
-    print(name, layers, f"{time.perf_counter() - start:.0f} s", flush=True)
+    print(name, layers, f"both ways {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def main() -> None:
     for name in asked():
         model, tokenizer = load_model(name)
-        for layers, both in wanted(name, len(decoder_layers(model))):
-            measure(name, model, tokenizer, layers, both)
+        sets = wanted(name, len(decoder_layers(model)))
+        for layers, _ in sets:
+            ask(name, model, tokenizer, layers)
+        for layers in [layers for layers, both in sets if both]:
+            ask_both_ways(name, model, tokenizer, layers)
 
 
 if __name__ == "__main__":
