@@ -155,7 +155,7 @@ for item in asked["item"].unique()[[2, 11, 25]]:
             print(f"  {n} removed, written: {rows['written']!r}; chosen {'right' if rows['choice_right'] else 'wrong'}")
 
 # %% [markdown]
-# PROSE_TEN
+# The dense model answers in a few words. Without four layers it explains, and sixteen tokens are over before an answer comes; asked without a list of answers it still knows nearly all of them (lesson 05, section 12). Without eight it names an answer at once, and the wrong one, in sentences that don't hold together. A choice shows none of this: it only says right or wrong.
 #
 # Perplexity sees the whole loss: nothing cancels there. The two measures don't contradict each other. They look at different things.
 #

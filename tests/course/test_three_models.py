@@ -1,10 +1,12 @@
 """What the lessons and the page of three models say in words, of the stored studies. Code writes their numbers."""
 
+import json
+
 import pandas as pd
 import pytest
 
-from shortgpt import cliff
-from shortgpt.course.studies.curves import paired, removal_curves
+from shortgpt import choice_summary, cliff
+from shortgpt.course.studies.curves import paired, removal_accuracy, removal_curves
 from shortgpt.utils.data import data_folder
 from tests.test_data import script
 
@@ -123,3 +125,42 @@ def test_no_text_chooses_best_on_all_models():
         assert sum(value for (model, text, _), value in gained.items() if (model, text) == (name, "zh")) > 0
     assert sum(value for (model, text, _), value in gained.items() if (model, text) == (LARGE, "zh")) < 0
     assert gained[GEMMA, "default", 4] == pytest.approx(1.1, abs=0.05)
+
+
+def test_choices_stand_without_greedys_eight_layers_and_fall_without_block_influences():
+    table = removal_accuracy(text="en").query("model == @LARGE and removed in [0, 8]")
+    table = table.set_index(["task", "criterion"])
+    value, error = table["value"], table["standard_error"]
+    for task in ("science", "science_zh"):
+        assert value[task, "greedy"] > value[task, "dense"] - 2 * error[task, "dense"], "as if nothing had happened"
+        assert value[task, "block_influence"] < value[task, "dense"] - 3 * error[task, "block_influence"]
+    for criterion in ("greedy", "block_influence"):
+        assert value["last_word", criterion] < 0.67 * value["last_word", "dense"], "falls by more than a third"
+
+
+def test_the_larger_models_chinese_falls_no_more_than_its_english():
+    table = removal_accuracy(criterion="block_influence", text="en").query("model == @LARGE")
+    value = table.set_index(["task", "removed"])["value"]
+    for n in (2, 4, 6, 8):
+        assert value["science_zh", n] > value["science", n]
+    curves = removal_curves(criterion="block_influence", text="en").query("model == @LARGE")
+    bits = curves.set_index(["language", "removed"])["bits_per_byte"]
+    assert bits["en", 8] / bits["en", 0] > bits["zh", 8] / bits["zh", 0], "English loses the larger share"
+    chinese = removal_accuracy(criterion="block_influence", text="zh").query("model == @LARGE and removed == 6")
+    for row in chinese[chinese["task"].isin(["science", "science_zh"])].itertuples():
+        assert abs(row.value - value[row.task, 6]) < 2 * row.standard_error
+
+
+def test_what_is_said_of_the_larger_models_answers_in_chat():
+    asked = pd.read_csv(DATA / "removal_answers.csv", keep_default_na=False)
+    asked = asked.query("model == @LARGE and task == 'science'")
+    asked["removed"] = asked["layers"].map(json.loads).map(len)
+    ways = {n: choice_summary(rows).iloc[0] for n, rows in asked.groupby("removed")}
+    assert ways[0]["choice"] > 90 and ways[0]["written"] >= 90, "it knows the answers"
+    assert ways[4]["difference"] < -2 * ways[4]["difference_error"], "choosing fell further"
+    assert 50 < ways[4]["choice"] < 60 and 62 < ways[4]["written"] < 72
+    assert ways[8]["difference"] > 2 * ways[8]["difference_error"], "the other way round"
+    explains = asked["written"].str.startswith("To determine").groupby(asked["removed"]).mean()
+    assert explains[4] > 3 * explains[0] and explains[8] < 0.05
+    accuracy = removal_accuracy(criterion="block_influence", text="en").set_index(["model", "task", "removed"])["value"]
+    assert accuracy[LARGE, "science", 4] == pytest.approx(93, abs=0.5)
