@@ -191,8 +191,8 @@ print("On our model, from best to worst: " + ", ".join(f"{name} {value:,.1f}" fo
 book.kept("4")
 
 # %% tags=["hide-input"]
-names = ["block_influence", "relative_magnitude", "greedy", "random", "reverse", "sequential"]
-three = removal_curves(text="en").query("language == 'en' and criterion in ['dense', *@names]")
+names = ["dense", "block_influence", "relative_magnitude", "greedy", "random", "reverse", "sequential"]
+three = removal_curves(text="en").query("language == 'en' and criterion in @names")
 plot_removal_curves(three, highlight=["block_influence", "greedy", "reverse"])
 plt.show()
 for (model, criterion), line in three.query("criterion in ['block_influence', 'greedy']").groupby(["model", "criterion"], sort=False):
