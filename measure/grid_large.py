@@ -1,6 +1,6 @@
 """Pruning times bits on the model of 1.5 billion parameters: layers removed × quantization method, with perplexity and size.
 
-    python measure/grid_large.py              go on where grid_large.csv ends (about … on two cores)
+    python measure/grid_large.py              go on where grid_large.csv ends (on two cores)
     python measure/grid_large.py gptq         only one method; GPTQ needs two more packages, see `quantization/gptq.py`
 
 Writes `grid_large.csv` by `size_quality_grid`, from the bfloat16 checkpoint. Layers are chosen, and GPTQ is calibrated, on

@@ -1,6 +1,6 @@
 """Figure 5 of the paper on three real models: what is lost as layers go, by eight ways to choose them.
 
-    python measure/removal_curves.py [MODEL …]      go on where the files end (about … on two cores)
+    python measure/removal_curves.py [MODEL …]      go on where the files end (about two hours on two cores)
 
 Chooses on human-written English (part ``natural``), measures on other sources (part ``natural_test``): English, Chinese and
 code. Writes four files in `data/`: `removal_orders.csv`, what each criterion chooses and what that cost;

@@ -304,6 +304,9 @@ def test_what_lesson_06_says_of_choosing():
     cut = choosing().query("repair == 'none'").pivot(index="criterion", columns="removed", values="perplexity")
     cut, measured = cut[[3, 6, 9]], cut.drop(index=["dense", "repaired_search"])[[3, 6, 9]]
     assert measured.idxmin().tolist() == ["greedy", "angular_span_all_tokens", "leave_one_out"]
+    people = choosing().query("repair == 'none'").pivot(index="criterion", columns="removed", values="natural")
+    people = people.drop(index=["dense", "repaired_search"])[[3, 6, 9]]
+    assert (people.idxmin() == measured.idxmin()).all(), "the same are best on prose by people"
     ratio = cut.loc["relative_magnitude"] / cut.loc["block_influence"]
     assert ratio.between(0.9, 1.15).all(), "relative magnitude close to BI"
     for position in ("sequential", "reverse"):

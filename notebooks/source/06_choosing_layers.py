@@ -262,6 +262,8 @@ for n in (3, 6, 9):
     print(f"{n} removed: rank correlation of the two texts {agree:.2f} over the criteria that read the model; best on prose by people: {top} ({here.loc[top, 'natural']:.1f} ± {here.loc[top, 'natural_error']:.1f}; Block Influence {here.loc['block_influence', 'natural']:.1f}, dense {whole['natural']:.1f}).")
 
 # %% [markdown]
+# The same criterion is best at each number as before. Further down neighbours change places, by less than their standard errors.
+#
 # And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by eight criteria: layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest has ten times the parameters of ours.
 #
 # *Predict:* does the larger model bear more? And is there a number of layers from which one more ruins it?
