@@ -319,6 +319,15 @@ def test_what_lesson_06_says_of_repair():
     for repair in ("fold", "all", "linear"):
         both = table.dropna(subset=[repair])
         assert len(both) >= 3 and (both[repair] < both["none"]).all()
+    people = six.pivot(index="criterion", columns="repair", values="natural").dropna(subset=["fold"])
+    assert (people["fold"] < people["none"]).all(), "it still helps every plan"
+    dense = choosing().query("criterion == 'dense'").iloc[0]
+    back = [
+        np.log(each["none"] / each["fold"]) / np.log(each["none"] / dense[column])
+        for each, column in ((people, "natural"), (table.loc[people.index], "perplexity"))
+    ]
+    assert 0.49 < (back[0] / back[1]).min() < (back[0] / back[1]).max() < 0.81, "half to four fifths as much"
+    assert ((people["all"] - people["fold"]).dropna() > -0.1).all(), "fitting every FFN is no better on other text"
     merged = table.dropna(subset=["merge"])
     assert len(merged) >= 3 and (merged["merge"] > 1000 * merged["none"]).all(), "merging ruins the model"
     layers = six.query("repair == 'none'").set_index("criterion")["layers"].map(json.loads)
