@@ -350,6 +350,15 @@ def test_what_lesson_06_says_of_repair_with_more_text():
     seconds = six.pivot(index="tokens", columns="sites", values="seconds").iloc[-1]
     assert 1.5 < seconds["all"] / seconds["gaps"] < 4
 
+    whole = pd.read_csv(DATA / "repair.csv")
+    dense, cut = whole["natural"][0], whole["natural"][1]
+    people = whole[whole["samples"].isin([8, 32])].set_index(["text", "samples", "sites"])["natural"]
+    back = np.log(cut / people) / np.log(cut / dense)
+    for text in ("ours", "people"):
+        assert 0.33 < back[text, 32, "gaps"] < 0.4, "a good third"
+        assert (people[text].unstack()["all"] > people[text].unstack()["gaps"]).all(), "every later FFN is no better"
+    assert (people["people"] < people["ours"]).all() and (people["ours"] - people["people"]).max() < 1
+
     full = table[table["removed"].isin([0, 6]) & table["grammar"].notna()]
     above = pd.DataFrame(
         {task: full[task] - full[f"{task}_chance"] for task in ("grammar", "last_word", "physical", "science")}
