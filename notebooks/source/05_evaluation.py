@@ -660,7 +660,7 @@ right_.legend(fontsize=8)
 plt.show()
 for task in ("science", "science_zh"):
     rows = answers[(answers["task"] == task)].sort_values(["text", "removed"])
-    print(f"{LARGE}, stored, {task}: " + "; ".join(f"{row.removed} removed{f' ({row.text})' if row.text else ''} {row.value:.0f} ± {row.standard_error:.0f} %" for row in rows.itertuples()))
+    print(f"{LARGE}, stored, {task}: " + "; ".join(f"{row.removed} removed{f' ({row.text})' if row.text else ''} {row.value:.0f} ± {row.standard_error:.0f} %" for row in rows.itertuples()) + ".")
 
 # %% [markdown]
 # On this model the picture turns. Without eight layers it answers fewer of the *English* questions, if anything, and in bits per byte English prose loses the larger share. So it isn't the second language as such that suffers. Our small model lost its Chinese because it had so little of it.

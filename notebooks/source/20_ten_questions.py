@@ -54,7 +54,7 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown]
 # What the figures need. `DATA` is the folder with the stored results.
 #
-# **Don't believe the stored results of the larger model?** Set `LIVE = True`. It is then fetched (1.1 GB, once), needs 5 GB of memory, and some of its numbers are measured again below: about ten minutes on two cores.
+# **Don't believe the stored results of the larger model?** Set `LIVE = True`. Some of them are then measured again, in the last cell of the page: it fetches the model (1.1 GB, once), needs 5 GB of memory, and takes about ten minutes on two cores.
 
 # %%
 import json
@@ -73,9 +73,6 @@ from shortgpt.utils.data import data_folder
 
 LARGE = "qwen2.5-coder-1.5b-instruct"
 LIVE = False  # True: measure some of the larger model's numbers again
-if LIVE:
-    large, its_tokenizer = load(LARGE)
-
 DATA = data_folder()
 layers = pd.read_csv(DATA / "layers.csv")
 choosing = pd.read_csv(DATA / "choosing.csv")
@@ -205,11 +202,6 @@ for n in (4, 8):
     value, error = paired(LARGE, sets["block_influence", n], sets["greedy", n])
     print(f"{LARGE}, {n} removed: Block Influence costs {value:.2f} ± {error:.2f} nats a token more than greedy.")
 
-# %% tags=["hide-input"]
-if LIVE:
-    again = {f"{name}, {n} removed": sets[name, n] for name in ("block_influence", "greedy") for n in (4, 8)}
-    display(measured_again(large, its_tokenizer, LARGE, again).round(3))
-
 # %% [markdown]
 # **Our answer.** What it removes first hardly turns the state, so what reaches the remaining layers is near to what they were trained on, and it goes *around* the few layers that matter. An order by position runs into one of these early: the first layer, or, on the small and the larger model, the last. After that no choice of further layers can repair the damage. The figure shows the gap; on these two it is orders of magnitude wide. Three limits. *Reverse* depends on how much the last layers matter: on Gemma little, and there it is even better than Block Influence with six or nine layers gone (both are ruins); on the paper's models it does well on MMLU, a multiple-choice exam. Among criteria that read the model, Block Influence is one of several, and on the two larger models not a good one: relative magnitude is ahead, and greedy, which tries what it removes, avoids about half of the loss on the larger one ([06](06_choosing_layers.ipynb), sections 2 and 3). And how many layers may go is not in the scores: by Block Influence Gemma falls off an edge at the fifth layer, by relative magnitude it doesn't. Only measuring one layer after the other shows it.
 
@@ -333,10 +325,6 @@ right.set(xlabel="repeated word triples, second half", title="who wrote which ha
 plt.show()
 print("Repeated triples of the second half: " + ", ".join(f"{a} then {b} {value:.2f}" for (a, b), value in loops.mean().items()) + ".")
 
-# %% tags=["hide-input"]
-if LIVE:
-    display(choice_summary(choice_and_generation(large, its_tokenizer, "science", limit=20)).round(0))
-
 # %% [markdown]
 # **Our answer.** A list of answers forgives whatever hits all answers alike: much of what both lose cancels in the margin. It also gives an answer by construction, so a model that can no longer say anything still "chooses". Writing asks, at every token, for the best of the whole vocabulary, and what was taken becomes part of the next question. The paper calls the second half accumulation of errors. On our model that is *not* what happens to the model: its distance from the dense one is there at the first token and shrinks along the text. What goes bad is the *text*. After a looping first half the dense model, with all its layers, mostly loops as well (right panel). In the left panel the small model only guesses from the start, in this form of question, and what guesses has nothing to lose. The larger model knows the answers, and there the rule fails once: without four layers *choosing* from the list falls further than writing, because the model begins to explain instead of naming an answer. Where greedy chose the layers, the paper's picture is there: bare questions stay right, and the exact last word of a text falls by more than a third. So it depends on the model, on the layers and on the form of the question ([05](05_evaluation.ipynb), section 10; [10](10_generation.ipynb), sections 1 to 3).
 
@@ -347,15 +335,15 @@ if LIVE:
 
 # %%
 book.kept("9")
-
-# %% tags=["hide-input"]
 others = pd.read_csv(DATA / "paper" / "replications_wikitext2.csv").pivot(index="model", columns="method", values="ppl")
 others = others["Relative Magnitude"] / others["ShortGPT"]
 scored = pd.read_csv(DATA / "removal_layers.csv")
-costs = three.pivot_table(index=["model", "removed"], columns="criterion", values="added")
-ours = np.exp(costs["relative_magnitude"] - costs["block_influence"]).dropna()
-depths = scored.groupby("model", sort=False).size()
-ours = pd.Series({f"{name}, {n} of {depth}": ours[name, n] for name, depth in depths.items() for n in (round(depth / 5), 2 * round(depth / 6))})
+DEPTHS = scored.groupby("model", sort=False).size()
+
+# %% tags=["hide-input"]
+times = three.pivot_table(index=["model", "removed"], columns="criterion", values="times")
+times = times["relative_magnitude"] / times["block_influence"]
+ours = pd.Series({f"{name}, {n} of {depth}": times[name, n] for name, depth in DEPTHS.items() for n in (round(depth / 5), 2 * round(depth / 6))})
 _, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 for i, (name, rows) in enumerate(scored.groupby("model", sort=False)):
     left.plot(rows["relative_magnitude"], rows["block_influence"], MARKERS[i], color=PALETTE[i], markeredgecolor="black", label=name)
@@ -405,10 +393,9 @@ left.set(xticks=[3, 6], xlabel="layers removed", ylabel="percent kept above gues
 left.legend(fontsize=8, loc="upper right")
 answers = removal_accuracy(criterion="block_influence").query("model == @LARGE and task in ['science', 'science_zh'] and text in ['', 'en', 'zh']")
 for i, (task, rows) in enumerate(answers.groupby("task")):
-    for text, style in {"en": f"{MARKERS[i]}-", "zh": f"{MARKERS[i]}:"}.items():
+    for text, style, fill in (("en", "-", PALETTE[i]), ("zh", ":", "none")):
         line = rows[rows["text"].isin(["", text])].sort_values("removed")
-        look = {"color": PALETTE[i], "markeredgecolor": "black", "markerfacecolor": PALETTE[i] if text == "en" else "none", "markersize": 8}
-        middle.plot(line["removed"], line["above_chance"], style, label=f"{task}, chosen on {text}", **look)
+        middle.plot(line["removed"], line["above_chance"], MARKERS[i] + style, color=PALETTE[i], mfc=fill, mec="black", ms=8, label=f"{task}, chosen on {text}")
         print(f"The larger model, {task}, layers chosen on {text}: " + ", ".join(f"{row.above_chance:.0f} % with {row.removed} removed" for row in line.itertuples()) + ".")
 middle.set(xlabel="layers removed", title="the larger model")
 middle.legend(fontsize=8)
@@ -418,7 +405,7 @@ plt.show()
 print(f"In the paper {(exam['CMMLU'] < exam['MMLU'] - 3).sum()} of {len(exam)} models lose more of their Chinese exam by over three points, {(exam['CMMLU'] > exam['MMLU'] + 3).sum()} less.")
 
 # %% [markdown]
-# And the loss, in nats a token, on prose by people. What does it cost each language to choose on the other's text?
+# And the loss on prose by people, in nats a token (the unit of the natural logarithm). What does it cost each language to choose on the other's text?
 
 # %% tags=["hide-input"]
 by = {text: removal_curves(criterion="block_influence", text=text).query("model == @LARGE and removed > 0") for text in ("en", "zh")}
@@ -434,12 +421,20 @@ plt.show()
 same = [n for n in sets["en"].index if sets["en"][n] == sets["zh"][n]]
 print(f"Both texts choose the same layers for {', '.join(map(str, same))} removed.")
 
-# %% tags=["hide-input"]
-if LIVE:
-    display(evaluate(large, its_tokenizer, ["science", "science_zh"], limit=40).round(1))
-
 # %% [markdown]
 # **Our answer.** Not alike on our small model: with six layers fewer most of the Chinese, of which there was little, is gone, and most of the English is not. But the larger model, which knows both languages well, does not repeat that. Its answers in Chinese fall no more than those in English to the same questions, and in bits per byte its English loses the larger share. So what is known barely is lost first, in whatever language. The calibration text matters less than one would think, and not as one would think: the two texts choose the same layers at many numbers, and where they don't, the one that is in the language measured is not always ahead (second figure). In the paper's exams no language loses more throughout, though another Chinese task, idioms, is among the hardest hit. The practical rule: measure every language the model is for, with two or three candidate plans ([05](05_evaluation.ipynb), section 12; [three models](../docs/three_models.md), section 3).
+
+# %% [markdown]
+# With `LIVE = True` at the top of the page: what four and eight layers cost (question 4), choosing and writing (question 8), and the two languages (question 10), measured now and not stored.
+
+# %%
+if LIVE:
+    large, its_tokenizer = load(LARGE)
+    sets = three.query("model == @LARGE").set_index(["criterion", "removed"])["layers"]
+    again = {f"{name}, {n} removed": sets[name, n] for name in ("block_influence", "greedy") for n in (4, 8)}
+    display(measured_again(large, its_tokenizer, LARGE, again).round(3))
+    display(choice_summary(choice_and_generation(large, its_tokenizer, "science", limit=20)).round(0))
+    display(evaluate(large, its_tokenizer, ["science", "science_zh"], limit=40).round(1))
 
 # %% [markdown]
 # ## How did you do?
