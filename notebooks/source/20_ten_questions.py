@@ -192,6 +192,8 @@ names = ["dense", "block_influence", "relative_magnitude", "greedy", "random", "
 three = removal_curves(text="en").query("language == 'en' and criterion in @names")
 plot_removal_curves(three, highlight=["block_influence", "greedy", "reverse"])
 plt.show()
+
+# %% tags=["hide-input"]
 for (model, criterion), line in three.query("criterion in ['block_influence', 'greedy']").groupby(["model", "criterion"], sort=False):
     whole = pd.DataFrame([{"removed": 0, "times": 1.0}])
     last = cliff(pd.concat([whole, line])[["removed", "times"]].rename(columns={"times": "value"}))
