@@ -86,7 +86,7 @@ def cliffs() -> str:
                 steps = pd.concat([pd.DataFrame([{"removed": 0, "times": 1.0}]), line])
                 edge = cliff(steps.assign(value=steps["times"].clip(lower=1)))
                 row.append(f"none to {line['removed'].max()}" if edge is None else f"after {edge}")
-            rows.append(row + [""] * (5 - len(row)))
+            rows.append(row + ["not run"] * (5 - len(row)))
     return table(["model", "chosen by", "English", "Chinese", "code"], rows)
 
 
