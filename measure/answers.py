@@ -46,11 +46,8 @@ def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
 
 def ask(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str) -> None:
     """Append the accuracies that are not in the file."""
-    start, pruned, key = (
-        time.perf_counter(),
-        remove_layers(model, json.loads(layers)),
-        {"model": name, "layers": layers},
-    )
+    start, key = time.perf_counter(), {"model": name, "layers": layers}
+    pruned = remove_layers(model, json.loads(layers))
     for task in LARGE_TASKS if name == LARGE and layers != "[]" else TASKS:
         if key | {"task": task} not in ACCURACY:
             row = evaluate(pruned, tokenizer, [task], limit=LIMIT, progress=False).iloc[0]
@@ -60,11 +57,8 @@ def ask(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, l
 
 def ask_both_ways(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: str) -> None:
     """Append the answers, chosen and written, that are not in the file."""
-    start, pruned, key = (
-        time.perf_counter(),
-        remove_layers(model, json.loads(layers)),
-        {"model": name, "layers": layers},
-    )
+    start, key = time.perf_counter(), {"model": name, "layers": layers}
+    pruned = remove_layers(model, json.loads(layers))
     for task, limit in QUESTIONS.items():
         if key | {"task": task} not in ANSWERS and (name != LARGE or task == "science"):
             table = choice_and_generation(pruned, tokenizer, task, limit=limit, progress=False)

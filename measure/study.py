@@ -37,7 +37,7 @@ def measured_documents(model_name: str, language: str) -> pd.DataFrame:
     """The documents that are measured in one language, each cut to its first characters: those of the first run."""
     try:
         return again.measured_documents(model_name, language)
-    except (KeyError, FileNotFoundError):  # this is the first run
+    except (ValueError, FileNotFoundError):  # this is the first run
         documents = balanced(built_in_text("natural_test", language=language).drop_duplicates("title"), DOCUMENTS)
         return documents.assign(text=documents["text"].str[: again.CHARACTERS[language]]).reset_index(drop=True)
 

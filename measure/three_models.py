@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from shortgpt import added_losses, choice_summary, cliff, read_grid
+from shortgpt import choice_summary, cliff
 from shortgpt.course.plots import plot_removal_curves
 from shortgpt.course.studies.curves import LANGUAGES, paired, removal_accuracy, removal_curves
 from shortgpt.utils.data import data_folder
@@ -48,7 +48,7 @@ def plus_minus(value: float, error: float, digits: int = 2) -> str:
 
 
 def figure_five() -> str:
-    """Perplexity, times dense, without a fifth and a third of the layers, by what chose them; and the cliff."""
+    """Perplexity, times dense, without a fifth and a third of the layers, by what chose them."""
     rows = []
     for name, title in SHORT.items():
         mine = chosen(name, text="en").query("language == 'en'")
@@ -161,20 +161,6 @@ def texts() -> str:
     return table(["model", "removed", "less people's (40 × 256 tokens)", "less the default's (15,000 tokens)"], rows)
 
 
-def bits() -> str:
-    grid = read_grid(data_folder() / "grid_large.csv")
-    rows = [
-        [
-            str(row.removed),
-            row.method,
-            *(plus_minus(getattr(row, f"{c}"), getattr(row, f"{c}_error"), 3) for c in columns),
-        ]
-        for columns in [("added_by_pruning", "added_by_quantization", "added_by_both", "interaction")]
-        for row in added_losses(grid).itertuples()
-    ]
-    return table(["removed", "method", "pruning alone", "bits alone", "both", "both less the sum"], rows)
-
-
 def hours() -> str:
     """Hours of two cores that the curves took."""
     curves, orders = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("curves", "orders"))
@@ -192,7 +178,7 @@ def page_file() -> Path:
 def page() -> str:
     """The page with its tables as the stored results are now."""
     text = page_file().read_text(encoding="utf-8")
-    for make in (figure_five, cliffs, ways, accuracies, languages, parting, texts, bits, hours):
+    for make in (figure_five, cliffs, ways, accuracies, languages, parting, texts, hours):
         before, mark, rest = text.partition(f"<!-- {make.__name__} -->\n")
         if mark:
             text = f"{before}{mark}{make()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"

@@ -126,5 +126,21 @@ def test_what_is_stored_can_be_measured_again(tmp_path, monkeypatch, tokenizer):
         with_and_without.append(losses.mean())
     assert table.loc["one", "added"] == pytest.approx(with_and_without[1] - with_and_without[0], abs=1e-5)
     assert table.loc["one", "times"] == pytest.approx(np.exp(table.loc["one", "added"]))
-    with pytest.raises(KeyError, match="other was not measured in 'en' yet"):
+    with pytest.raises(ValueError, match="other was not measured in 'en' yet"):
         again.measured_documents("other", "en")
+
+
+def test_every_panel_shares_one_legend_and_one_look(two_documents):
+    stored = removal_curves(text="en").query("language == 'en'")
+    both = pd.concat([stored, stored[stored["criterion"] != "random"].assign(model="another")])
+    first, second = plot_removal_curves(both, highlight=[])
+    legend = [text.get_text() for text in second.get_legend().get_texts()]
+    assert legend == ["greedy", "random"], "though the last panel has no coin"
+    looks = [{line.get_label(): line.get_marker() for line in ax.get_lines()} for ax in (first, second)]
+    assert looks[0]["greedy"] == looks[1]["greedy"] != looks[0]["random"]
+
+
+def test_the_stored_models_come_in_order_of_size():
+    for table in (removal_curves(), removal_accuracy()):
+        found = list(table["model"].unique())
+        assert found == [name for name in curves.MODELS if name in found]

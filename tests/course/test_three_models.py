@@ -164,3 +164,46 @@ def test_what_is_said_of_the_larger_models_answers_in_chat():
     assert explains[4] > 3 * explains[0] and explains[8] < 0.05
     accuracy = removal_accuracy(criterion="block_influence", text="en").set_index(["model", "task", "removed"])["value"]
     assert accuracy[LARGE, "science", 4] == pytest.approx(93, abs=0.5)
+
+
+def test_what_the_page_says_of_spans_and_of_scoring_again(english):
+    added = english.set_index(["model", "criterion", "removed"])["added"][SMALL]
+    span, greedy, block = (added[name] for name in ("angular_span_all_tokens", "greedy", "block_influence"))
+    assert (abs(span - greedy)[[5, 6, 7]] < 0.02).all() and (span[[8, 9]] > block[[8, 9]] + 0.5).all()
+    again = added["block_influence_iterative"] - block
+    assert (again[range(1, 10)] > -0.02).all(), "buys nothing"
+    assert (again[range(12, 16)] > 0.7).all(), "costs much"
+    magnitude = added["relative_magnitude"] - block
+    assert (abs(magnitude[range(1, 10)]) < 0.1).all() and magnitude[14] > 2
+
+
+def test_what_the_page_says_of_choosing_on_chinese():
+    curves = removal_curves(criterion="block_influence").query("language == 'en' and removed > 0")
+
+    def less(name: str, n: int, language: str = "en") -> float:
+        """Two standard errors from 0, or it counts as nothing: what choosing on Chinese costs."""
+        layers = sets(curves, name, "text")
+        value, error = paired(name, layers["zh", n], layers["en", n], language)
+        return value if abs(value) > 2 * error else 0.0
+
+    assert all(less(SMALL, n) <= 0 for n in range(1, 9)) and all(less(GEMMA, n) <= 0 for n in range(5, 10))
+    assert all(less(LARGE, n) > 0 for n in (3, 7)) and all(less(LARGE, n, "zh") >= 0 for n in (3, 7))
+    assert all(less(LARGE, n, language) < 0 for n in (5, 12, 14) for language in ("en", "zh"))
+    assert less(LARGE, 6) == 0 and less(LARGE, 6, "zh") == pytest.approx(-0.45, abs=0.05)
+
+
+def test_the_criterion_mattered_more_than_the_text_where_criteria_part(english):
+    texts = removal_curves(criterion="block_influence").query("language == 'en' and removed > 0 and share < 0.34")
+    for name in (GEMMA, LARGE):
+        by_text, by_criterion = sets(texts, name, "text"), sets(english.query("share < 0.34"), name)
+        counts = by_text["ours"].index
+        text = [abs(paired(name, by_text["ours", n], by_text["default", n])[0]) for n in counts]
+        part = [
+            abs(paired(name, by_criterion["block_influence", n], by_criterion["relative_magnitude", n])[0])
+            for n in counts
+        ]
+        assert max(part) > 1.3 * max(text)
+    longer = pd.read_csv(DATA / "removal_layers.csv").set_index(["model", "layer"])["longer"]
+    assert longer[LARGE][range(23, 27)].min() == pytest.approx(1.16, abs=0.005)
+    assert longer[LARGE][range(23, 27)].max() == pytest.approx(1.21, abs=0.005)
+    assert longer[GEMMA, 10] == pytest.approx(1.5, abs=0.05) and longer[GEMMA, 16] == pytest.approx(1.3, abs=0.05)

@@ -22,11 +22,14 @@ CHARACTERS = {"en": 1600, "zh": 400, "code": 1200}  # of each document that are 
 def measured_documents(name: str, language: str) -> pd.DataFrame:
     """The documents of ``natural_test`` on which the model `name` was measured, each cut to its first characters.
 
-    `removal_texts.csv` names them, so text that is added later changes nothing. KeyError: nothing was measured yet.
+    `removal_texts.csv` names them, so text that is added later changes nothing.
+
+    Raises:
+        ValueError: nothing was measured of this model in this language. KeyError: a document is no longer there.
     """
     chosen = pd.read_csv(data_folder() / "removal_texts.csv").query("model == @name and language == @language")
     if chosen.empty:
-        raise KeyError(f"{name} was not measured in {language!r} yet (see measure/removal_curves.py)")
+        raise ValueError(f"{name} was not measured in {language!r} yet (see measure/removal_curves.py)")
     documents = built_in_text("natural_test", language=language).drop_duplicates("title").set_index("title")
     documents = documents.loc[chosen["title"]].reset_index()
     return documents.assign(text=documents["text"].str[: CHARACTERS[language]])
@@ -61,6 +64,9 @@ def measured_again(
     Returns:
         A row a set: ``layers, added`` (nats a token above the dense model), ``added_error`` (standard error, paired over
         documents), ``times`` (the factor of perplexity); ``stored`` (the stored ``added``, empty if there is none).
+
+    Raises:
+        ValueError: no stored study of this model; layers that can't be removed (see `remove_layers`).
     """
     documents = measured_documents(name, language)
     dense = document_losses(model, tokenizer, documents)

@@ -29,8 +29,9 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
         perplexity, ``exp(added)``); ``bits_per_byte``. The dense model's rows have criterion ``"dense"``.
     """
     orders, losses = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("orders", "curves"))
-    names = sorted(losses["model"].unique(), key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))
-    dense = pd.DataFrame({"model": names, "criterion": "dense", "text": "", "removed": 0, "layers": "[]"})
+    dense = pd.DataFrame(
+        {"model": losses["model"].unique(), "criterion": "dense", "text": "", "removed": 0, "layers": "[]"}
+    )
     table = _small_first(pd.concat([dense, orders], ignore_index=True).drop(columns=["forward_passes", "seconds"]))
     for column, wanted in {"criterion": criterion, "text": text}.items():
         table = table if wanted is None else table[table[column].isin(["dense", "", wanted])]
@@ -43,6 +44,9 @@ def removal_curves(*, criterion: str | None = None, text: str | None = None) -> 
 
 def removal_accuracy(*, criterion: str | None = None, text: str | None = None) -> pd.DataFrame:
     """Every stored choice of layers with what the offline tasks say of it (`measure/answers.py` asked them).
+
+    Args:
+        criterion, text: as in `removal_curves`.
 
     Returns:
         A row per model, criterion, text, number of layers and task: ``model, criterion, text, removed, layers`` (a list),
