@@ -131,13 +131,14 @@ def test_what_is_stored_can_be_measured_again(tmp_path, monkeypatch, tokenizer):
 
 
 def test_every_panel_shares_one_legend_and_one_look(two_documents):
-    stored = removal_curves(text="en").query("language == 'en'")
-    both = pd.concat([stored, stored[stored["criterion"] != "random"].assign(model="another")])
+    stored = removal_curves(text="en").query("language == 'en'").replace("random", "block_influence")
+    both = pd.concat([stored, stored[stored["criterion"] != "greedy"].assign(model="another")])
     first, second = plot_removal_curves(both, highlight=[])
     legend = [text.get_text() for text in second.get_legend().get_texts()]
-    assert legend == ["greedy", "random"], "though the last panel has no coin"
+    assert legend == ["greedy", "block influence"], "though the last panel has no greedy"
     looks = [{line.get_label(): line.get_marker() for line in ax.get_lines()} for ax in (first, second)]
-    assert looks[0]["greedy"] == looks[1]["greedy"] != looks[0]["random"]
+    assert looks[0]["block_influence"] == looks[1]["block_influence"] != looks[0]["greedy"]
+    assert all(float(tick).is_integer() for ax in (first, second) for tick in ax.get_xticks()), "layers are whole"
 
 
 def test_the_stored_models_come_in_order_of_size():

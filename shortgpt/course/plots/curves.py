@@ -44,18 +44,18 @@ def plot_removal_curves(
     fig.set_layout_engine("constrained")
     for ax, model in zip(axes[0], models, strict=True):
         rows = curves[(curves["model"] == model) & (curves["removed"] > 0)]
-        lines = {name: line_of(rows[rows[by] == name], "times") for name in names}  # the same look in all
+        lines = {name: line_of(rows[rows[by] == name], "times") for name in names}  # all in each: one look, one legend
         draw_lines(ax, lines, list(highlight))
         ax.axhline(1, color="black", linestyle=":", linewidth=1)
         ax.set(title=model, xlabel=f"layers removed, of {rows['depth'].iloc[0]:.0f}", yscale="log", ylim=(0.9, most))
         ax.spines[["top", "right"]].set_visible(False)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         plain_log_ticks(ax)
         _say_what_is_lowest(model, lines, at=round(rows["depth"].iloc[0] / 5))
     axes[0, 0].set_ylabel("perplexity, times the dense model's (log scale)")
-    drawn = {line.get_label(): line for ax in axes[0] for line in ax.get_lines() if line.get_label() in names}
-    titles = [name.replace("_", " ") for name in drawn]
-    axes[0, -1].legend(drawn.values(), titles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    labels = [label.replace("_", " ") for label in labels]
+    axes[0, -1].legend(handles, labels, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return axes[0]
 
 
