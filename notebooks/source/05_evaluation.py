@@ -553,7 +553,7 @@ for row in ways.itertuples():
 #
 # So neither way of asking is the safe one. Each measures the form of a question together with what the model knows.
 #
-# Which eight layers go matters more than how many. Block Influence's choice and greedy's, which tries what each removal costs ([lesson 06](06_choosing_layers.ipynb)), on 120 items a task:
+# Those were the layers that Block Influence chose. Does it depend on *which* eight go? [Lesson 06](06_choosing_layers.ipynb) has a criterion, *greedy*, that tries what each removal costs. *Predict:* with greedy's eight layers gone, which of these three tasks falls, the questions in English, those in Chinese, or the last word? (120 items each; questions without a list of answers.)
 
 # %%
 eight = removal_accuracy(text="en").query("model == @LARGE and removed in [0, 8]")

@@ -282,7 +282,7 @@ for n in (2, 4, 6, 8):
     print("it costs " + ", ".join(f"{value:+.2f} ± {error:.2f} nats against {name.replace('_', ' ')}" for name, (value, error) in by.items()) + ".")
 
 # %% [markdown]
-# Three things are different from our model alone.
+# Three things that our model alone didn't show.
 #
 # **Criteria part.** On both other models relative magnitude chooses better than Block Influence from three or four layers on, and by more the more layers go. Section 3 shows which layers are to blame. And greedy, which tries what it removes, is ahead of both: on the larger model it avoids about half of the loss that Block Influence adds, or more. On our model it is ahead from three layers on as well. (In the table above it was not, at six. There it had read 500 tokens to choose, here 2,000.)
 #
@@ -369,7 +369,7 @@ print(f"Between the 10th and the 90th percentile of layers the square varies {sp
 # %% [markdown]
 # This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and before the feed-forward network (FFN), every layer brings the states to one length (RMSNorm), so a longer state reads the same, but what later layers add to it weighs less. A stretch is not nothing, and neither score says how much it is.
 #
-# All this is one model. The same figure for the larger one of section 2:
+# All this is one model. On the larger one of section 2 the two criteria chose differently: Block Influence took layers 24, 25 and 26 early, relative magnitude did not. *Predict:* in the same figure for that model, will these layers lie on the line, above it or below?
 
 # %%
 scored = pd.read_csv(data_folder() / "removal_layers.csv").query("model == @LARGE").set_index("layer")
