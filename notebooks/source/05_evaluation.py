@@ -549,7 +549,7 @@ for row in ways.itertuples():
 # %% [markdown]
 # This model has something to lose, and without four layers it is *choosing* that loses more: the likeliest of the listed answers is right in little more than half of the questions, and what the model writes is right in two thirds. Without eight it is the other way round.
 #
-# The texts say why. The dense model names an answer: "C. a spoon". Without four layers it begins to explain: "To determine which …". That often leads to the right answer, or to none within 16 tokens; but an answer from the list is no longer what it would say next, and then the likeliest of four unlikely answers is no good guide. It isn't knowledge that is lost. In the form of section 6, the bare question without a list, the same model without the same four layers still finds 93 % (section 12). Without eight layers it names an answer again, and a wrong one.
+# The texts say why. The dense model names an answer: "C. a spoon". Without four layers it begins to explain: "To determine which …". That often leads to the right answer, or to none within 16 tokens; but an answer from the list is no longer what it would say next, and then the likeliest of four unlikely answers is no good guide. It is mostly not knowledge that is lost. In the form of section 6, the bare question without a list, the same model without the same four layers still finds 93 % (section 12). Without eight layers it names an answer again, and a wrong one.
 #
 # So neither way of asking is the safe one. Each measures the form of a question together with what the model knows.
 #

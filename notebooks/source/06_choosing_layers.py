@@ -264,7 +264,7 @@ for n in (3, 6, 9):
 # %% [markdown]
 # The same criterion is best at each number as before. Further down neighbours change places, by less than their standard errors.
 #
-# And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by eight criteria: layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest has ten times the parameters of ours.
+# And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by up to eight criteria (the larger the model, the fewer have been run): layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five coins.
 #
 # *Predict:* does the larger model bear more? And is there a number of layers from which one more ruins it?
 
@@ -600,7 +600,7 @@ best_six = curve.loc[curve["encyclopedic"].idxmin()]
 print(f"Six layers gone, encyclopedic perplexity: dense {dense_row['encyclopedic']:.1f}, cut {cut_six['encyclopedic']:.1f}, repaired with {best_six['tokens']:,} tokens {best_six['encyclopedic']:.1f} ± {best_six['encyclopedic_error']:.1f}.")
 
 # %% [markdown]
-# That is text by the author of what the repair read. On prose by people, the same models, and two that were repaired *with* prose by people (from other sources):
+# That is text by the author of what the repair read. Does a repair help on prose by people as well, and would it help more if it had read such prose (from other sources)?
 
 # %%
 print(STORED)

@@ -139,7 +139,7 @@ plt.show()
 # %% [markdown]
 # Above the horizontal line the pruned model chooses right. Part of what both answers lose **cancels** in the margin: the question is the same, and often most of the words. A choice survives as long as what does *not* cancel is small against the margin: compare the last two widths of each line. So choice isn't safe by nature. With a margin of one wrong verb ending it falls as well, and lesson 05 found `grammar` to lose more than questions about everyday things.
 #
-# Our model guesses at much of this. Here is one that knows the answers, the larger model of [lesson 05](05_evaluation.ipynb), section 10, with ten times the parameters: what it chose and what it wrote on the same questions, dense and without four and eight of its 28 layers (stored by `measure/answers.py`).
+# What does a choice not tell? Here is a model that knows the answers, the larger one of [lesson 05](05_evaluation.ipynb), section 10, with ten times the parameters: what it chose and what it wrote on the same questions, dense and without four and eight of its 28 layers (stored by `measure/answers.py`).
 #
 # *Predict:* some answers will be chosen right and written wrong. What will be written there?
 
@@ -157,7 +157,7 @@ for item in asked["item"].unique()[[2, 11, 25]]:
             print(f"  {n} removed, written: {rows['written']!r}; chosen {'right' if rows['choice_right'] else 'wrong'}")
 
 # %% [markdown]
-# The dense model answers in a few words. Without four layers it explains, and sixteen tokens are over before an answer comes; asked without a list of answers it still knows nearly all of them (lesson 05, section 12). Without eight it names an answer at once, and the wrong one, in sentences that don't hold together. A choice shows none of this: it only says right or wrong.
+# The dense model answers in a few words. Without four layers it explains, and sixteen tokens are over before an answer comes; asked without a list of answers it still knows nearly all of them (lesson 05, section 12). Without eight it names an answer at once, mostly a wrong one, in sentences that don't hold together. A choice shows none of this: it only says right or wrong.
 #
 # Perplexity sees the whole loss: nothing cancels there. The two measures don't contradict each other. They look at different things.
 #
