@@ -264,7 +264,7 @@ for n in (3, 6, 9):
 # %% [markdown]
 # The same criterion is best at each number as before. Further down neighbours change places, by less than their standard errors.
 #
-# And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by up to eight criteria (the larger the model, the fewer have been run): layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five coins.
+# And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by up to eight criteria (all of them on ours, some on the two others): layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five coins.
 #
 # *Predict:* does the larger model bear more? And is there a number of layers from which one more ruins it?
 
