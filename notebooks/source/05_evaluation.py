@@ -564,7 +564,7 @@ for task, row in eight.iterrows():
 # %% [markdown]
 # This is what the paper describes: with greedy's eight layers gone the choices stand as if nothing had happened, and the exact last word, one step of writing, falls by more than a third. With Block Influence's eight, both fall. So "choosing stands, writing falls" is true of a model *and* of the layers that went.
 #
-# The stored results of the larger model can be checked. With `LIVE = True` it is fetched (1.1 GB once; it needs 5 GB of memory), and the first 20 questions are asked again, dense and without four layers: about three minutes on two cores.
+# The stored results of the larger model can be checked. With `LIVE = True` it is fetched (1.1 GB once; it needs 5 GB of memory), and the first 20 questions are asked again, dense and without four layers: about four minutes on two cores.
 
 # %%
 LIVE = False
