@@ -1,6 +1,6 @@
 """Accuracy on three real models as layers go, and the same questions answered by choosing and by writing.
 
-    python measure/answers.py [MODEL …]      go on where the files end (about an hour on two cores)
+    python measure/answers.py [MODEL …]      go on where the files end (an hour and a half on two cores)
 
 Needs `removal_orders.csv` (see `measure/removal_curves.py`). Writes `removal_accuracy.csv`, a row per model, set of layers
 and offline task (of the dense models also with the question hidden), and `removal_answers.csv`, a row per set of layers of

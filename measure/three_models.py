@@ -121,16 +121,10 @@ def accuracies() -> str:
 
 def hidden() -> str:
     """Accuracies of the dense models when only the choices are read."""
-    asked = removal_accuracy(criterion="dense")
-    asked = asked[asked["task"].str.endswith(", hidden")].assign(task=asked["task"].str.removesuffix(", hidden"))
-    cells = asked.assign(
-        cell=[plus_minus(*row, 0) for row in asked[["value", "standard_error"]].itertuples(index=False)]
-    )
-    wide = cells.pivot(index="model", columns="task", values="cell").reindex(list(SHORT)).dropna(how="all").fillna("")
     tasks = ["science", "science_zh", "physical", "chinese"]
-    return table(
-        ["model", *tasks], [[SHORT[name], *row] for name, row in zip(wide.index, wide[tasks].values, strict=True)]
-    )
+    asked = removal_accuracy(criterion="dense").set_index(["model", "task"])[["value", "standard_error"]]
+    rows = [[title, *(plus_minus(*asked.loc[name, f"{t}, hidden"], 0) for t in tasks)] for name, title in SHORT.items()]
+    return table(["model", *tasks], rows)
 
 
 def languages() -> str:

@@ -684,7 +684,7 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
 # %% [markdown]
 # Each verdict says on which models it was tried: SmolLM2-135M-Instruct (ours), Gemma 3 270M and Qwen2.5-Coder-1.5B (sections 2 and 3; all numbers with standard errors are in [three models](../docs/three_models.md)).
 #
-# - **BI before the orders by position.** Holds on our model and on the larger one; the factors leave no doubt. On Gemma it holds with three or four of 18 layers gone. With six or more, removing the last layers was better than what BI chose, though both are ruins.
+# - **BI before the orders by position.** Holds on our model and on the larger one; the factors leave no doubt. On Gemma it holds with three or four of 18 layers gone. With six or more, removing the last layers was better than what BI chose. Both are ruins by perplexity, and tasks need not agree with that: without BI's six this model still answers more questions than without greedy's six, whose perplexity is far lower.
 # - **Relative magnitude close to BI.** Holds on our model: its factors are near 1, up to a third of the layers. Not on the two others, where relative magnitude is clearly ahead.
 # - **BI is the best.** The paper says so of *its four*. On our model none of these is better at six and nine layers. On the two others relative magnitude is better. Of all eleven, some are better at every number of layers of our model. Most of those need more passes, but not all.
 # - **Reverse is good at choosing answers.** Not on our model: in `grammar` it isn't ahead of BI either. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2: a different answer here doesn't refute the paper, and the same would not confirm it.
