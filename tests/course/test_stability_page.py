@@ -35,6 +35,6 @@ def test_what_the_page_says_of_the_pass_that_stops_by_itself(stored):
     read = stops[stops["measure"] == "tokens read"]["value"]
     assert len(read) == len(COLUMNS) and 4050 < read.min() < 4150 and 10_250 < read.max() < 10_350
     agreed = stops[(stops["measure"] == "agreement") & (stops["against"] == "the same 20,480")]["value"].round(2)
-    assert sorted(agreed)[3:] == [1.0] * 6 and 0.95 <= min(agreed) and max(sorted(agreed)[:3]) <= 0.97
+    assert sorted(agreed)[3:] == [1.0] * 6 and min(agreed) >= 0.95 and max(sorted(agreed)[:3]) <= 0.97
     ended = stops[stops["measure"] == "stopped"].set_index(["model", "n"])["value"]
     assert ended["qwen2.5-coder-1.5b-instruct", 6.0] == pytest.approx(1 - 0.37, abs=0.005)
