@@ -1,0 +1,157 @@
+"""How each kind of twin is built and trained: what the finished model does not show. `train_twins.py` uses it.
+
+* scaled-norm: each norm of layer l gives 1/sqrt(l) of what it would (Curse of Depth, arXiv 2502.05795); the factor is
+  folded into the norm's weight at the end, which leaves an ordinary Llama of exactly the same function.
+* layer-dropout: each layer is left out of a whole training step with probability 0.2 (LayerDrop, arXiv 1909.11556).
+* rwkv, mamba: transformers' classes, whose slow loops are replaced while training by the same sums in fewer, larger steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.mamba2 import modeling_mamba2
+from transformers.models.rwkv import modeling_rwkv
+
+from shortgpt import decoder_layers
+from shortgpt.checkpoints.twins import DROPOUT, twin_config
+
+CHUNK = 64  # tokens of an RWKV step
+
+
+class Scaled(nn.Module):
+    """A weight that counts as `factor` times what is stored."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.factor
+
+
+def build(kind: str, seed: int, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+    """A new model as it is trained, in float32 on the CPU; twins of one seed and shape begin with the same matrices."""
+    config = config or twin_config(kind)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if kind == "post-norm":
+        fields = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+        alike = build("pre-norm", seed, type(twin_config("pre-norm"))(**fields))
+        model.load_state_dict(alike.state_dict(), strict=False)  # but for the last norm
+    if kind == "scaled-norm":
+        for number, layer in enumerate(decoder_layers(model), start=1):
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                parametrize.register_parametrization(norm, "weight", Scaled(number**-0.5))
+    return model.train()
+
+
+def folded(model: PreTrainedModel) -> PreTrainedModel:
+    """`model` with the factors of scaled norms in their weights (changed in place): what is saved."""
+    for module in [m for m in model.modules() if parametrize.is_parametrized(m, "weight")]:
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return model
+
+
+@contextmanager
+def dropped(model: PreTrainedModel, kind: str, seed: int, step: int) -> Iterator[None]:
+    """While open, `model` is without the layers that this training step leaves out; only layer-dropout leaves out any."""
+    if kind != "layer-dropout":
+        yield
+        return
+    whole = decoder_layers(model)
+    keep = np.random.default_rng([seed, step, 1]).random(len(whole)) >= DROPOUT
+    model.model.layers = nn.ModuleList(layer for layer, kept in zip(whole, keep, strict=True) if kept)
+    try:
+        yield
+    finally:
+        model.model.layers = whole
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """While open, transformers' RWKV and Mamba-2 compute their sums with `wkv` and `chunk_scan`."""
+    with (
+        mock.patch.object(modeling_rwkv, "rwkv_linear_attention", wkv),
+        mock.patch.object(modeling_mamba2, "mamba2_chunk_scan", chunk_scan),
+    ):
+        yield
+
+
+def wkv(
+    time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, state: None = None, return_state: bool = False
+) -> tuple[Tensor, None]:
+    """RWKV-4's weighted mean of all values so far, `CHUNK` tokens at a time: transformers' function loops over tokens.
+
+    Args:
+        time_decay, time_first: ``[channels]``.
+        key, value: ``[batch, tokens, channels]``.
+
+    Within a chunk it is one matrix product a channel; what came before is a numerator and a denominator. Both are divided
+    by exp of the largest key so far, so that nothing overflows. No state goes in or out: windows are trained whole.
+    """
+    assert state is None and not return_state
+    with torch.autocast(key.device.type, enabled=False):
+        decay, first = torch.exp(time_decay.float()), time_first.float()
+        keys, values = (x.float().permute(2, 1, 0) for x in (key, value))  # [channels, tokens, batch]
+        past = torch.arange(CHUNK, device=key.device)
+        ago = (past[:, None] - 1 - past).clamp(min=0)  # tokens between, for s < t
+        seen = (past[:, None] > past).float()
+        within = torch.exp(-decay[:, None, None] * ago) * seen + torch.diag_embed(
+            first.exp()[:, None].expand(-1, CHUNK)
+        )
+        reach = torch.exp(-decay[:, None] * past)  # what is left of the state after so many tokens
+        numerator = denominator = torch.zeros_like(keys[:, 0])
+        largest, out = torch.full_like(keys[:, 0], -1e38), []
+        for k, v in zip(keys.split(CHUNK, 1), values.split(CHUNK, 1), strict=True):
+            n = k.shape[1]
+            new = torch.maximum(largest, k.amax(1)).detach()
+            kept, weight = torch.exp(largest - new), torch.exp(k - new[:, None])
+            numerator, denominator, largest = numerator * kept, denominator * kept, new
+            pair = torch.cat([weight * v, weight], -1)
+            before = torch.cat([numerator, denominator], -1)
+            over, under = (within[:, :n, :n] @ pair + reach[:, :n, None] * before[:, None]).chunk(2, -1)
+            out.append(over / under)
+            after = (reach[:, :n].flip(1)[:, None] @ pair)[:, 0] + torch.exp(-decay * n)[:, None] * before
+            numerator, denominator = after.chunk(2, -1)
+        return torch.cat(out, 1).permute(2, 1, 0).to(key.dtype), None
+
+
+def chunk_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, *, D: Tensor, dt_bias: Tensor, **_: object
+) -> Tensor:
+    """Mamba-2's scan for one group and whole chunks: transformers' function computes B·C again for every head.
+
+    Args:
+        x: ``[batch, tokens, heads, width]``. dt: ``[batch, tokens, heads]``. A, D, dt_bias: ``[heads]``.
+        B, C: ``[batch, tokens, 1, state]``.
+
+    Returns ``[batch, tokens, heads, width]`` in float32. No state goes in or out: windows are trained whole.
+    """
+    batch, tokens, heads, width = x.shape
+    dt = F.softplus(dt.float() + dt_bias)
+    chunks = (batch, tokens // chunk_size, chunk_size)
+    drive = (x * dt[..., None]).reshape(*chunks, heads, width)
+    B, C = (part.reshape(*chunks, -1) for part in (B, C))
+    decay = (A * dt).reshape(*chunks, heads).cumsum(2).transpose(2, 3)  # [batch, chunks, heads, tokens of the chunk]
+    lower = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=x.device).tril()
+    between = (decay[..., None] - decay[..., None, :]).masked_fill(~lower, -torch.inf).exp()
+    inside = ((C @ B.mT)[:, :, None] * between) @ drive.transpose(2, 3)  # [batch, chunks, heads, tokens, width]
+    late = drive * (decay[..., -1:] - decay).exp().transpose(2, 3)[..., None]
+    gains = B.mT @ late.flatten(3)  # [batch, chunks, state, heads * width]: what each chunk leaves
+    whole = decay[..., -1].exp().repeat_interleave(width, -1)[:, :, None]
+    state, states = torch.zeros_like(gains[:, 0]), []
+    for gain, kept in zip(gains.unbind(1), whole.unbind(1), strict=True):
+        states.append(state)
+        state = state * kept + gain
+    carried = (C @ torch.stack(states, 1)).reshape(*chunks, heads, width)
+    out = inside.transpose(2, 3) + carried * decay.exp().transpose(2, 3)[..., None]
+    return out.reshape(batch, tokens, heads, width) + D[:, None] * x
