@@ -3,13 +3,14 @@
 * scaled-norm: each norm of layer l gives 1/sqrt(l) of what it would (Curse of Depth, arXiv 2502.05795); the factor is
   folded into the norm's weight at the end, which leaves an ordinary Llama of exactly the same function.
 * layer-dropout: each layer is left out of a whole training step with probability 0.2 (LayerDrop, arXiv 1909.11556).
-* rwkv, mamba: transformers' classes, whose slow loops are replaced while training by the same sums in fewer, larger steps.
+* rwkv, mamba: transformers' classes; while `quick` is open, their loops are the same sums in fewer, larger steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -25,6 +26,7 @@ from shortgpt import decoder_layers
 from shortgpt.checkpoints.twins import DROPOUT, twin_config
 
 CHUNK = 64  # tokens of an RWKV step
+_WKV, _SCAN = modeling_rwkv.rwkv_linear_attention, modeling_mamba2.mamba2_chunk_scan
 
 
 class Scaled(nn.Module):
@@ -87,8 +89,8 @@ def quick() -> Iterator[None]:
 
 
 def wkv(
-    time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, state: None = None, return_state: bool = False
-) -> tuple[Tensor, None]:
+    time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, state: Any = None, return_state: bool = False
+) -> Any:
     """RWKV-4's weighted mean of all values so far, `CHUNK` tokens at a time: transformers' function loops over tokens.
 
     Args:
@@ -96,9 +98,10 @@ def wkv(
         key, value: ``[batch, tokens, channels]``.
 
     Within a chunk it is one matrix product a channel; what came before is a numerator and a denominator. Both are divided
-    by exp of the largest key so far, so that nothing overflows. No state goes in or out: windows are trained whole.
+    by exp of the largest key so far, so that nothing overflows. Where a state goes in or out (writing), it is transformers'.
     """
-    assert state is None and not return_state
+    if state is not None or return_state:
+        return _WKV(time_decay, time_first, key, value, state=state, return_state=return_state)
     with torch.autocast(key.device.type, enabled=False):
         decay, first = torch.exp(time_decay.float()), time_first.float()
         keys, values = (x.float().permute(2, 1, 0) for x in (key, value))  # [channels, tokens, batch]
@@ -125,19 +128,22 @@ def wkv(
         return torch.cat(out, 1).permute(2, 1, 0).to(key.dtype), None
 
 
-def chunk_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, *, D: Tensor, dt_bias: Tensor, **_: object
-) -> Tensor:
+def chunk_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int, **rest: Any) -> Any:
     """Mamba-2's scan for one group and whole chunks: transformers' function computes B·C again for every head.
 
     Args:
-        x: ``[batch, tokens, heads, width]``. dt: ``[batch, tokens, heads]``. A, D, dt_bias: ``[heads]``.
+        x: ``[batch, tokens, heads, width]``. dt: ``[batch, tokens, heads]``. A: ``[heads]``.
         B, C: ``[batch, tokens, 1, state]``.
+        rest: ``D`` and ``dt_bias``, ``[heads]``, and what else transformers' function takes.
 
-    Returns ``[batch, tokens, heads, width]`` in float32. No state goes in or out: windows are trained whole.
+    Returns ``[batch, tokens, heads, width]``. With a state that goes in or out (writing), with several groups, or where the
+    last chunk is not whole, it is transformers'.
     """
+    states = rest.get("return_final_states") or rest.get("initial_states") is not None
+    if states or B.shape[2] > 1 or x.shape[1] % chunk_size:
+        return _SCAN(x, dt, A, B, C, chunk_size, **rest)
     batch, tokens, heads, width = x.shape
-    dt = F.softplus(dt.float() + dt_bias)
+    dt = F.softplus(dt.float() + rest["dt_bias"])
     chunks = (batch, tokens // chunk_size, chunk_size)
     drive = (x * dt[..., None]).reshape(*chunks, heads, width)
     B, C = (part.reshape(*chunks, -1) for part in (B, C))
@@ -154,4 +160,4 @@ def chunk_scan(
         state = state * kept + gain
     carried = (C @ torch.stack(states, 1)).reshape(*chunks, heads, width)
     out = inside.transpose(2, 3) + carried * decay.exp().transpose(2, 3)[..., None]
-    return out.reshape(batch, tokens, heads, width) + D[:, None] * x
+    return out.reshape(batch, tokens, heads, width) + rest["D"][:, None] * x
