@@ -14,8 +14,8 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,8 +41,7 @@ SAVE_SECONDS, NOTE_STEPS, GLANCE = (
 )  # how often the state is kept; losses noted; windows of a look at validation
 
 
-@dataclass
-class Run:
+class Run(NamedTuple):
     """What is trained, on what, and where it goes."""
 
     kind: str
@@ -51,7 +50,7 @@ class Run:
     train: np.ndarray  # token ids, one document after another
     validation: np.ndarray
     data: Path = DATA / "twins"
-    build: Path = DATA.parent / "build" / "twins"
+    build: Path = DATA.parent / "build" / "twins"  # of the state, and of twins that are not shipped
     device: str = "cpu"
     batch: int = BATCH
     config: PreTrainedConfig | None = None  # instead of the kind's own
@@ -217,7 +216,7 @@ def main() -> None:
     how = "torch.compile the layers: half as fast again; needs a C++ compiler on the CPU"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=how)
     asked = parser.parse_args()
-    texts = {part: Run.build / f"{part}.npy" for part in ("train", "validation")}
+    texts = {part: DATA.parent / "build" / "twins" / f"{part}.npy" for part in ("train", "validation")}
     if missing := [str(file) for file in texts.values() if not file.exists()]:
         sys.exit(f"{' and '.join(missing)} not there: make the text first, with python measure/twin_text.py")
     text = {part: np.load(file, mmap_mode="r") for part, file in texts.items()}
