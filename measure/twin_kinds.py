@@ -98,7 +98,8 @@ def wkv(
         key, value: ``[batch, tokens, channels]``.
 
     Within a chunk it is one matrix product a channel; what came before is a numerator and a denominator. Both are divided
-    by exp of the largest key so far, so that nothing overflows. Where a state goes in or out (writing), it is transformers'.
+    by exp of the largest key so far, so that nothing overflows; a key that is smaller by more than 80 counts as 80 smaller,
+    so that no sum is zero. Where a state goes in or out (writing), it is transformers' function that runs.
     """
     if state is not None or return_state:
         return _WKV(time_decay, time_first, key, value, state=state, return_state=return_state)
@@ -117,7 +118,7 @@ def wkv(
         for k, v in zip(keys.split(CHUNK, 1), values.split(CHUNK, 1), strict=True):
             n = k.shape[1]
             new = torch.maximum(largest, k.amax(1)).detach()
-            kept, weight = torch.exp(largest - new), torch.exp(k - new[:, None])
+            kept, weight = torch.exp(largest - new), torch.exp((k - new[:, None]).clamp(min=-80))
             numerator, denominator, largest = numerator * kept, denominator * kept, new
             pair = torch.cat([weight * v, weight], -1)
             before = torch.cat([numerator, denominator], -1)

@@ -41,6 +41,26 @@ def test_rwkv_in_chunks_is_rwkv_token_by_token():
         torch.testing.assert_close(a.double(), b, atol=1e-4 * b.abs().max().item(), rtol=1e-4)
 
 
+def test_rwkv_keys_far_apart_give_numbers():
+    key = torch.tensor([-90.0, 90, -90, 30]).repeat(40)[None, :, None].repeat(1, 1, 8).requires_grad_()
+    mean = twin_kinds.wkv(torch.full((8,), 3.0), torch.zeros(8), key, torch.ones(1, 160, 8))[0]
+    torch.testing.assert_close(mean, torch.ones_like(mean))  # of equal values
+    assert torch.autograd.grad(mean.sum(), key)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "mamba"])
+def test_with_shortcuts_a_model_gives_the_same_logits_at_any_length(kind):
+    model = twin_kinds.build(kind, 0, small_config(kind)).eval()
+    for tokens in (128, 100, 1):
+        batch = random_batch(2, tokens)
+        with torch.no_grad(), twin_kinds.quick():
+            quick = model(**batch).logits, model(**batch, use_cache=False).logits
+        with torch.no_grad():
+            wanted = model(**batch).logits
+        for got in quick:
+            torch.testing.assert_close(got, wanted, atol=1e-5 * wanted.abs().max().item(), rtol=1e-4)
+
+
 def test_mamba_with_shared_products_is_mamba():
     torch.manual_seed(0)
     sizes = ((2, 128, 6, 8), (2, 128, 6), (2, 128, 1, 16), (2, 128, 1, 16))
@@ -86,6 +106,18 @@ def test_scaled_norms_fold_into_a_llama_of_exactly_the_same_function():
     plain = twin_kinds.build("pre-norm", 0, small_config("pre-norm"))
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert type(layer.input_layernorm) is type(decoder_layers(plain)[2].input_layernorm)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float16_keeps_more_of_a_twin_than_bfloat16(kind):
+    batch, model = random_batch(), twin_kinds.build(kind, 0, small_config(kind)).eval()
+    with torch.no_grad():
+        whole = model(**batch, use_cache=False).logits
+        lost = []
+        for dtype in (torch.float16, torch.bfloat16):
+            rounded = twin_kinds.build(kind, 0, small_config(kind)).eval().to(dtype).float()
+            lost.append((rounded(**batch, use_cache=False).logits - whole).abs().mean().item())
+    assert lost[0] < lost[1] / 4
 
 
 def test_layers_are_dropped_in_training_steps_only():
