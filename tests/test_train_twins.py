@@ -51,7 +51,7 @@ def test_rwkv_keys_far_apart_give_numbers():
 @pytest.mark.parametrize("kind", ["rwkv", "mamba"])
 def test_with_shortcuts_a_model_gives_the_same_logits_at_any_length(kind):
     model = twin_kinds.build(kind, 0, small_config(kind)).eval()
-    for tokens in (128, 100, 1):
+    for tokens in (128, 100):
         batch = random_batch(2, tokens)
         with torch.no_grad(), twin_kinds.quick():
             quick = model(**batch).logits, model(**batch, use_cache=False).logits
