@@ -16,7 +16,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,8 +50,8 @@ class Run(NamedTuple):
     steps: int
     train: np.ndarray  # token ids, one document after another
     validation: np.ndarray
-    data: Path = DATA / "twins"
-    build: Path = DATA.parent / "build" / "twins"  # of the state, and of twins that are not shipped
+    data: Path  # of losses.csv and shipped twins
+    build: Path  # of the state, and of the other twins
     device: str = "cpu"
     batch: int = BATCH
     config: PreTrainedConfig | None = None  # instead of the kind's own
@@ -217,7 +217,8 @@ def main() -> None:
     how = "torch.compile the layers: half as fast again; needs a C++ compiler on the CPU"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=how)
     asked = parser.parse_args()
-    texts = {part: DATA.parent / "build" / "twins" / f"{part}.npy" for part in ("train", "validation")}
+    data, kept = DATA / "twins", DATA.parent / "build" / "twins"
+    texts = {part: kept / f"{part}.npy" for part in ("train", "validation")}
     if missing := [str(file) for file in texts.values() if not file.exists()]:
         sys.exit(f"{' and '.join(missing)} not there: make the text first, with python measure/twin_text.py")
     text = {part: np.load(file, mmap_mode="r") for part, file in texts.items()}
@@ -228,7 +229,8 @@ def main() -> None:
     for name in asked.twins or every:
         kind, seed = split_name(name)
         steps = round(asked.tokens / (BATCH * WINDOW))
-        run = Run(kind, seed, steps, text["train"], text["validation"], device=asked.device, compiled=asked.compile)
+        where: dict[str, Any] = {"data": data, "build": kept, "device": asked.device, "compiled": asked.compile}
+        run = Run(kind, seed, steps, text["train"], text["validation"], **where)
         if not (run.folder / "model.safetensors").exists():
             train(run)
 

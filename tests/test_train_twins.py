@@ -175,3 +175,26 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(kind, tmp_path, monke
     assert curves[0]["step"].tolist() == [4, 6] and curves[0]["final"].notna().tolist() == [False, True]
     assert not [*(tmp_path / "stopped" / "build" / "state").iterdir()]
     assert f'"twin-{kind}-0": "' in capsys.readouterr().out
+
+
+def test_the_command_trains_what_is_missing_seed_by_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_twins, "DATA", tmp_path / "data")
+    monkeypatch.setattr(sys, "argv", ["train_twins.py", "--tokens", "1e5", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="make the text first, with python measure/twin_text.py"):
+        train_twins.main()
+    build = tmp_path / "build" / "twins"
+    for folder in (tmp_path / "data" / "twins" / "twin-mamba-0", build / "twin-deep-1"):  # these are finished
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+    for part in ("train", "validation"):
+        np.save(build / f"{part}.npy", np.zeros(WINDOW * 4 + 1, dtype=np.uint16))
+    asked = []
+    monkeypatch.setattr(train_twins, "train", asked.append)
+    train_twins.main()
+    names = [run.name for run in asked]
+    assert len(names) == 22 and names[:2] == ["twin-pre-norm-0", "twin-post-norm-0"]
+    assert [int(name[-1]) for name in names] == sorted(int(name[-1]) for name in names)
+    assert not {"twin-mamba-0", "twin-deep-1"} & {*names} and {run.steps for run in asked} == {12}
+    monkeypatch.setattr(sys, "argv", ["train_twins.py", "twin-rwkv-2"])
+    train_twins.main()
+    assert asked[-1].folder == build / "twin-rwkv-2" and asked[-1].compiled

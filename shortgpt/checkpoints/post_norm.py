@@ -24,7 +24,7 @@ class PostNormConfig(LlamaConfig):
 class PostNormLayer(LlamaDecoderLayer):
     """Llama's decoder layer, its two norms behind the sums; they keep Llama's names."""
 
-    def forward(self, hidden_states: Tensor, **inputs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, **inputs: Any) -> Tensor:  # type: ignore[override]
         hidden_states = self.input_layernorm(hidden_states + self.self_attn(hidden_states, **inputs)[0])
         return self.post_attention_layernorm(hidden_states + self.mlp(hidden_states))
 
@@ -37,7 +37,7 @@ class PostNormModel(LlamaModel):
     def __init__(self, config: PostNormConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(PostNormLayer(config, index) for index in range(config.num_hidden_layers))
-        self.norm = nn.Identity()
+        self.norm = nn.Identity()  # type: ignore[assignment]
         self.post_init()
 
 
