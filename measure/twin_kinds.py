@@ -17,8 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mamba2 import modeling_mamba2
 from transformers.models.rwkv import modeling_rwkv
 
@@ -26,18 +26,23 @@ from shortgpt import decoder_layers
 from shortgpt.checkpoints.twins import DROPOUT, twin_config
 
 CHUNK = 64  # tokens of an RWKV step
+NORMS = ("input_layernorm", "post_attention_layernorm")
 _WKV, _SCAN = modeling_rwkv.rwkv_linear_attention, modeling_mamba2.mamba2_chunk_scan
 
 
-class Scaled(nn.Module):
-    """A weight that counts as `factor` times what is stored."""
+class ScaledNorm(LlamaRMSNorm):
+    """Llama's norm, whose weight counts as `factor` times what is stored; a tensor, so that all layers compile to one."""
 
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
+    factor: Tensor
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.factor
+    def __init__(self, norm: LlamaRMSNorm, factor: float) -> None:
+        super().__init__(len(norm.weight), norm.variance_epsilon)
+        self.register_buffer("factor", torch.tensor(factor), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = x.float()
+        states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * self.factor * states.to(x.dtype)
 
 
 def build(kind: str, seed: int, config: PreTrainedConfig | None = None) -> PreTrainedModel:
@@ -51,15 +56,20 @@ def build(kind: str, seed: int, config: PreTrainedConfig | None = None) -> PreTr
         model.load_state_dict(alike.state_dict(), strict=False)  # but for the last norm
     if kind == "scaled-norm":
         for number, layer in enumerate(decoder_layers(model), start=1):
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                parametrize.register_parametrization(norm, "weight", Scaled(number**-0.5))
+            for name in NORMS:
+                setattr(layer, name, ScaledNorm(getattr(layer, name), number**-0.5))
     return model.train()
 
 
 def folded(model: PreTrainedModel) -> PreTrainedModel:
     """`model` with the factors of scaled norms in their weights (changed in place): what is saved."""
-    for module in [m for m in model.modules() if parametrize.is_parametrized(m, "weight")]:
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    for layer in decoder_layers(model):
+        for name in NORMS:
+            norm = getattr(layer, name, None)
+            if isinstance(norm, ScaledNorm):
+                plain = LlamaRMSNorm(len(norm.weight), norm.variance_epsilon)
+                plain.weight = nn.Parameter((norm.weight * norm.factor).detach())
+                setattr(layer, name, plain)
     return model
 
 
