@@ -1,0 +1,217 @@
+"""Collect the text that the twins are trained on, their tokenizer and their validation text.
+
+    python measure/twin_text.py [--cache FOLDER] [--out build/twins]
+
+Fetches the packages of twin_sources.py (once: about 150 MB), cleans their English prose, drops repeated paragraphs and whatever
+shares 13 words in a row with a text that the project measures on, holds some sections out for validation, trains the tokenizer,
+mixes in the controlled part (twin_grammar.py, a fifth of the tokens) and writes train.npy and validation.npy (uint16), and in
+data/twins/: tokenizer/, SOURCES.md. About ten minutes on two cores. Everything is seeded; versions and checksums are fixed.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import twin_grammar
+import twin_readers
+from build_natural_text import fetch, unpack
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+from twin_sources import SHA256, SOURCES, Source
+
+DATA = Path(__file__).parents[1] / "data"
+TWINS = DATA / "twins"
+BEGIN, VOCABULARY, SINGLES = "<|endoftext|>", 2048, "0123456789()[]{}+=|\n"
+PIECE, RUN, CONTROLLED = 250, 13, 0.2  # words in a document, about; words in a row; share of the training tokens
+VALIDATION = 200_000  # tokens, about
+
+
+def runs(text: str) -> set[int]:
+    """Hashes of all sequences of 13 words."""
+    words = re.findall(r"\w+", text.lower())
+    return {hash(tuple(words[i : i + RUN])) for i in range(len(words) - RUN + 1)}
+
+
+def measured_runs() -> set[int]:
+    """The runs of every text that the project measures on."""
+    files = [DATA / "text" / f"{part}.jsonl" for part in ("natural", "natural_test", "perplexity", "calibration", "repair")]
+    rows = (json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines())
+    return set().union(*(runs(row["text"]) for row in rows))
+
+
+def prose(paragraph: str) -> bool:
+    """Whether a paragraph is English prose: eight words or more, mostly letters, no address, no foreign script."""
+    letters = sum(c.isascii() and (c.isalpha() or c == " ") for c in paragraph)
+    return len(paragraph.split()) >= 8 and letters >= 0.88 * len(paragraph) and "http" not in paragraph
+
+
+def documents(paragraphs: Iterable[str]) -> Iterator[str]:
+    """Pieces of about 250 words, a paragraph a line."""
+    lines: list[str] = []
+    size = 0
+    for paragraph in paragraphs:
+        lines.append(paragraph)
+        size += len(paragraph.split())
+        if size >= PIECE:
+            yield "\n".join(lines) + "\n"
+            lines, size = [], 0
+    if size >= 30:
+        yield "\n".join(lines) + "\n"
+
+
+def order(text: str) -> str:
+    """A seeded order that depends on the text only."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read(source: Source, cache: Path, seen: set[str], measured: set[int]) -> tuple[list[str], list[str]]:
+    """The training and validation documents of one source; one section in fifty is for validation."""
+    archive = fetch(source.package, cache)
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != SHA256.get(source.package):
+        raise SystemExit(f"{source.package}: SHA-256 {found}, expected {SHA256.get(source.package)}")
+    files = sorted(file for file in unpack(archive).glob(source.paths) if file.is_file())
+    if not files:
+        raise SystemExit(f"{source.key}: no file matches {source.paths} in {source.package}")
+    train: list[str] = []
+    held: list[str] = []
+    for title, paragraphs in getattr(twin_readers, f"read_{source.reader}")(files):
+        fresh = []
+        for paragraph in paragraphs:
+            key = re.sub(r"\W+", " ", paragraph.lower())
+            if prose(paragraph) and key not in seen and not runs(paragraph) & measured:
+                seen.add(key)
+                fresh.append(paragraph)
+        (held if int(order(source.key + title), 16) % 50 == 0 else train).extend(documents(fresh))
+    return capped(train, source.most * 1e6), capped(held, source.most * 1e6 / 40)
+
+
+def capped(rows: list[str], most: float) -> list[str]:
+    """Documents in a seeded order, as many as `most` bytes allow."""
+    kept, size = [], 0
+    for row in sorted(rows, key=order):
+        size += len(row.encode())
+        if size > most:
+            break
+        kept.append(row)
+    return kept
+
+
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE; digits, brackets, `+`, `=`, `|` and the newline are always tokens of their own; BOS added in front."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[0-9()\[\]{}+=|\n]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=[BEGIN], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    bpe.train_from_iterator(texts, trainer)
+    bpe.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=BEGIN, eos_token=BEGIN, pad_token=BEGIN, model_max_length=256,
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[np.ndarray]:
+    """The ids of each text behind BOS."""
+    found = []
+    for start in range(0, len(texts), 2000):
+        batch = tokenizer.backend_tokenizer.encode_batch_fast(texts[start : start + 2000])
+        found += [np.array(row.ids, np.uint16) for row in batch]
+    return found
+
+
+def controlled(tokenizer: PreTrainedTokenizerFast, tokens: float) -> list[np.ndarray]:
+    """Training documents of the three controlled tasks, a third of `tokens` each."""
+    rows: list[np.ndarray] = []
+    for task in twin_grammar.TASKS:
+        source, size = twin_grammar.documents(task), 0
+        while size < tokens / 3:
+            new = encode(tokenizer, [next(source) for _ in range(2000)])
+            for row in new:
+                if size < tokens / 3:
+                    rows.append(row)
+                    size += len(row)
+    return rows
+
+
+def save(path: Path, rows: list[np.ndarray]) -> None:
+    """One array, never half written."""
+    beside = path.with_suffix(".part.npy")
+    np.save(beside, np.concatenate(rows))
+    beside.replace(path)
+
+
+def main() -> None:
+    """Fetch, clean, split, tokenize, mix, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/shortgpt-twin-text").expanduser())
+    parser.add_argument("--out", type=Path, default=DATA.parent / "build" / "twins")
+    arguments = parser.parse_args()
+    seen: set[str] = set()
+    measured = measured_runs()
+    parts = {}
+    for source in SOURCES:
+        parts[source.key] = read(source, arguments.cache, seen, measured)
+        print(source.key, *(round(sum(map(len, part)) / 1e6, 2) for part in parts[source.key]), "MB", flush=True)
+    write(parts, arguments.out)
+
+
+def write(parts: dict[str, tuple[list[str], list[str]]], out: Path) -> None:
+    """Tokenizer, arrays and table of sources; training text that repeats 13 words of validation text is dropped."""
+    held = capped([text for _, part in parts.values() for text in part], VALIDATION * 3.3)
+    in_validation = set().union(*map(runs, held))
+    natural = {key: [t for t in train if not runs(t) & in_validation] for key, (train, _) in parts.items()}
+    texts = [text for part in natural.values() for text in part]
+    rng = random.Random(twin_grammar.SEED)
+    lines = [next(source) for source in map(twin_grammar.documents, twin_grammar.TASKS) for _ in range(2000)]
+    tokenizer = train_tokenizer(rng.sample(texts, min(len(texts), 12_000)) + lines)
+    tokenizer.save_pretrained(TWINS / "tokenizer")
+    coded = {key: encode(tokenizer, part) for key, part in natural.items()}
+    rows = [row for part in coded.values() for row in part]
+    total = sum(map(len, rows))
+    rows += controlled(tokenizer, total * CONTROLLED / (1 - CONTROLLED))
+    rng.shuffle(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    save(out / "train.npy", rows)
+    save(out / "validation.npy", encode(tokenizer, held))
+    tokens = {key: sum(map(len, part)) for key, part in coded.items()}
+    (TWINS / "SOURCES.md").write_text(table(natural, tokens, sum(map(len, rows)) - total), encoding="utf-8")
+
+
+def table(natural: dict[str, list[str]], tokens: dict[str, int], made: int) -> str:
+    """SOURCES.md: each package, its licence and what it gave."""
+    head = (
+        "# What the twins were trained on\n\nWritten by `measure/twin_text.py`. English prose from packages, cleaned of markup, code,"
+        " tables and repeated paragraphs, nothing that shares 13 words in a row with the project's texts, and a fifth of the"
+        " tokens generated by `measure/twin_grammar.py` (ours, CC0). The text itself is not kept here.\n\n**Licences.** Each row"
+        " names the licence of the text by SPDX identifier, read from the package's copyright file in short; single files may"
+        " have others, and the Debian packages hold the full statements. What licence a model's weights carry when it was trained"
+        " on such texts is not settled law, and this is no legal advice: we ship the weights for study, name all sources, claim no"
+        " rights of our own in them (CC0, as far as they are ours), and advise treating them under the strictest of these terms"
+        " (GPL, CC BY-SA, GFDL: attribution and share-alike) where they are passed on.\n\n"
+    )
+    lines = ["| key | package | licence | MB | words | tokens |", "|---|---|---|---|---|---|"]
+    for source in SOURCES:
+        part = natural[source.key]
+        size, words = sum(len(t.encode()) for t in part) / 1e6, sum(len(t.split()) for t in part)
+        package = source.package.replace("==", " ")
+        lines.append(f"| {source.key} | {package} | {source.licence} | {size:.2f} | {words} | {tokens[source.key]} |")
+    lines.append(f"| controlled | `measure/twin_grammar.py` | CC0-1.0 | | | {made} |")
+    return head + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
