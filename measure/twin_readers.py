@@ -1,8 +1,9 @@
 """How packages become paragraphs for the twins, where natural_readers.py has no reader, or one too slow for thousands of pages."""
 
 import gzip
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lxml import html
@@ -38,35 +39,39 @@ def read_speech(files: list[Path]) -> Iterator[Section]:
     return read_plain(files, sentences=True)
 
 
-def dictionary_entries(text: str) -> list[str]:
-    """Entries of a dictd file, each begun by a word at the left edge, on one line, without marks of links and dates."""
-    entries = re.split(r"\n(?=\S)", text)
-    return [tidy(re.sub(r"[{}]|\(\d{4}-\d\d-\d\d\)|\[syn:[^\]]*\]|\[ant:[^\]]*\]", "", entry)) for entry in entries]
+def seeded(text: str) -> str:
+    """A key that brings texts into an order which depends on nothing but them."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def gcide_entry(entry: str) -> str:
+def grouped(file: Path) -> list[str]:
+    """A dictd file, eight entries (each begun by a word at the left edge) after another, the eights in a seeded order."""
+    entries = re.split(r"\n(?=\S)", gzip.decompress(file.read_bytes()).decode("utf-8", "replace"))
+    return sorted(("\n\0".join(entries[i : i + 8]) for i in range(0, len(entries), 8)), key=seeded)
+
+
+def entry(text: str) -> str:
+    """An entry on one line, without marks of links, dates and lists of synonyms."""
+    return tidy(re.sub(r"[{}]|\(\d{4}-\d\d-\d\d\)|\[(?:syn|ant):[^\]]*\]", "", text))
+
+
+def gcide_entry(text: str) -> str:
     """An entry of GCIDE without pronunciation, etymology and editors' marks."""
-    entry = re.sub(r"\[(?:1913 Webster|PJC|WordNet 1\.5|Webster[^\]]*|[^\[\]]*(?:See|L\.|F\.|AS\.|OE\.)[^\[\]]*)\]", "", entry)
-    return tidy(re.sub(r"^(.{1,40}?) \\[^\\]*\\,?", r"\1:", entry)).replace("[ae]", "ae")
+    text = re.sub(r"\A([^\\]{1,60}?) +\\[^\\]*\\[^\n\[]*(?:\[[^\]]*\])?", r"\1:", text)
+    text = re.sub(r"\[(?:1913 Webster|PJC|WordNet|Webster)[^\]]*\]", "", text)
+    return entry(text)
 
 
-def grouped(entries: list[str]) -> Iterator[Section]:
-    """Eight entries in a row as one section."""
-    for start in range(0, len(entries), 8):
-        yield entries[start].partition(" ")[0], entries[start : start + 8]
-
-
-def read_dictd(files: list[Path]) -> Iterator[Section]:
+def read_dictd(files: list[Path], clean: Callable[[str], str] = entry) -> Iterator[Section]:
     """A dictd dictionary: entries of ten words or more."""
-    text = gzip.decompress(files[0].read_bytes()).decode("utf-8", "replace")
-    yield from grouped([entry for entry in dictionary_entries(text) if len(entry.split()) >= 10])
+    for group in grouped(files[0]):
+        entries = [clean(text) for text in group.split("\n\0")]
+        yield entries[0], [text for text in entries if len(text.split()) >= 10]
 
 
 def read_gcide(files: list[Path]) -> Iterator[Section]:
-    """GCIDE: entries of ten words or more."""
-    text = gzip.decompress(files[0].read_bytes()).decode("utf-8", "replace")
-    cleaned = map(gcide_entry, dictionary_entries(text))
-    yield from grouped([entry for entry in cleaned if len(entry.split()) >= 10])
+    """GCIDE, as read_dictd does it."""
+    return read_dictd(files, gcide_entry)
 
 
 def pod_paragraphs(text: str) -> list[str]:

