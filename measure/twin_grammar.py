@@ -22,12 +22,46 @@ WEIGHTS = {"addition": [5, 20, 30, 45], "brackets": [1] * 8, "agreement": [1, 2,
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 VERBS = [("is", "are"), ("was", "were"), ("has", "have")]
 ENDS = {"is": "here there old new lost ready", "was": "here there old new lost ready", "has": "fallen gone vanished"}
-NOUNS = (
-    "key cabinet letter table book teacher student river tree house garden door window friend farmer doctor horse "
-    "dog cat bird ship king soldier road bridge stone lamp chair picture song story village mountain field car train"
-).split()
-ADJECTIVES = "old new small big red green dark strange famous quiet broken young".split()
-PLACES = "near behind beside above below with".split()
+NOUNS = [
+    "key",
+    "cabinet",
+    "letter",
+    "table",
+    "book",
+    "teacher",
+    "student",
+    "river",
+    "tree",
+    "house",
+    "garden",
+    "door",
+    "window",
+    "friend",
+    "farmer",
+    "doctor",
+    "horse",
+    "dog",
+    "cat",
+    "bird",
+    "ship",
+    "king",
+    "soldier",
+    "road",
+    "bridge",
+    "stone",
+    "lamp",
+    "chair",
+    "picture",
+    "song",
+    "story",
+    "village",
+    "mountain",
+    "field",
+    "car",
+    "train",
+]
+ADJECTIVES = ["old", "new", "small", "big", "red", "green", "dark", "strange", "famous", "quiet", "broken", "young"]
+PLACES = ["near", "behind", "beside", "above", "below", "with"]
 
 Item = dict[str, Any]
 

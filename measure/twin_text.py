@@ -16,12 +16,12 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import natural_readers
 import numpy as np
 import twin_grammar
 import twin_readers
 from build_natural_text import fetch, unpack
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 from twin_readers import seeded
 from twin_sources import SHA256, SOURCES, Source
 
@@ -40,15 +40,17 @@ def runs(text: str) -> set[int]:
 
 def measured_runs() -> set[int]:
     """The runs of every text that the project measures on."""
-    files = [DATA / "text" / f"{part}.jsonl" for part in ("natural", "natural_test", "perplexity", "calibration", "repair")]
+    files = [
+        DATA / "text" / f"{part}.jsonl" for part in ("natural", "natural_test", "perplexity", "calibration", "repair")
+    ]
     rows = (json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines())
     return set().union(*(runs(row["text"]) for row in rows))
 
 
 def prose(paragraph: str) -> bool:
     """Whether a paragraph is English prose: eight words or more, mostly letters, no address, no foreign script."""
-    letters = sum(c.isascii() and (c.isalpha() or c == " ") for c in paragraph)
-    return len(paragraph.split()) >= 8 and letters >= 0.88 * len(paragraph) and "http" not in paragraph
+    others = len(re.sub("[A-Za-z ]+", "", paragraph))
+    return len(paragraph.split()) >= 8 and others <= 0.12 * len(paragraph) and "http" not in paragraph
 
 
 def documents(paragraphs: Iterable[str]) -> Iterator[str]:
@@ -86,10 +88,30 @@ def read(source: Source, cache: Path, seen: set[str], measured: set[int]) -> tup
     return train, held
 
 
+def kept(source: Source, cache: Path, seen: set[str], measured: set[int]) -> tuple[list[str], list[str]]:
+    """What `read` gives, kept in the cache under the code that made it, so that a stopped run goes on where it was."""
+    code = "".join(
+        Path(module.__file__ or "").read_text(encoding="utf-8") for module in (twin_readers, natural_readers)
+    )
+    file = cache / "cleaned" / f"{source.key}-{seeded(repr(source) + code)[:12]}.json"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.with_suffix(".part").write_text(json.dumps(read(source, cache, seen, measured)), encoding="utf-8")
+        file.with_suffix(".part").replace(file)
+    train, held = json.loads(file.read_text(encoding="utf-8"))
+    seen.update(key_of(line) for text in train + held for line in text.splitlines())
+    return train, held
+
+
+def key_of(paragraph: str) -> str:
+    """What makes two paragraphs the same: their words."""
+    return re.sub(r"\W+", " ", paragraph.lower())
+
+
 def fresh(paragraphs: Iterable[str], seen: set[str], measured: set[int]) -> Iterator[str]:
     """Prose that has not come before and that nothing is measured on."""
     for paragraph in paragraphs:
-        key = re.sub(r"\W+", " ", paragraph.lower())
+        key = key_of(paragraph)
         if prose(paragraph) and key not in seen and not runs(paragraph) & measured:
             seen.add(key)
             yield paragraph
@@ -106,7 +128,7 @@ def capped(rows: list[str], most: float) -> list[str]:
     return kept
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: list[str]) -> Tokenizer:
     """Byte-level BPE; digits, brackets, `+`, `=`, `|` and the newline are always tokens of their own; BOS added in front."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -122,22 +144,33 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )  # fmt: skip
     bpe.train_from_iterator(texts, trainer)
     bpe.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=BEGIN, eos_token=BEGIN, pad_token=BEGIN, model_max_length=256,
-        clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    return bpe
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[np.ndarray]:
+def save_tokenizer(tokenizer: Tokenizer) -> None:
+    """The two files that transformers reads (it is not imported here: that takes longer than all this)."""
+    folder = TWINS / "tokenizer"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 256,
+        "clean_up_tokenization_spaces": False,
+    }
+    config |= {"bos_token": BEGIN, "eos_token": BEGIN, "pad_token": BEGIN}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     """The ids of each text behind BOS."""
     found = []
     for start in range(0, len(texts), 2000):
-        batch = tokenizer.backend_tokenizer.encode_batch_fast(texts[start : start + 2000])
+        batch = tokenizer.encode_batch_fast(texts[start : start + 2000])
         found += [np.array(row.ids, np.uint16) for row in batch]
     return found
 
 
-def controlled(tokenizer: PreTrainedTokenizerFast, tokens: float) -> list[np.ndarray]:
+def controlled(tokenizer: Tokenizer, tokens: float) -> list[np.ndarray]:
     """Training documents of the three controlled tasks, a third of `tokens` each."""
     rows: list[np.ndarray] = []
     for task in twin_grammar.TASKS:
@@ -168,21 +201,20 @@ def main() -> None:
     measured = measured_runs()
     parts = {}
     for source in SOURCES:
-        parts[source.key] = read(source, arguments.cache, seen, measured)
+        parts[source.key] = kept(source, arguments.cache, seen, measured)
         print(source.key, *(round(sum(map(len, part)) / 1e6, 2) for part in parts[source.key]), "MB", flush=True)
     write(parts, arguments.out)
 
 
 def write(parts: dict[str, tuple[list[str], list[str]]], out: Path) -> None:
-    """Tokenizer, arrays and table of sources; training text that repeats 13 words of validation text is dropped."""
+    """Tokenizer, arrays and table of sources."""
     held = capped([text for _, part in parts.values() for text in part], VALIDATION * 3.3)
-    in_validation = set().union(*map(runs, held))
-    natural = {key: [t for t in train if not runs(t) & in_validation] for key, (train, _) in parts.items()}
+    natural = {key: train for key, (train, _) in parts.items()}
     texts = [text for part in natural.values() for text in part]
     rng = random.Random(twin_grammar.SEED)
     lines = [next(source) for source in map(twin_grammar.documents, twin_grammar.TASKS) for _ in range(500)]
     tokenizer = train_tokenizer(rng.sample(texts, min(len(texts), 4_000)) + lines)
-    tokenizer.save_pretrained(TWINS / "tokenizer")
+    save_tokenizer(tokenizer)
     coded = {key: encode(tokenizer, part) for key, part in natural.items()}
     rows = [row for part in coded.values() for row in part]
     total = sum(map(len, rows))
