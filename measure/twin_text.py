@@ -209,6 +209,8 @@ def main() -> None:
 def write(parts: dict[str, tuple[list[str], list[str]]], out: Path) -> None:
     """Tokenizer, arrays and table of sources."""
     held = capped([text for _, part in parts.values() for text in part], VALIDATION * 3.3)
+    known = {line for train, _ in parts.values() for text in train for line in text.splitlines()}
+    held = [text for text in held if not known & set(text.splitlines())]
     natural = {key: train for key, (train, _) in parts.items()}
     texts = [text for part in natural.values() for text in part]
     rng = random.Random(twin_grammar.SEED)
