@@ -1,4 +1,4 @@
-"""How packages become paragraphs for the twins, where natural_readers.py has no reader, or one too slow for thousands of pages."""
+"""How packages become paragraphs for the twins, where natural_readers.py has no reader, or one too slow for so many pages."""
 
 import gzip
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from lxml import html
 from natural_readers import Section, read_plain, read_wesnoth, tidy
 
-read_plain, read_wesnoth = read_plain, read_wesnoth
+__all__ = ["read_plain", "read_wesnoth"]  # used by name, as the readers below are
 UNWANTED = (
     "//pre|//table|//figure|//script|//style|//nav|//header|//footer|//*[contains(@class,'navheader')]"
     "|//*[contains(@class,'navfooter')]|//*[contains(@class,'sphinxsidebar')]|//*[contains(@class,'related')]"

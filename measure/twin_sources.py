@@ -41,7 +41,7 @@ SOURCES = [
     Source("debian-policy", "deb:debian-policy==4.6.2.0", "GPL-2.0-or-later", f"{DOC}/debian-policy/policy.html/*.html", "page", 0.4),
     Source("debian-reference", "deb:debian-reference-en==2.100", "GPL-2.0-or-later", "usr/share/debian-reference/*.en.html", "page", 0.4),
     Source("developers-reference", "deb:developers-reference==12.18", "GPL-2.0-or-later", "usr/share/developers-reference/*.html", "page", 0.4),
-    Source("harden", "deb:harden-doc==3.19+nmu1", "GPL-2.0-only", f"{DOC}/harden-doc/html/en-US/*.html", "page", 0.4),
+    Source("harden", "deb:harden-doc==3.19+nmu1", "GPL-2.0-or-later", f"{DOC}/harden-doc/html/en-US/*.html", "page", 0.4),
     Source("aptitude", "deb:aptitude-doc-en==0.8.13-5", "GPL-2.0-or-later", f"{DOC}/aptitude/html/en/*.html", "page", 0.4),
     Source("manpages", "deb:manpages==6.03-2", "GPL-2.0-or-later AND Linux-man-pages-copyleft", "usr/share/man/man*/*.gz", "man", 0.5),
     Source("manpages-dev", "deb:manpages-dev==6.03-2", "GPL-2.0-or-later AND Linux-man-pages-copyleft", "usr/share/man/man*/*.gz", "man", 0.5),

@@ -115,7 +115,10 @@ def test_some_documents_are_single_lines_and_all_end_one(grammar):
 def test_dictionary_entries_lose_pronunciation_and_marks(readers):
     entry = 'Alleyway \\Al"ley*way`\\n.\n   An alley {between} walls.\n   [1913 Webster]\n'
     assert readers.gcide_entry(entry) == "Alleyway: An alley between walls."
-    assert readers.entry("appetiser\n   n 1: food or drink [syn: {appetizer},\n   {starter}]") == "appetiser n 1: food or drink"
+    assert (
+        readers.entry("appetiser\n   n 1: food or drink [syn: {appetizer},\n   {starter}]")
+        == "appetiser n 1: food or drink"
+    )
 
 
 def test_manuals_lose_their_markup(readers):
