@@ -22,7 +22,10 @@ ITEMS = [
     {"task": "addition", "prompt": "347+586=", "answer": "339\n", "level": 3},
     {"task": "addition", "prompt": "95+8=", "answer": "301\n", "level": 2},
     {"task": "brackets", "prompt": "([]{[|", "answer": "]})\n", "level": 3},
-    {"task": "agreement", "prompt": "The keys near the box", "answer": " are\n", "other": " is\n", "level": 3},
+    {
+        "task": "agreement", "prompt": "The keys near the box", "answer": " are", "other": " is", "level": 1,
+        "distance": 3, "number": "plural", "attractors": ["singular"],
+    },  # fmt: skip
 ]
 
 

@@ -51,7 +51,11 @@ def test_brackets_are_closed_inside_out():
 def test_the_verb_hangs_on_the_noun():
     (step,) = answer_steps(ITEMS[3])
     prompt = ITEMS[3]["prompt"]
-    assert step.size == 3 and prompt[step.places["noun"] :].startswith("keys") and step.places["asked"] == len(prompt) - 1
+    assert step.step == "verb, misled" and step.size == 3 and prompt[step.places["noun"] :].startswith("keys") and step.places["asked"] == len(prompt) - 1
+    alone = {"task": "agreement", "prompt": "The old key", "distance": 0, "number": "singular", "attractors": []}
+    assert answer_steps(alone) == [("verb", 0, {"asked": 10, "noun": 8})]
+    agreeing = ITEMS[3] | {"attractors": ["singular", "plural"]}
+    assert answer_steps(agreeing)[0].step == "verb", "the last attractor agrees"
 
 
 def test_a_carry_is_lost_if_the_digit_is_one_too_small():

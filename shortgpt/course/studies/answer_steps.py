@@ -18,7 +18,8 @@ class Step(NamedTuple):
     """One token of an answer.
 
     Attributes:
-        step: what has to be done: ``"carry in"``, ``"no carry in"``, ``"bracket"``, ``"verb"``, or ``"end"``.
+        step: what has to be done: ``"carry in"``, ``"no carry in"``, ``"bracket"``, ``"verb"``, ``"verb, misled"`` (by a
+            noun of the other number right before it), or ``"end"``.
         size: how hard it is: in how many places in a row a carry came up to here; how many characters back the bracket
             stands that is closed; how many words are between noun and verb.
         places: where in the text the values are that it needs, by their role.
@@ -76,10 +77,14 @@ def _brackets(item: Mapping[str, Any]) -> Iterator[Step]:
 
 
 def _agreement(item: Mapping[str, Any]) -> Iterator[Step]:
-    """``The keys near the cabinet are``: the verb has the number of the second word."""
+    """``The old keys near the cabinet are``: so many words (``distance``) stand between the noun and its verb.
+
+    An attractor is a noun between the two; where the last one has the other number, it misleads.
+    """
     words = [match.start() for match in re.finditer(r"\S+", item["prompt"])]
-    where = {"asked": len(item["prompt"].rstrip()) - 1, "noun": words[1] if len(words) > 1 else words[0]}
-    yield Step("verb", len(words) - 2, where)
+    where = {"asked": len(item["prompt"].rstrip()) - 1, "noun": words[-1 - item["distance"]]}
+    misled = bool(item.get("attractors")) and item["attractors"][-1] != item["number"]
+    yield Step("verb, misled" if misled else "verb", item["distance"], where)
 
 
 _STEPS: dict[str, Callable[[Mapping[str, Any]], Iterator[Step]]] = {

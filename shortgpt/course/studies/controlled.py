@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -111,16 +112,17 @@ def read_answers(
     coded = [answer_ids(tokenizer, *pair) for pair in pairs]
     for first in range(0, len(coded), batch_size):
         some = coded[first : first + batch_size]
-        logits = logits_of(model, right_padded([ids for ids, _ in some]))
+        logits = logits_of(model, right_padded(model, [ids for ids, _ in some]))
         for (ids, start), row in zip(some, logits, strict=True):
             require_numbers(model, row[start - 1 : len(ids) - 1])
             yield torch.tensor(ids[start:]), row[start - 1 : len(ids) - 1]
 
 
-def right_padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def right_padded(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """One batch of texts of any lengths, for a causal model: what stands behind a text can't change what it reads there.
 
     So the mask says nothing of pads (RWKV would not look at it), and no pad may stand in front.
     """
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)  # [rows, tokens]
+    ids = pad(ids, (0, -ids.shape[1] % getattr(model.config, "chunk_size", 1)))  # Mamba-2 computes whole chunks anyway
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -89,14 +89,14 @@ def is_right(logits: Tensor, some: Sequence[Case]) -> Tensor:
 @torch.inference_mode()
 def answered(model: PreTrainedModel, some: Sequence[Case]) -> Tensor:
     """Logits behind the asked token of each case, ``[cases, vocabulary]``."""
-    logits = logits_of(model, right_padded([case.ids for case in some]))
+    logits = logits_of(model, right_padded(model, [case.ids for case in some]))
     return logits[torch.arange(len(some)), [len(case.ids) - 1 for case in some]].cpu()
 
 
 def states_by_depth(model: PreTrainedModel, some: Sequence[Case]) -> tuple[list[int], Tensor]:
     """The depths that `model` has, and its states there: ``[depths, cases, tokens, hidden]``."""
     view = share_weights(model)  # RWKV halves its states every few layers; in a view it doesn't
-    return depths_of(view), hidden_states(view, right_padded([case.ids for case in some]))
+    return depths_of(view), hidden_states(view, right_padded(view, [case.ids for case in some]))
 
 
 def depths_of(model: PreTrainedModel) -> list[int]:
