@@ -112,7 +112,7 @@ def describe(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
             table.loc[last, f"loss_{branch}"] = Trials(without, validation)([])
         except ValueError:  # a layer of one branch, or one that does more than add the two
             table.loc[last, f"loss_{branch}"] = np.nan
-    _, kind, seed = _parts(name)
+    _, kind, seed = parts(name)
     LAYERS.add(*json.loads(table.assign(name=name, kind=kind, seed=seed).to_json(orient="records")))
 
 
@@ -145,7 +145,7 @@ def loss(model: PreTrainedModel, batches: Batches) -> float:
 def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Append what each criterion removes, cut and repaired, to `removal.csv`."""
     start, depth = time.perf_counter(), len(decoder_layers(model))
-    _, kind, seed = _parts(name)
+    _, kind, seed = parts(name)
     named: dict[str, Any] = {"name": name, "kind": kind, "seed": seed, "depth": depth}
     dense = {"criterion": "dense", "draw": 0, "removed": 0, "repaired": False}
     if named | dense not in REMOVAL:
@@ -161,7 +161,9 @@ def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
                     continue
                 layers = json.dumps(row.layers)
                 if (layers, repaired) not in known:
-                    known[layers, repaired] = measured(without(model, row.layers, samples if repaired else []), tokenizer)
+                    known[layers, repaired] = measured(
+                        without(model, row.layers, samples if repaired else []), tokenizer
+                    )
                 REMOVAL.add(named | key | {"layers": layers} | known[layers, repaired])
     print(name, f"{time.perf_counter() - start:.0f} s", flush=True)
 
@@ -175,7 +177,7 @@ def without(model: PreTrainedModel, layers: list[int], samples: list[Sample]) ->
     return repair(model, pruned, samples, kind="linear", progress=False) if samples else pruned
 
 
-def _parts(name: str) -> tuple[str, str, int]:
+def parts(name: str) -> tuple[str, str, int]:
     kind, seed = name.removeprefix("twin-").rsplit("-", 1)
     return name, kind, int(seed)
 

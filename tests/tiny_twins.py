@@ -23,8 +23,14 @@ ITEMS = [
     {"task": "addition", "prompt": "95+8=", "answer": "301\n", "level": 2},
     {"task": "brackets", "prompt": "([]{[|", "answer": "]})\n", "level": 3},
     {
-        "task": "agreement", "prompt": "The keys near the box", "answer": " are", "other": " is", "level": 1,
-        "distance": 3, "number": "plural", "attractors": ["singular"],
+        "task": "agreement",
+        "prompt": "The keys near the box",
+        "answer": " are",
+        "other": " is",
+        "level": 1,
+        "distance": 3,
+        "number": "plural",
+        "attractors": ["singular"],
     },  # fmt: skip
 ]
 

@@ -1,9 +1,10 @@
 """What each token of an answer hangs on, by hand."""
 
+import pandas as pd
 import pytest
 from tiny_twins import ITEMS
 
-from shortgpt.course.studies.answer_steps import answer_steps, lost_carry
+from shortgpt.course.studies.answer_steps import accuracy_by_step, answer_steps, lost_carry
 
 
 def test_carries_come_in_where_the_digits_below_add_up_to_ten():
@@ -51,7 +52,12 @@ def test_brackets_are_closed_inside_out():
 def test_the_verb_hangs_on_the_noun():
     (step,) = answer_steps(ITEMS[3])
     prompt = ITEMS[3]["prompt"]
-    assert step.step == "verb, misled" and step.size == 3 and prompt[step.places["noun"] :].startswith("keys") and step.places["asked"] == len(prompt) - 1
+    assert (
+        step.step == "verb, misled"
+        and step.size == 3
+        and prompt[step.places["noun"] :].startswith("keys")
+        and step.places["asked"] == len(prompt) - 1
+    )
     alone = {"task": "agreement", "prompt": "The old key", "distance": 0, "number": "singular", "attractors": []}
     assert answer_steps(alone) == [("verb", 0, {"asked": 10, "noun": 8})]
     agreeing = ITEMS[3] | {"attractors": ["singular", "plural"]}
@@ -61,3 +67,14 @@ def test_the_verb_hangs_on_the_noun():
 def test_a_carry_is_lost_if_the_digit_is_one_too_small():
     assert lost_carry("4", "3") and lost_carry("0", "9")
     assert not lost_carry("4", "5") and not lost_carry("4", "]") and not lost_carry("\n", "3")
+
+
+def test_accuracy_by_step_counts_tokens():
+    answers = pd.DataFrame({"item": 0, "task": "addition", "position": range(4), "expected": [*"339\n"]})
+    table = accuracy_by_step(answers.assign(predicted=[*"328\n"], right=[True, False, False, True]), ITEMS).set_index(
+        "step"
+    )
+    assert (table["n"] == 1).all() and len(table) == 4
+    assert table.loc["no carry in", "right"] == 1 and table.loc["end", "right"] == 1
+    assert table.loc["carry in", "right"].tolist() == [0, 0] and table.loc["carry in", "lost_carry"].tolist() == [1, 1]
+    assert table.loc["carry in", "size"].tolist() == [1, 2]

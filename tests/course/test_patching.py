@@ -40,7 +40,10 @@ def test_cases_are_the_tokens_of_the_answers():
     tokenizer = characters()
     assert [tokenizer.decode([case.right]) for case in CASES[:8]] == [*"339\n301\n"]
     assert tokenizer.decode(CASES[1].ids[1:]) == "347+586=3" and CASES[1].step == "carry in"
-    assert CASES[1].places["asked"] == 9 and tokenizer.decode([CASES[1].ids[CASES[1].places["first number's digit"]]]) == "4"
+    assert (
+        CASES[1].places["asked"] == 9
+        and tokenizer.decode([CASES[1].ids[CASES[1].places["first number's digit"]]]) == "4"
+    )
     assert len(CASES) == 8 + 4, "both verbs begin with a space, so the first letter tells nothing: no case"
     closing = [case for case in CASES if case.step == "bracket"]
     assert ["marker" in case.places for case in closing] == [False, True, True], "at first it is the asked token itself"

@@ -7,8 +7,10 @@ last before the answer's token: its state is what the model answers from.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 PAIRS = {")": "(", "]": "[", "}": "{"}
 END = "end"  # the token that ends an answer
@@ -33,6 +35,23 @@ class Step(NamedTuple):
 def answer_steps(item: Mapping[str, Any]) -> list[Step]:
     """A step for each token of the item's answer (each digit and bracket is one; a verb is one, whatever its length)."""
     return list(_STEPS[item["task"]](item))
+
+
+def accuracy_by_step(table: pd.DataFrame, items: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Of a table of `controlled_accuracy` of these items, a row for each task, step and size.
+
+    Returns:
+        ``task, step, size, right`` (share of the tokens), ``lost_carry`` (share that would be right if a carry that came in
+        had been forgotten), ``n`` (tokens).
+    """
+    steps = [answer_steps(items[i])[place] for i, place in zip(table["item"], table["position"], strict=True)]
+    carries = [
+        step.step == "carry in" and lost_carry(expected, predicted)
+        for step, expected, predicted in zip(steps, table["expected"], table["predicted"], strict=True)
+    ]
+    named = table.assign(step=[s.step for s in steps], size=[s.size for s in steps], lost_carry=carries)
+    groups = named.groupby(["task", "step", "size"], sort=False)
+    return groups[["right", "lost_carry"]].mean().assign(n=groups.size()).reset_index()
 
 
 def lost_carry(expected: str, predicted: str) -> bool:

@@ -63,7 +63,9 @@ def controlled_accuracy(
         ValueError: a tokenizer that joins the end of a prompt and the beginning of its answer, or logits with NaN.
     """
     verbs = {i: (item["prompt"], item["other"]) for i, item in enumerate(items) if "other" in item}
-    wrong = (cross_entropy(logits, ids).sum() for ids, logits in read_answers(model, tokenizer, verbs.values(), batch_size))
+    wrong = (
+        cross_entropy(logits, ids).sum() for ids, logits in read_answers(model, tokenizer, verbs.values(), batch_size)
+    )
     other = dict(zip(verbs, wrong, strict=True))
     pairs = [(item["prompt"], item["answer"]) for item in items]
     rows: list[dict[str, Any]] = []

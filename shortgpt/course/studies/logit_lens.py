@@ -66,7 +66,9 @@ def token_paths(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text
     answer = read_out(view, ids, after, states[-1]).argmax(-1, keepdim=True)  # [tokens, 1]
     tables = []
     for depth, state in enumerate(states):
-        probabilities = read_out(view, ids, after, state)  # [tokens, vocabulary]; all depths at once would be much memory
+        probabilities = read_out(
+            view, ids, after, state
+        )  # [tokens, vocabulary]; all depths at once would be much memory
         best = probabilities.topk(min(top, probabilities.shape[-1]), dim=-1)
         words = [[readable(tokenizer, i) for i in row] for row in best.indices.tolist()]
         final = probabilities.gather(-1, answer)[:, 0].double().numpy()

@@ -57,7 +57,9 @@ def cases(tokenizer: PreTrainedTokenizerBase, items: Sequence[Mapping[str, Any]]
         ids, start = answer_ids(tokenizer, item["prompt"], item["answer"])
         steps = answer_steps(item)
         if len(ids) - start != len(steps) and "other" not in item:
-            raise ValueError(f"the answer {item['answer']!r} must have one token a character, and has {len(ids) - start}")
+            raise ValueError(
+                f"the answer {item['answer']!r} must have one token a character, and has {len(ids) - start}"
+            )
         rival = answer_ids(tokenizer, item["prompt"], item["other"])[0][start] if "other" in item else None
         if rival == ids[start]:
             continue
@@ -82,7 +84,10 @@ def is_right(logits: Tensor, some: Sequence[Case]) -> Tensor:
     best = logits.argmax(-1).tolist()
     pairs = zip(some, logits, best, strict=True)
     return torch.tensor(
-        [bool(row[case.right] > row[case.rival]) if case.rival is not None else case.right == top for case, row, top in pairs]
+        [
+            bool(row[case.right] > row[case.rival]) if case.rival is not None else case.right == top
+            for case, row, top in pairs
+        ]
     )
 
 
@@ -105,9 +110,7 @@ def depths_of(model: PreTrainedModel) -> list[int]:
     return [*layers, len(layers) + len(removed_so_far(model))]
 
 
-def put_back(
-    model: PreTrainedModel, depth: int, states: Tensor, places: Sequence[int]
-) -> AbstractContextManager[int]:
+def put_back(model: PreTrainedModel, depth: int, states: Tensor, places: Sequence[int]) -> AbstractContextManager[int]:
     """While open, at that depth ``states[row]`` stands in place of the state of token ``places[row]`` of each row.
 
     Args:
@@ -190,7 +193,9 @@ def readable(model: PreTrainedModel, some: Sequence[Case]) -> pd.DataFrame:
 
 def _read_by_depth(model: PreTrainedModel, some: Sequence[Case]) -> Iterator[tuple[int, list[bool]]]:
     depths, states = states_by_depth(model, some)
-    ids = torch.zeros(1, len(some), dtype=torch.long)  # whatever they are: only the states are read, a case in each place
+    ids = torch.zeros(
+        1, len(some), dtype=torch.long
+    )  # whatever they are: only the states are read, a case in each place
     _, after, view = layer_outputs(model, ids)
     for depth, state in zip(depths, states, strict=True):
         asked = state[torch.arange(len(some)), [len(case.ids) - 1 for case in some]]  # [cases, hidden]

@@ -72,9 +72,7 @@ def over_seeds(table: pd.DataFrame, value: str, by: Sequence[str] = ("kind",)) -
     return pd.DataFrame({"mean": groups.mean(), "error": groups.sem(), "n": groups.size()}).reset_index()
 
 
-def difference(
-    table: pd.DataFrame, value: str, other: str = "pre-norm", by: Sequence[str] = ("kind",)
-) -> pd.DataFrame:
+def difference(table: pd.DataFrame, value: str, other: str = "pre-norm", by: Sequence[str] = ("kind",)) -> pd.DataFrame:
     """As `over_seeds`, of each kind's `value` minus that of the kind `other` with the same seed: what seeds share is gone."""
     rest = [column for column in by if column != "kind"]
     mean = table.groupby([*by, "seed"], sort=False)[value].mean().reset_index()
