@@ -31,7 +31,7 @@ ITEMS = [
         "distance": 3,
         "number": "plural",
         "attractors": ["singular"],
-    },  # fmt: skip
+    },
 ]
 
 

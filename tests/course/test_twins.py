@@ -163,8 +163,8 @@ def test_removal_has_a_marker_a_kind_and_errors(capsys):
     ax = plots.plot_twin_removal(twin_removal(criterion="block_influence", repaired=False))
     first, second = (container.lines[0] for container in ax.containers)
     assert first.get_marker() != second.get_marker() and first.get_linestyle() != second.get_linestyle()
-    np.testing.assert_allclose(first.get_ydata(), [0, 0.2, 0.4])
-    np.testing.assert_allclose(first.get_xdata(), [0, 12.5, 25])
+    np.testing.assert_allclose(np.asarray(first.get_ydata(), float), [0, 0.2, 0.4])
+    np.testing.assert_allclose(np.asarray(first.get_xdata(), float), [0, 12.5, 25])
     assert (
         "With 25 % of the layers removed, added is: pre-norm 0.40 ± 0.12, mamba 0.80 ± 0.23." in capsys.readouterr().out
     )
@@ -173,8 +173,8 @@ def test_removal_has_a_marker_a_kind_and_errors(capsys):
 def test_the_dot_plot_shows_cut_and_repaired(capsys):
     ax = plots.plot_prunability(prunability())
     cut, repaired = (container.lines[0] for container in ax.containers)
-    np.testing.assert_allclose(cut.get_xdata(), [0.4, 0.8])
-    np.testing.assert_allclose(repaired.get_xdata(), [0.2, 0.4])
+    np.testing.assert_allclose(np.asarray(cut.get_xdata(), float), [0.4, 0.8])
+    np.testing.assert_allclose(np.asarray(repaired.get_xdata(), float), [0.2, 0.4])
     assert cut.get_marker() != repaired.get_marker()
     assert "pre-norm 0.40 cut and 0.20 repaired; mamba 0.80 cut and 0.40 repaired." in capsys.readouterr().out
 
