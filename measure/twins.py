@@ -2,8 +2,8 @@
 
     python measure/twins.py [NAME …]      go on where the files end; without a name all twins that are on this machine
 
-A few minutes a twin on one core. Writes in `data/twins/`: `layers.csv`, a row a twin and layer (scores, growth of the states, the
-loss without that layer, of the last layer also without its attention or its FFN); and `removal.csv`, a row a twin, set of
+Five minutes a twin on one core (mamba, deep: ten). Writes in `data/twins/`: `layers.csv`, a row a twin and layer (scores,
+growth of the states, the loss without that layer, of the last layer also without its attention or its FFN); and `removal.csv`, a row a twin, set of
 layers and repair: loss on text that was kept from training, and accuracy on the controlled tasks.
 The text is `calibration.jsonl` (of the training text: layers are chosen and repairs fitted on it) and `validation.jsonl`.
 Both are taken from `build/twins/` once, where `measure/twin_text.py` writes it, and kept, so that numbers can be checked.
@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ from shortgpt.utils.atomic import file_written_beside
 
 DATA = Path(__file__).parents[1] / "data" / "twins"
 SEEDS, DRAWS = (0, 1, 2), range(5)
-WINDOW, TOKENS, ITEMS = 256, 20_000, 100  # tokens of a window; tokens of each text; items of each task
+WINDOW, ITEMS = 256, 100  # tokens of a window; items of each task
+TOKENS = {"calibration": 20_000, "validation": 10_000}  # that are kept of each text
+CHUNK = 16  # tokens that Mamba-2 computes at once: the same sums, and short texts need no long chunk
 GREEDY_WINDOWS = 8  # greedy reads hundreds of times, so little
 CRITERIA = ("block_influence", "relative_magnitude", "reverse", "greedy", "random")
 LAYERS = Rows(DATA / "layers.csv", ["name", "layer"])
@@ -69,10 +72,14 @@ def twins() -> list[str]:
 def loaded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
     """The twin in float32 on the CPU, if it is on this machine."""
     try:
-        return load(name, device="cpu", dtype=torch.float32)
+        model, tokenizer = load(name, device="cpu", dtype=torch.float32)
     except FileNotFoundError as error:
         print(f"{name}: left out ({error})", flush=True)
         return None
+    for part in (*model.modules(), model.config):
+        if hasattr(part, "chunk_size"):
+            part.chunk_size = CHUNK
+    return model, tokenizer
 
 
 @cache
@@ -82,13 +89,13 @@ def text_of(part: str, tokenizer: PreTrainedTokenizerBase) -> Batches:
     if not file.exists():
         source = "train" if part == "calibration" else part
         ids = np.load(DATA.parents[1] / "build" / "twins" / f"{source}.npy", mmap_mode="r")
-        starts = np.flatnonzero(np.asarray(ids[: 100 * TOKENS]) == tokenizer.bos_token_id)
+        starts = np.flatnonzero(np.asarray(ids[: 100 * TOKENS[part]]) == tokenizer.bos_token_id)
         documents, size = [], 0
-        for begin, end in zip(starts, starts[1:], strict=False):  # each with its beginning only, so that many are read
+        for begin, end in pairwise(starts):  # each with its beginning only, so that many are read
             kept = ids[begin + 1 : min(end, begin + 4 * WINDOW)]
             documents.append(tokenizer.decode(kept))
             size += len(kept)
-            if size > TOKENS + WINDOW:
+            if size > TOKENS[part] + WINDOW:
                 break
         with file_written_beside(file) as beside:
             beside.write_text("".join(json.dumps({"text": d}, ensure_ascii=False) + "\n" for d in documents), "utf-8")
@@ -157,7 +164,7 @@ def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         for row in tqdm(sets.itertuples(), total=len(sets), desc=f"{name} {criterion}", unit="set"):
             for repaired in (False, True):
                 key = {"criterion": criterion, "draw": row.draw, "removed": row.removed, "repaired": repaired}
-                if named | key in REMOVAL or (repaired and 0 in row.layers):  # nothing comes before layer 0
+                if named | key in REMOVAL or (repaired and not worth_repairing(row, depth)):
                     continue
                 layers = json.dumps(row.layers)
                 if (layers, repaired) not in known:
@@ -166,6 +173,11 @@ def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
                     )
                 REMOVAL.add(named | key | {"layers": layers} | known[layers, repaired])
     print(name, f"{time.perf_counter() - start:.0f} s", flush=True)
+
+
+def worth_repairing(row: Any, depth: int) -> bool:
+    """Before layer 0 nothing can be fitted; of the many random sets only those of the central table are repaired."""
+    return 0 not in row.layers and (row.criterion != "random" or row.removed == depth // 4)
 
 
 def without(model: PreTrainedModel, layers: list[int], samples: list[Sample]) -> PreTrainedModel:

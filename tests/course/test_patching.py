@@ -75,7 +75,7 @@ def test_all_tokens_put_back_behind_a_gap_are_the_dense_model():
     model = tiny_kind("llama")
     pruned = share_weights(remove_layers(model, [2]))
     before = answered(pruned, CASES)
-    depths, states = states_by_depth(model, CASES)
+    _, states = states_by_depth(model, CASES)
     with ExitStack() as stack:
         for token in range(states.shape[2]):
             stack.enter_context(put_back(pruned, 3, states[3][:, token], [token] * len(CASES)))
@@ -112,7 +112,7 @@ def test_the_lens_ends_in_the_model(kind):
 
 def test_the_lens_is_norm_and_head():
     model = tiny_kind("llama")
-    depths, states = states_by_depth(model, CASES)
+    _, states = states_by_depth(model, CASES)
     at = torch.stack([states[2][row, asked(case)] for row, case in enumerate(CASES)])
     by_hand = is_right(model.lm_head(model.model.norm(at)), CASES).double().mean()
     table = readable(model, CASES)

@@ -51,9 +51,9 @@ def plot_twin_norms(layers: pd.DataFrame) -> np.ndarray:
         ax.plot(expected.index, expected, color="black", linestyle="--", linewidth=1.5, label="independent branches")
 
     axes = _panels(layers, draw, "length of the states", log=True)
-    ends = layers.loc[layers.groupby("name")["layer"].idxmax()]
-    ratio = (ends["norm_out"] / ends["expected_norm"]).groupby(ends["kind"], sort=False).mean()
-    told = [f"{kind} {value:.2f}" for kind, value in ratio.items()]
+    ends = layers[layers["layer"] == layers.groupby("name")["layer"].transform("max")]
+    means = ends.assign(ratio=ends["norm_out"] / ends["expected_norm"]).groupby("kind", sort=False)["ratio"].mean()
+    told = [f"{kind} {value:.2f}" for kind, value in means.items()]
     say(
         f"Behind the last layer, states are so many times as long as independent branches would give: {', '.join(told)}."
     )

@@ -102,7 +102,8 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> 
     ids, start = encode(tokenizer, prompt + answer), len(encode(tokenizer, prompt))
     if ids[:start] != encode(tokenizer, prompt):
         raise ValueError(
-            f"this tokenizer joins the end of {prompt!r} and the beginning of {answer!r}: move the border to where a token ends"
+            f"this tokenizer joins the end of {prompt!r} and the beginning of {answer!r}: end the prompt "
+            "where a token ends"
         )
     return ids, start
 
