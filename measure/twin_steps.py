@@ -73,6 +73,8 @@ def study(name: str) -> None:
 
 def _add(rows: Rows, table: pd.DataFrame, named: dict[str, Any]) -> None:
     """Append, in place of what an interrupted run left."""
+    if table.empty:  # nothing was lost
+        return
     rows.rows = [row for row in rows.rows if any(row[key] != named[key] for key in KEYS)]
     rows.add(*json.loads(table.assign(**named)[[*named, *table]].to_json(orient="records")))
 

@@ -2,9 +2,10 @@
 
     python measure/twins.py [NAME …]      go on where the files end; without a name all twins that are on this machine
 
-Five minutes a twin on one core (mamba, deep: ten). Writes in `data/twins/`: `layers.csv`, a row a twin and layer (scores,
-growth of the states, the loss without that layer, of the last layer also without its attention or its FFN); and `removal.csv`, a row a twin, set of
-layers and repair: loss on text that was kept from training, and accuracy on the controlled tasks.
+About five minutes a twin on one core (mamba and deep: ten). Writes in `data/twins/`: `layers.csv`, a row a twin and layer
+(scores, growth of the states, the loss without that layer, of the last layer also without its attention or its FFN); and
+`removal.csv`, a row a twin, set of layers and repair: loss on text that was kept from training, and accuracy on the
+controlled tasks.
 The text is `calibration.jsonl` (of the training text: layers are chosen and repairs fitted on it) and `validation.jsonl`.
 Both are taken from `build/twins/` once, where `measure/twin_text.py` writes it, and kept, so that numbers can be checked.
 """
@@ -50,7 +51,7 @@ from shortgpt.utils.atomic import file_written_beside
 DATA = Path(__file__).parents[1] / "data" / "twins"
 SEEDS, DRAWS = (0, 1, 2), range(5)
 WINDOW, ITEMS = 256, 100  # tokens of a window; items of each task
-TOKENS = {"calibration": 20_000, "validation": 10_000}  # that are kept of each text
+TOKENS = {"calibration": 20_000, "validation": 20_000}  # that are kept of each text
 CHUNK = 16  # tokens that Mamba-2 computes at once: the same sums, and short texts need no long chunk
 GREEDY_WINDOWS = 8  # greedy reads hundreds of times, so little
 CRITERIA = ("block_influence", "relative_magnitude", "reverse", "greedy", "random")
