@@ -73,11 +73,11 @@ def controlled_accuracy(
         named = {"item": i, "task": items[i]["task"], "level": items[i]["level"]}
         if i in other:
             right = bool(cross_entropy(logits, ids).sum() < other[i])
-            texts = [(items[i]["answer"], items[i]["answer" if right else "other"])]
+            told = [(items[i]["answer"], items[i]["answer" if right else "other"])]
         else:
-            both = torch.stack([ids, logits.argmax(-1).cpu()], 1)  # [tokens, 2]
-            texts = [tuple(tokenizer.decode([token]) for token in pair) for pair in both.tolist()]
-        for position, (expected, predicted) in enumerate(texts):
+            both = zip(ids.tolist(), logits.argmax(-1).tolist(), strict=True)
+            told = [(str(tokenizer.decode([a])), str(tokenizer.decode([b]))) for a, b in both]
+        for position, (expected, predicted) in enumerate(told):
             found = {"position": position, "expected": expected, "predicted": predicted}
             rows.append(named | found | {"right": expected == predicted})
     return pd.DataFrame(rows)
