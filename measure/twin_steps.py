@@ -18,9 +18,9 @@ from rows import Rows
 from twin_kinds import quick
 
 from shortgpt import decoder_layers
-from shortgpt.course.studies.answer_steps import accuracy_by_step
 from shortgpt.course.studies.controlled import controlled_accuracy, controlled_items
 from shortgpt.course.studies.patching import cases, readable, restored
+from shortgpt.course.studies.steps import accuracy_by_step
 from shortgpt.repair.fitting import Sample
 
 DATA = twins.DATA

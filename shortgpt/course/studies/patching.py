@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shortgpt.course.studies.answer_steps import answer_steps
 from shortgpt.course.studies.controlled import answer_ids, right_padded
 from shortgpt.course.studies.logit_lens import MOST_TOKENS, layer_outputs, read_out
+from shortgpt.course.studies.steps import answer_steps
 from shortgpt.model.anatomy import decoder_layers, original_layers, removed_so_far
 from shortgpt.model.hooks import hidden_states, hooked, layer_input, logits_of
 from shortgpt.model.view import share_weights

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from tiny_twins import ITEMS
 
-from shortgpt.course.studies.answer_steps import accuracy_by_step, answer_steps, lost_carry
+from shortgpt.course.studies.steps import accuracy_by_step, answer_steps, lost_carry
 
 
 def test_carries_come_in_where_the_digits_below_add_up_to_ten():
