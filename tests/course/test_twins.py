@@ -177,6 +177,8 @@ def test_the_dot_plot_shows_cut_and_repaired(capsys):
     np.testing.assert_allclose(np.asarray(repaired.get_xdata(), float), [0.2, 0.4])
     assert cut.get_marker() != repaired.get_marker()
     assert "pre-norm 0.40 cut and 0.20 repaired; mamba 0.80 cut and 0.40 repaired." in capsys.readouterr().out
+    plots.plot_prunability(prunability().assign(repaired=np.nan))
+    assert "mamba 0.80 cut (no repair: layer 0 goes)." in capsys.readouterr().out
 
 
 def test_what_a_state_brings_back_is_weighted_by_cases(capsys):

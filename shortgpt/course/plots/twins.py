@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from shortgpt.course.plots.style import PALETTE, literal, look, new_axes, number, plain_log_ticks, say
+from shortgpt.course.plots.style import PALETTE, literal, look, new_axes, plain_log_ticks, say
 from shortgpt.course.studies.twins import over_seeds
 
 AXES = {
@@ -100,10 +100,10 @@ def plot_prunability(table: pd.DataFrame, ax: Axes | None = None, *, label: str 
     ax.grid(axis="y", color="0.9")
     ax.set_xlabel(label)
     ax.legend()
-    told = [
-        f"{row.kind} {number(row.cut) if row.cut > 10 else f'{row.cut:.2f}'} cut and {row.repaired:.2f} repaired"
-        for row in table.itertuples()
-    ]
+    told = []
+    for row in table.itertuples():
+        end = f"and {row.repaired:.2f} repaired" if np.isfinite(row.repaired) else "(no repair: layer 0 goes)"
+        told.append(f"{row.kind} {row.cut:.2f} cut {end}")
     say(f"{label}: {'; '.join(told)}.")
     return ax
 

@@ -91,7 +91,8 @@ def prunability(share: float = 0.25, criterion: str = "block_influence", value: 
 
     Returns:
         A row a kind, the best first: ``kind, removed, depth``; ``dense`` (loss of the whole twin), ``cut`` and ``repaired``
-        (`value` without those layers, as they are and repaired), each with ``…_error`` over seeds; ``n``, the seeds.
+        (`value` without those layers, as they are and repaired), each with ``…_error`` over seeds; ``n``, the seeds. Where layer
+        0 goes there is no repair (nothing comes before the gap): a kind of which that holds for all seeds has NaN there.
     """
     table = twin_removal(criterion=criterion)
     table = table[np.isclose(table["share"], share)]
@@ -117,7 +118,8 @@ def disagreements(name: str, most: int | None = None) -> pd.DataFrame:
         the twin loses without each one's choice, ``added_block_influence, added_relative_magnitude``.
     """
     table = twin_removal(repaired=False).query("name == @name and removed > 0")
-    pair = [table[table["criterion"] == way].set_index("removed") for way in ("block_influence", "relative_magnitude")]
+    ways = ("block_influence", "relative_magnitude")
+    pair = [table[table["criterion"] == way].set_index("removed") for way in ways]
     rows = []
     for removed in sorted(set(pair[0].index) & set(pair[1].index)):
         first, second = (set(each.at[removed, "layers"]) for each in pair)
@@ -128,7 +130,8 @@ def disagreements(name: str, most: int | None = None) -> pd.DataFrame:
                 | {"added_block_influence": pair[0].at[removed, "added"]}
                 | {"added_relative_magnitude": pair[1].at[removed, "added"]}
             )
-    return pd.DataFrame(rows)
+    columns = ["removed", *(f"only_{way}" for way in ways), *(f"added_{way}" for way in ways)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def twin_steps(table: str = "steps") -> pd.DataFrame:
