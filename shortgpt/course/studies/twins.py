@@ -91,8 +91,8 @@ def prunability(share: float = 0.25, criterion: str = "block_influence", value: 
 
     Returns:
         A row a kind, the best first: ``kind, removed, depth``; ``dense`` (loss of the whole twin), ``cut`` and ``repaired``
-        (`value` without those layers, as they are and repaired), each with ``…_error`` over seeds; ``n``, the seeds. Where layer
-        0 goes there is no repair (nothing comes before the gap): a kind of which that holds for all seeds has NaN there.
+        (`value` without those layers, as they are and repaired), each with ``…_error`` over seeds; ``n``, the seeds. Where
+        layer 0 goes there is no repair, for nothing comes before the gap: a kind of which that is so in all seeds has NaN.
     """
     table = twin_removal(criterion=criterion)
     table = table[np.isclose(table["share"], share)]
