@@ -27,7 +27,7 @@ LIMIT = 120  # items: standard errors of 2 to 4 points
 QUESTIONS = {"science": 80, "physical": 80}  # answered both ways; the large model only the first
 # what is asked of the large model, and of the small ones (nine layers are half of gemma's)
 LARGE_COUNTS = {("block_influence", "en"): (4, 8, 6, 2), ("block_influence", "zh"): (6,), ("greedy", "en"): (8,)}
-COUNTS = {("block_influence", "en"): range(1, 16), ("block_influence", "zh"): (3, 6, 9), ("greedy", "en"): (3, 6, 9)}
+COUNTS = {("block_influence", "en"): range(3, 16, 3), ("block_influence", "zh"): (3, 6, 9), ("greedy", "en"): (3, 6, 9)}
 
 
 def wanted(name: str, depth: int) -> list[tuple[str, bool]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from shortgpt import choice_summary, cliff
+from shortgpt import added_losses, choice_summary, cliff, frontier_steps, read_grid
 from shortgpt.course.plots import plot_removal_curves
 from shortgpt.course.studies.curves import LANGUAGES, paired, removal_accuracy, removal_curves
 from shortgpt.utils.data import data_folder
@@ -26,6 +26,7 @@ SHORT = {
     "qwen2.5-coder-1.5b-instruct": "Qwen2.5-Coder-1.5B",
 }
 LARGE = "qwen2.5-coder-1.5b-instruct"
+SINGLE = ("added_by_pruning", "added_by_quantization")
 CRITERIA = {  # columns
     "block_influence": "BI",
     "block_influence_iterative": "BI, iterated",
@@ -94,7 +95,7 @@ def ways() -> str:
     asked = pd.read_csv(data_folder() / "removal_answers.csv", keep_default_na=False)
     asked["removed"] = asked["layers"].map(json.loads).map(len)
     rows = []
-    for (name, task, n), answers in asked.groupby(["model", "task", "removed"], sort=False):
+    for (name, task, n), answers in asked.groupby(["model", "task", "removed"]):
         row = choice_summary(answers).iloc[0]
         values = [plus_minus(row[each], row[f"{each}_error"], 0) for each in ("choice", "written", "difference")]
         rows.append([SHORT[name], task, str(n), *values, f"{row['unread']:.0f}"])
@@ -161,6 +162,24 @@ def texts() -> str:
     return table(["model", "removed", "less people's (40 × 256 tokens)", "less the default's (15,000 tokens)"], rows)
 
 
+def bits() -> str:
+    """Pruning times bits on the larger model: size, perplexity, and what both cost beyond the sum."""
+    grid = read_grid(data_folder() / "grid_large.csv")
+    beyond = added_losses(grid).set_index(["removed", "method"])
+    best = {(row.removed, row.method) for row in frontier_steps(grid).itertuples()}
+    rows = []
+    for row in grid.sort_values(["removed", "memory_mb"], ascending=[True, False]).itertuples():
+        key = (row.removed, row.method)
+        numbers = [f"{beyond.loc[key, each]:.2f}" for each in SINGLE] if key in beyond.index else ["", ""]
+        both = plus_minus(*beyond.loc[key, ["interaction", "interaction_error"]], 3) if key in beyond.index else ""
+        frontier = "yes" if key in best else ""
+        rows.append(
+            [str(row.removed), row.method, f"{row.memory_mb:,.0f}", f"{row.perplexity:.2f}", *numbers, both, frontier]
+        )
+    head = ["removed", "method", "MB", "perplexity", "added by layers", "by bits", "beyond the sum", "on the frontier"]
+    return table(head, rows)
+
+
 def hours() -> str:
     """Hours of two cores that the curves took."""
     curves, orders = (pd.read_csv(data_folder() / f"removal_{name}.csv") for name in ("curves", "orders"))
@@ -178,7 +197,7 @@ def page_file() -> Path:
 def page() -> str:
     """The page with its tables as the stored results are now."""
     text = page_file().read_text(encoding="utf-8")
-    for make in (figure_five, cliffs, ways, accuracies, languages, parting, texts, hours):
+    for make in (figure_five, cliffs, ways, accuracies, languages, parting, bits, texts, hours):
         before, mark, rest = text.partition(f"<!-- {make.__name__} -->\n")
         if mark:
             text = f"{before}{mark}{make()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"

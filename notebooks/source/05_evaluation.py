@@ -529,7 +529,7 @@ for task, rows in ways.groupby("task", sort=False):
 #
 # A model that guesses can't show whether choosing survives. So `python measure/answers.py` asked a larger one: qwen2.5-coder-1.5b-instruct (28 layers, ten times the parameters; it comes from PyPI too, `load("qwen2.5-coder-1.5b-instruct")`). The first 80 `science` questions, in its chat format, chosen and written.
 #
-# *Predict:* four and eight of its 28 layers go. Which line falls first?
+# *Predict:* two, four, six and eight of its 28 layers go. Which line falls first?
 
 # %%
 LARGE = "qwen2.5-coder-1.5b-instruct"
@@ -547,9 +547,9 @@ for row in ways.itertuples():
     print(f"−{row.removed}: chosen {row.choice:.0f} ± {row.choice_error:.0f} %, written {row.written:.0f} ± {row.written_error:.0f} %, difference {row.difference:+.0f} ± {row.difference_error:.0f}; no answer found in {row.unread:.0f} %.")
 
 # %% [markdown]
-# This model has something to lose, and without four layers it is *choosing* that loses more: the likeliest of the listed answers is right in little more than half of the questions, and what the model writes is right in two thirds. Without eight it is the other way round.
+# This model has something to lose, and it is *choosing* that falls first. Without two layers it writes as many right answers as the dense model, and the likeliest of the listed answers is right in three quarters of the questions instead of nearly all. Without four the same: little more than half chosen, two thirds written. Without six both are the same, and without eight it is the other way round.
 #
-# The texts say why. The dense model names an answer: "C. a spoon". Without four layers it begins to explain: "To determine which …". That often leads to the right answer, or to none within 16 tokens; but an answer from the list is no longer what it would say next, and then the likeliest of four unlikely answers is no good guide. It is mostly not knowledge that is lost. In the form of section 6, the bare question without a list, the same model without the same four layers still finds 93 % (section 12). Without eight layers it names an answer again, and a wrong one.
+# The texts say why. In a quarter of the questions the dense model names an answer at once: "C. a spoon". Without two layers it never does. It writes a sentence, "The correct answer is C. a spoon.", and without four it sometimes begins to explain, "To determine which …". A sentence often leads to the right answer, or to none within 16 tokens; but an answer from the list is no longer what it would say next, and then the likeliest of four unlikely answers is no good guide. It is mostly not knowledge that is lost. In the form of section 6, the bare question without a list, the same model without the same four layers still finds 93 % (section 12). Without eight layers it names an answer again, and a wrong one.
 #
 # So neither way of asking is the safe one. Each measures the form of a question together with what the model knows.
 #

@@ -139,7 +139,7 @@ plt.show()
 # %% [markdown]
 # Above the horizontal line the pruned model chooses right. Part of what both answers lose **cancels** in the margin: the question is the same, and often most of the words. A choice survives as long as what does *not* cancel is small against the margin: compare the last two widths of each line. So choice isn't safe by nature. With a margin of one wrong verb ending it falls as well, and lesson 05 found `grammar` to lose more than questions about everyday things.
 #
-# What does a choice not tell? Here is a model that knows the answers, the larger one of [lesson 05](05_evaluation.ipynb), section 10, with ten times the parameters: what it chose and what it wrote on the same questions, dense and without four and eight of its 28 layers (stored by `measure/answers.py`).
+# What does a choice not tell? Here is a model that knows the answers, the larger one of [lesson 05](05_evaluation.ipynb), section 10, with ten times the parameters: what it chose and what it wrote on the same questions, dense and with up to eight of its 28 layers removed (stored by `measure/answers.py`).
 #
 # *Predict:* some answers will be chosen right and written wrong. What will be written there?
 

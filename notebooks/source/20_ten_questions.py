@@ -63,7 +63,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from shortgpt import added_losses, choice_and_generation, choice_summary, cliff, evaluate, load, read_grid
+from shortgpt import added_losses, choice_and_generation, choice_summary, cliff, evaluate, frontier_steps, load, read_grid
 from shortgpt.course.answer_book import AnswerBook
 from shortgpt.evaluation.benchmarks import BENCHMARKS
 from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks, plot_removal_curves
@@ -205,7 +205,7 @@ for n in (4, 8):
     print(f"{LARGE}, {n} removed: Block Influence costs {value:.2f} ± {error:.2f} nats a token more than greedy.")
 
 # %% [markdown]
-# **Our answer.** What it removes first hardly turns the state, so what reaches the remaining layers is near to what they were trained on, and it goes *around* the few layers that matter. An order by position runs into one of these early: the first layer, or, on the small and the larger model, the last. After that no choice of further layers can repair the damage. The figure shows the gap; on these two it is orders of magnitude wide. Three limits. *Reverse* depends on how much the last layers matter: on Gemma little, and there it is even better than Block Influence with six or nine layers gone (both are ruins); on the paper's models it does well on MMLU, a multiple-choice exam. Among criteria that read the model, Block Influence is one of several, and on the two larger models not a good one: relative magnitude is ahead, and greedy, which tries what it removes, avoids about half of the loss on the larger one ([06](06_choosing_layers.ipynb), sections 2 and 3). And how many layers may go is not in the scores: by Block Influence Gemma falls off an edge at the fifth layer, by relative magnitude it doesn't. Only measuring one layer after the other shows it.
+# **Our answer.** What it removes first hardly turns the state, so what reaches the remaining layers is near to what they were trained on, and it goes *around* the few layers that matter. An order by position runs into one of these early: the first layer, or, on the small and the larger model, the last. After that no choice of further layers can repair the damage. The figure shows the gap; on these two it is orders of magnitude wide. Three limits. *Reverse* depends on how much the last layers matter: on Gemma little, and there it is even better than Block Influence with six or more layers gone (both are ruins); on the paper's models it does well on MMLU, a multiple-choice exam. Among criteria that read the model, Block Influence is one of several, and on the two larger models not a good one: relative magnitude is ahead, and greedy, which tries what it removes, is ahead of both: it avoids about half of the loss on the larger one ([06](06_choosing_layers.ipynb), sections 2 and 3). And how many layers may go is not in the scores: by Block Influence Gemma falls off an edge at the fifth layer, by relative magnitude or greedy it doesn't. Only measuring one layer after the other shows it.
 
 # %% [markdown]
 # ## 5. Depth or width?
@@ -276,24 +276,27 @@ for name, (ratio, plain, above) in kept.items():
 # %% [markdown]
 # ## 7. How do quantization and layer removal go together?
 #
-# If the two losses had nothing to do with each other, both together would cost their sum: the dashed line. Each point is a pruned and quantized model.
+# If the two losses had nothing to do with each other, both together would cost their sum: the dashed line. Each point is a pruned and quantized model: left our small model, right the larger one, whose stored results are from `measure/grid_large.py`.
 
 # %%
 book.kept("7")
 
 # %% tags=["hide-input"]
-grid = read_grid(DATA / "grid.csv")
-added = added_losses(grid[grid["order"] != "quantize first"])
-_, ax = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
-for i, (method, rows) in enumerate(added.groupby("method", sort=False)):
-    total = rows["added_by_pruning"] + rows["added_by_quantization"]
-    ax.errorbar(total, rows["added_by_both"], rows["interaction_error"], fmt=MARKERS[i], color=PALETTE[i], label=method, markeredgecolor="black")
-ax.axline((0.4, 0.4), slope=1, color="black", linestyle="--", label="they add up")
-ax.set(xlabel="loss added by pruning + loss added by quantization (nats)", ylabel="loss added by both (nats)")
-ax.legend()
+grids = {"our model": read_grid(DATA / "grid.csv").query("order != 'quantize first'"), "the larger model": read_grid(DATA / "grid_large.csv")}
+_, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+for ax, (name, grid) in zip(panels, grids.items(), strict=True):
+    added = added_losses(grid)
+    for i, (method, rows) in enumerate(added.groupby("method", sort=False)):
+        total = rows["added_by_pruning"] + rows["added_by_quantization"]
+        ax.errorbar(total, rows["added_by_both"], rows["interaction_error"], fmt=MARKERS[i], color=PALETTE[i], label=method, markeredgecolor="black")
+    ax.axline((0.4, 0.4), slope=1, color="black", linestyle="--", label="they add up")
+    ax.set(title=name, xlabel="loss added by pruning + loss added by quantization (nats)", ylabel="loss added by both (nats)")
+    ax.legend()
+    share = 100 * added["interaction"] / added["added_by_both"]
+    print(f"{name}: {(added['interaction'] > 0).sum()} of {len(added)} points lie above the line; the difference from it is {share.min():.1f} to {share.max():.1f} % of the loss of both.")
+    best = [f"{row.method}, {row.removed} removed ({row.memory_mb:,.0f} MB, perplexity {row.perplexity:.1f})" for row in frontier_steps(grid).itertuples()]
+    print(f"{name}, models that none beats in size and perplexity: " + "; ".join(best) + ".")
 plt.show()
-share = 100 * added["interaction"] / added["added_by_both"]
-print(f"{(added['interaction'] > 0).sum()} of {len(added)} points lie above the line; the excess is {share.min():.1f} to {share.max():.1f} % of the loss of both.")
 
 # %% [markdown]
 # **Our answer.** Well. The savings multiply, since fewer weights and fewer bits touch different things, and the losses nearly add in the loss, so they nearly multiply in perplexity. The paper calls this orthogonal, and as a forecast that is right. As a law it isn't: every point lies on the same side of the line, as if a pruned model had a little less left with which to make up for rounding. For memory alone, bits should go first: on our model no shortened model with 8 or more bits is worth its place ([04](04_quantization.ipynb), section 7). Which of the two is *done* first cannot matter where each matrix is rounded by itself, and with GPTQ, which reads text while it rounds, it did once, at nine layers, without an explanation.
@@ -328,7 +331,7 @@ plt.show()
 print("Repeated triples of the second half: " + ", ".join(f"{a} then {b} {value:.2f}" for (a, b), value in loops.mean().items()) + ".")
 
 # %% [markdown]
-# **Our answer.** A list of answers forgives whatever hits all answers alike: much of what both lose cancels in the margin. It also gives an answer by construction, so a model that can no longer say anything still "chooses". Writing asks, at every token, for the best of the whole vocabulary, and what was taken becomes part of the next question. The paper calls the second half accumulation of errors. On our model that is *not* what happens to the model: its distance from the dense one is there at the first token and shrinks along the text. What goes bad is the *text*. After a looping first half the dense model, with all its layers, mostly loops as well (right panel). In the left panel the small model only guesses from the start, in this form of question, and what guesses has nothing to lose. The larger model knows the answers, and there the rule fails once: without four layers *choosing* from the list falls further than writing, because the model begins to explain instead of naming an answer. Where greedy chose the layers, the paper's picture is there: bare questions stay right, and the exact last word of a text falls by more than a third. So it depends on the model, on the layers and on the form of the question ([05](05_evaluation.ipynb), section 10; [10](10_generation.ipynb), sections 1 to 3).
+# **Our answer.** A list of answers forgives whatever hits all answers alike: much of what both lose cancels in the margin. It also gives an answer by construction, so a model that can no longer say anything still "chooses". Writing asks, at every token, for the best of the whole vocabulary, and what was taken becomes part of the next question. The paper calls the second half accumulation of errors. On our model that is *not* what happens to the model: its distance from the dense one is there at the first token and shrinks along the text. What goes bad is the *text*. After a looping first half the dense model, with all its layers, mostly loops as well (right panel). In the left panel the small model only guesses from the start, in this form of question, and what guesses has nothing to lose. The larger model knows the answers, and there the rule fails at first: without two or four layers *choosing* from the list falls further than writing, because the model begins to write sentences instead of naming an answer. Where greedy chose the layers, the paper's picture is there: bare questions stay right, and the exact last word of a text falls by more than a third. So it depends on the model, on the layers and on the form of the question ([05](05_evaluation.ipynb), section 10; [10](10_generation.ipynb), sections 1 to 3).
 
 # %% [markdown]
 # ## 9. Relative magnitude or Block Influence?
