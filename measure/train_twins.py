@@ -5,27 +5,31 @@ twin that is finished is left as it is. The text is made by ``python measure/twi
 build/twins/state/ every minute: whenever this is stopped, the same command goes on, and ends with the same weights. Seed 0
 goes to data/twins/ (which is committed), the other seeds to build/twins/; losses of all to data/twins/losses.csv. All 24 take
 about 11 hours on two cores with AVX-512 that have nothing else to do (estimated from the tokens a second of a few steps).
-
-One recipe for all: AdamW, windows of 256 tokens, 32 in a step, warm-up over the first tenth, then linearly to zero.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from rows import Rows
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 from twin_kinds import build, dropped, folded, quick
+from twin_recipe import BATCH, CLIP, optimizer_of, rate, windows
 
 from shortgpt import decoder_layers
 from shortgpt.checkpoints.gguf import sha256_of
@@ -34,12 +38,9 @@ from shortgpt.utils.atomic import file_written_beside, written_beside
 
 DATA = Path(__file__).parents[1] / "data"
 SEEDS, SHIPPED = (0, 1, 2), (0,)
-BATCH, RATE, WARM_UP, DECAY, CLIP = 32, 2e-3, 0.1, 0.1, 1.0
-SAVE_SECONDS, NOTE_STEPS, GLANCE = (
-    60,
-    50,
-    64,
-)  # how often the state is kept; losses noted; windows of a look at validation
+PART = 8  # windows of a step that are computed at once: few enough that the processor's cache holds much of them
+SAVE_SECONDS, NOTE_STEPS = 60, 50  # how often the state is kept; losses noted
+GLANCE = 64  # windows of a look at validation
 
 
 class Run(NamedTuple):
@@ -66,46 +67,13 @@ class Run(NamedTuple):
         return (self.data if self.seed in SHIPPED else self.build) / self.name
 
 
-def windows(tokens: np.ndarray, seed: int, step: int, batch: int) -> Tensor:
-    """The windows of one step, ``[batch, WINDOW + 1]``: a function of seed and step only, the same for all kinds."""
-    whole = (len(tokens) - 1) // WINDOW
-    rows: list[int] = []
-    for number in range(step * batch, (step + 1) * batch):
-        reading, place = divmod(number, whole)
-        rows.append(WINDOW * _order(whole, seed, reading)[place])
-    return torch.from_numpy(np.stack([tokens[start : start + WINDOW + 1] for start in rows]).astype(np.int64))
-
-
-_ORDERS: dict[tuple[int, int, int], np.ndarray] = {}
-
-
-def _order(whole: int, seed: int, reading: int) -> np.ndarray:
-    key = (whole, seed, reading)
-    if key not in _ORDERS:
-        _ORDERS.clear()
-        _ORDERS[key] = np.random.default_rng([seed, reading]).permutation(whole)
-    return _ORDERS[key]
-
-
-def rate(step: int, steps: int) -> float:
-    """Learning rate: up from zero over the first tenth, then in a straight line to zero."""
-    warm = max(1, round(WARM_UP * steps))
-    return RATE * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
-
-
-def optimizer_of(model: PreTrainedModel) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices, and none on norms, biases, decays and embeddings."""
-    embedding = model.get_input_embeddings().weight
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embedding]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.95), fused=True)
-
-
 def loss_of(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+    return _mean_loss(model(input_ids=ids[:, :-1], use_cache=False).logits, ids[:, 1:])
+
+
+@torch.compile(dynamic=False)
+def _mean_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
 
 
 @torch.no_grad()
@@ -127,12 +95,14 @@ def train(run: Run) -> bool:
     model = build(run.kind, run.seed, run.config).to(run.device)
     optimizer, kept = optimizer_of(model), run.build / "state" / f"{run.name}.pt"
     first, total = _restore(run, model, optimizer, kept)
-    rows = Rows(run.data / "losses.csv", ["kind", "seed", "step"])
-    if run.compiled:
-        for layer in decoder_layers(model):
-            layer.compile()
-    saved = time.monotonic()
-    with quick(), tqdm(total=run.steps, initial=first, desc=run.name, unit="step") as bar:
+    for layer in decoder_layers(model):
+        layer.compile(dynamic=False)
+    saved, how = time.monotonic(), "default" if run.compiled else "force_eager"
+    with (
+        torch.compiler.set_stance(how),
+        quick(),
+        tqdm(total=run.steps, initial=first, desc=run.name, unit="step") as bar,
+    ):
         for step in range(first, run.steps):
             loss = _step(run, model, optimizer, step)
             if not math.isfinite(loss):
@@ -142,12 +112,12 @@ def train(run: Run) -> bool:
             bar.update()
             done = step + 1
             if done % NOTE_STEPS == 0 or done == run.steps:
-                _note(run, rows, model, done, total / ((done - 1) % NOTE_STEPS + 1))
+                _note(run, model, done, total / ((done - 1) % NOTE_STEPS + 1))
                 total = 0.0
             if time.monotonic() - saved > SAVE_SECONDS or done == run.steps:
                 _keep(run, model, optimizer, kept, done, total)
                 saved = time.monotonic()
-        _finish(run, model, rows)
+        _finish(run, model)
     kept.unlink()
     return True
 
@@ -156,13 +126,17 @@ def _step(run: Run, model: PreTrainedModel, optimizer: torch.optim.AdamW, step: 
     ids = windows(run.train, run.seed, step, run.batch).to(run.device)
     for group in optimizer.param_groups:
         group["lr"] = rate(step, run.steps)
-    with dropped(model, run.kind, run.seed, step), torch.autocast(run.device.partition(":")[0], torch.bfloat16):
-        loss = loss_of(model, ids)
-    loss.backward()
+    total = 0.0
+    with dropped(model, run.kind, run.seed, step):
+        for part in ids.split(PART):
+            with torch.autocast(ids.device.type, torch.bfloat16):
+                loss = loss_of(model, part) * (len(part) / len(ids))
+            loss.backward()
+            total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    return total
 
 
 def _restore(run: Run, model: PreTrainedModel, optimizer: torch.optim.AdamW, kept: Path) -> tuple[int, float]:
@@ -187,14 +161,24 @@ def _keep(run: Run, model: PreTrainedModel, optimizer: torch.optim.AdamW, kept: 
         torch.save(state | {"steps": run.steps, "batch": run.batch}, beside)
 
 
-def _note(run: Run, rows: Rows, model: PreTrainedModel, step: int, loss: float) -> None:
+@contextmanager
+def _losses(run: Run) -> Iterator[Rows]:
+    """The table of all losses as it is now; while open, no other process changes it."""
+    for folder in (run.data, run.build):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.build / "losses.lock"):
+        yield Rows(run.data / "losses.csv", ["kind", "seed", "step"])
+
+
+def _note(run: Run, model: PreTrainedModel, step: int, loss: float) -> None:
     row = {"kind": run.kind, "seed": run.seed, "step": step, "tokens": step * run.batch * WINDOW, "loss": loss}
-    if row not in rows:
-        run.data.mkdir(parents=True, exist_ok=True)
-        rows.add(row | {"validation": validation_loss(model, run.validation, run.device, GLANCE)})
+    row["validation"] = validation_loss(model, run.validation, run.device, GLANCE)
+    with _losses(run) as rows:
+        if row not in rows:
+            rows.add(row)
 
 
-def _finish(run: Run, model: PreTrainedModel, rows: Rows) -> None:
+def _finish(run: Run, model: PreTrainedModel) -> None:
     """Write the twin in float16, and note the loss on all validation text that the written weights have."""
     whole = validation_loss(model, run.validation, run.device)
     half = folded(model).to("cpu").half()
@@ -202,8 +186,9 @@ def _finish(run: Run, model: PreTrainedModel, rows: Rows) -> None:
         half.save_pretrained(new)
     written = validation_loss(half.float(), run.validation, "cpu")
     last = {"kind": run.kind, "seed": run.seed, "step": run.steps}
-    next(row for row in rows.rows if row.items() >= last.items()).update(final=written)
-    rows.add()
+    with _losses(run) as rows:
+        next(row for row in rows.rows if row.items() >= last.items()).update(final=written)
+        rows.add()
     print(f"{run.name}: validation loss {whole:.4f}, in float16 {written:.4f}", file=sys.stderr)
     print(f'    "{run.name}": "{sha256_of(run.folder / "model.safetensors")}",', flush=True)
 
@@ -216,23 +201,34 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     how = "torch.compile the layers: half as fast again; needs a C++ compiler on the CPU"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=how)
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="twins trained side by side, one thread each (1: all threads)"
+    )
     asked = parser.parse_args()
     data, kept = DATA / "twins", DATA.parent / "build" / "twins"
     texts = {part: kept / f"{part}.npy" for part in ("train", "validation")}
     if missing := [str(file) for file in texts.values() if not file.exists()]:
         sys.exit(f"{' and '.join(missing)} not there: make the text first, with python measure/twin_text.py")
-    text = {part: np.load(file, mmap_mode="r") for part, file in texts.items()}
+    text = {part: np.load(file) for part, file in texts.items()}
     if int(max(part.max() for part in text.values())) >= VOCABULARY:
         sys.exit(
             f"build/twins/ holds token ids beyond {VOCABULARY - 1}: make the text again, with measure/twin_text.py"
         )
+    runs = []
     for name in asked.twins or every:
         kind, seed = split_name(name)
         steps = round(asked.tokens / (BATCH * WINDOW))
         where: dict[str, Any] = {"data": data, "build": kept, "device": asked.device, "compiled": asked.compile}
         run = Run(kind, seed, steps, text["train"], text["validation"], **where)
         if not (run.folder / "model.safetensors").exists():
+            runs.append(run)
+    if asked.jobs == 1:
+        for run in runs:
             train(run)
+    else:
+        alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn"), **alone) as pool:
+            list(pool.map(train, runs))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 * scaled-norm: each norm of layer l gives 1/sqrt(l) of what it would (Curse of Depth, arXiv 2502.05795); the factor is
   folded into the norm's weight at the end, which leaves an ordinary Llama of exactly the same function.
 * layer-dropout: each layer is left out of a whole training step with probability 0.2 (LayerDrop, arXiv 1909.11556).
-* rwkv, mamba: transformers' classes; while `quick` is open, their loops are the same sums in fewer, larger steps.
+* rwkv, mamba: transformers' classes; while `quick` is open, their loops are the same sums in fewer, larger steps. So is
+  the attention of the others.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mamba2 import modeling_mamba2
 from transformers.models.rwkv import modeling_rwkv
 
 from shortgpt import decoder_layers
-from shortgpt.checkpoints.twins import DROPOUT, twin_config
+from shortgpt.checkpoints.twins import DROPOUT, WINDOW, twin_config
 
-CHUNK = 64  # tokens of an RWKV step
+CHUNK, ROWS = 64, 128  # tokens of an RWKV step; queries of a step of attention
 NORMS = ("input_layernorm", "post_attention_layernorm")
+_ATTENTION = F.scaled_dot_product_attention
+_LATER = torch.full((WINDOW, WINDOW), -torch.inf).triu(1)  # is added to what a query may not see; faster than bools
 _WKV, _SCAN = modeling_rwkv.rwkv_linear_attention, modeling_mamba2.mamba2_chunk_scan
 
 
@@ -90,12 +94,43 @@ def dropped(model: PreTrainedModel, kind: str, seed: int, step: int) -> Iterator
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """While open, transformers' RWKV and Mamba-2 compute their sums with `wkv` and `chunk_scan`."""
+    """While open, transformers' RWKV, Mamba-2 and attention compute their sums with the functions below."""
     with (
+        mock.patch.object(F, "scaled_dot_product_attention", attention),
+        mock.patch.object(F, "silu", silu),
         mock.patch.object(modeling_rwkv, "rwkv_linear_attention", wkv),
         mock.patch.object(modeling_mamba2, "mamba2_chunk_scan", chunk_scan),
+        mock.patch.object(modeling_mamba2, "causal_conv1d_fn", causal_conv),
     ):
         yield
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **rest: Any) -> Tensor:
+    """Causal attention as plain matrix products, `ROWS` queries at a time with the keys they see.
+
+    Args:
+        query, key, value: ``[batch, heads, tokens, width]``, returned likewise.
+
+    torch's own kernel for CPUs is several times slower backward where heads are this narrow. It runs for all but training
+    on a CPU: with a mask, with more than a window, on a GPU, without gradients.
+    """
+    whole = rest.get("is_causal") and attn_mask is None and not rest.get("dropout_p") and query.shape == key.shape
+    if not (whole and query.shape[-2] <= WINDOW and query.requires_grad and query.device.type == "cpu"):
+        return _ATTENTION(query, key, value, attn_mask=attn_mask, **rest)
+    query, out = query * (rest.get("scale") or query.shape[-1] ** -0.5), []
+    for begin in range(0, query.shape[-2], ROWS):
+        end = min(begin + ROWS, query.shape[-2])
+        scores = query[..., begin:end, :] @ key[..., :end, :].mT
+        scores = scores + _LATER[begin:end, :end]
+        weights = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+        total = weights.sum(-1, keepdim=True, dtype=torch.float32)
+        out.append((weights @ value[..., :end, :] / total).to(value.dtype))
+    return torch.cat(out, -2)
+
+
+def silu(x: Tensor, inplace: bool = False) -> Tensor:
+    """With the sigmoid as a step of its own, which a compiled gradient then computes once and not twice."""
+    return x * torch.sigmoid(x)
 
 
 def wkv(
@@ -172,3 +207,18 @@ def chunk_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_siz
     carried = (C @ torch.stack(states, 1)).reshape(*chunks, heads, width)
     out = inside.transpose(2, 3) + carried * decay.exp().transpose(2, 3)[..., None]
     return out.reshape(batch, tokens, heads, width) + rest["D"][:, None] * x
+
+
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, **_: Any
+) -> Tensor:
+    """Mamba-2's convolution over the last few tokens, as products and sums: torch's is slow with a filter a channel.
+
+    Args:
+        x: ``[batch, channels, tokens]``, returned likewise. weight: ``[channels, taps]``. bias: ``[channels]``.
+    """
+    taps, tokens = weight.shape[-1], x.shape[-1]
+    padded = F.pad(x, (taps - 1, 0))
+    out = sum(weight[:, tap, None] * padded[..., tap : tap + tokens] for tap in range(taps))
+    out = out if bias is None else out + bias[:, None]
+    return (out if activation is None else ACT2FN[activation](out)).to(x.dtype)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from small import VOCABULARY, random_batch
-from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
+from transformers.models.mamba2.modeling_mamba2 import causal_conv1d_fn, mamba2_chunk_scan
 from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 from twins_small import small_config
 
@@ -19,6 +20,7 @@ from shortgpt.checkpoints.twins import KINDS, WINDOW
 sys.path.insert(0, str(Path(__file__).parents[1] / "measure"))
 import train_twins
 import twin_kinds
+import twin_recipe
 
 sys.path.pop(0)
 
@@ -76,6 +78,31 @@ def test_mamba_with_shared_products_is_mamba():
         torch.testing.assert_close(a, b, atol=1e-5 * b.abs().max().item(), rtol=1e-4)
 
 
+def test_attention_in_parts_is_attention():
+    torch.manual_seed(0)
+    inputs = [(3 * torch.randn(2, 4, 200, 8)).requires_grad_() for _ in range(3)]
+    weight = torch.randn(2, 4, 200, 8)
+    wanted, slopes = gradients(lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), inputs, weight)
+    with twin_kinds.quick():
+        got, found = gradients(lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), inputs, weight)
+        mask = torch.rand(200, 200) > 0.5
+        masked = F.scaled_dot_product_attention(*inputs, attn_mask=mask)  # torch's own, as all that has a mask
+    for a, b in zip((got, *found), (wanted, *slopes), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5 * b.abs().max().item(), rtol=1e-4)
+    assert not torch.equal(got, wanted), "ours has not run"
+    assert torch.equal(masked, F.scaled_dot_product_attention(*inputs, attn_mask=mask))
+
+
+def test_mamba_with_its_convolution_as_sums_is_mamba():
+    torch.manual_seed(0)
+    inputs = [torch.randn(size, requires_grad=True) for size in ((2, 8, 20), (8, 4), (8,))]
+    weight = torch.randn(2, 8, 20)
+    wanted, slopes = gradients(lambda *x: causal_conv1d_fn(*x, activation="silu"), inputs, weight)
+    got, found = gradients(lambda *x: twin_kinds.causal_conv(*x, activation="silu"), inputs, weight)
+    for a, b in zip((got, *found), (wanted, *slopes), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
 def test_twins_of_one_seed_begin_alike_and_read_the_same():
     states = {kind: twin_kinds.build(kind, 3, small_config(kind)).state_dict() for kind in KINDS}
     alike = "model.layers.2.mlp.down_proj.weight"
@@ -85,10 +112,10 @@ def test_twins_of_one_seed_begin_alike_and_read_the_same():
         twin_kinds.build("pre-norm", 4, small_config("pre-norm")).state_dict()[alike], states["pre-norm"][alike]
     )
     tokens = np.arange(WINDOW * 10 + 1, dtype=np.uint16)
-    steps = [train_twins.windows(tokens, 0, step, 2) for step in range(5)]
+    steps = [twin_recipe.windows(tokens, 0, step, 2) for step in range(5)]
     assert sorted(torch.cat(steps)[:, 0].tolist()) == list(range(0, WINDOW * 10, WINDOW))  # each once
-    assert torch.equal(train_twins.windows(tokens, 0, 3, 2), steps[3])
-    assert not torch.equal(train_twins.windows(tokens, 1, 3, 2), steps[3])
+    assert torch.equal(twin_recipe.windows(tokens, 0, 3, 2), steps[3])
+    assert not torch.equal(twin_recipe.windows(tokens, 1, 3, 2), steps[3])
 
 
 def test_scaled_norms_fold_into_a_llama_of_exactly_the_same_function():
@@ -137,9 +164,9 @@ def test_layers_are_dropped_in_training_steps_only():
 
 
 def test_the_rate_goes_up_then_down_to_nothing():
-    rates = [train_twins.rate(step, 100) for step in range(100)]
-    assert max(rates) == rates[9] == train_twins.RATE and rates[0] == train_twins.RATE / 10
-    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.02 * train_twins.RATE
+    rates = [twin_recipe.rate(step, 100) for step in range(100)]
+    assert max(rates) == rates[9] == twin_recipe.RATE and rates[0] == twin_recipe.RATE / 10
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.02 * twin_recipe.RATE
 
 
 @pytest.mark.parametrize("kind", ["layer-dropout", "scaled-norm", "rwkv"])
