@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -38,8 +39,9 @@ from shortgpt.utils.atomic import file_written_beside, written_beside
 
 DATA = Path(__file__).parents[1] / "data"
 SEEDS, SHIPPED = (0, 1, 2), (0,)
-PART = 8  # windows of a step that are computed at once: few enough that the processor's cache holds much of them
+PART = 4  # windows of a step that are computed at once: few enough that the processor's cache holds much of them
 SAVE_SECONDS, NOTE_STEPS = 60, 50  # how often the state is kept; losses noted
+MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=2147483648"
 GLANCE = 64  # windows of a look at validation
 
 
@@ -226,6 +228,7 @@ def main() -> None:
         for run in runs:
             train(run)
     else:
+        os.environ.setdefault("GLIBC_TUNABLES", MEMORY)
         alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
         with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn"), **alone) as pool:
             list(pool.map(train, runs))
