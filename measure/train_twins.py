@@ -39,7 +39,7 @@ from shortgpt.utils.atomic import file_written_beside, written_beside
 
 DATA = Path(__file__).parents[1] / "data"
 SEEDS, SHIPPED = (0, 1, 2), (0,)
-PART = 4  # windows of a step that are computed at once: few enough that the processor's cache holds much of them
+PART = 8  # windows of a step that are computed at once: few enough that the processor's cache holds much of them
 SAVE_SECONDS, NOTE_STEPS = 60, 50  # how often the state is kept; losses noted
 MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=2147483648"
 GLANCE = 64  # windows of a look at validation
@@ -195,6 +195,18 @@ def _finish(run: Run, model: PreTrainedModel) -> None:
     print(f'    "{run.name}": "{sha256_of(run.folder / "model.safetensors")}",', flush=True)
 
 
+def train_all(runs: list[Run], jobs: int) -> None:
+    """Train twins, `jobs` of them at a time: each in a process of its own with one thread, if there are several."""
+    if jobs == 1:
+        for run in runs:
+            train(run)
+        return
+    os.environ.setdefault("GLIBC_TUNABLES", MEMORY)
+    alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), **alone) as pool:
+        list(pool.map(train, runs))
+
+
 def main() -> None:
     every = [f"{kind}-{seed}" for seed in SEEDS for kind in KINDS]
     parser = argparse.ArgumentParser(description="Train the twins.")
@@ -224,14 +236,7 @@ def main() -> None:
         run = Run(kind, seed, steps, text["train"], text["validation"], **where)
         if not (run.folder / "model.safetensors").exists():
             runs.append(run)
-    if asked.jobs == 1:
-        for run in runs:
-            train(run)
-    else:
-        os.environ.setdefault("GLIBC_TUNABLES", MEMORY)
-        alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
-        with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn"), **alone) as pool:
-            list(pool.map(train, runs))
+    train_all(runs, asked.jobs)
 
 
 if __name__ == "__main__":
