@@ -3,8 +3,9 @@
 ``python measure/train_twins.py [KIND-SEED …] --tokens 8e6`` trains those named, or seed 0 of every kind, then 1, then 2. A
 twin that is finished is left as it is. The text is made by ``python measure/twin_text.py``. The state is kept in
 build/twins/state/ every minute: whenever this is stopped, the same command goes on, and ends with the same weights. Seed 0
-goes to data/twins/ (which is committed), the other seeds to build/twins/; losses of all to data/twins/losses.csv. All 24 take
-about 11 hours on two cores with AVX-512 that have nothing else to do (estimated from the tokens a second of a few steps).
+goes to data/twins/ (which is committed), the other seeds to build/twins/; losses of all to data/twins/losses.csv. With
+``--jobs 2`` two are trained side by side, the quickest way on two cores: all 24 take about 7 hours with AVX-512 and AMX
+(estimated from the tokens a second of a few steps).
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ def main() -> None:
     parser.add_argument("twins", nargs="*", metavar="KIND-SEED", help=f"for instance mamba-0; all: {' '.join(every)}")
     parser.add_argument("--tokens", type=float, default=8e6, help="tokens of training text for each (8e6)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    how = "torch.compile the layers: half as fast again; needs a C++ compiler on the CPU"
+    how = "torch.compile the layers: much faster; needs a C++ compiler on the CPU"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=how)
     parser.add_argument(
         "--jobs", type=int, default=1, help="twins trained side by side, one thread each (1: all threads)"

@@ -214,7 +214,10 @@ def chunk_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_siz
         state = state * kept + gain
     carried = (C @ torch.stack(states, 1)).reshape(*chunks, heads, width)
     out = inside.transpose(2, 3) + carried * decay.exp().transpose(2, 3)[..., None]
-    return out.reshape(batch, tokens, heads, width) + rest["D"][:, None] * x
+    skip = rest["D"][:, None].expand(heads, width).reshape(-1) * x.flatten(
+        2
+    )  # flat: its gradient is a sum of whole rows
+    return (out.reshape(batch, tokens, -1) + skip).reshape(batch, tokens, heads, width)
 
 
 def causal_conv(
@@ -226,7 +229,7 @@ def causal_conv(
         x: ``[batch, channels, tokens]``, returned likewise. weight: ``[channels, taps]``. bias: ``[channels]``.
     """
     taps, tokens = weight.shape[-1], x.shape[-1]
-    padded = F.pad(x, (taps - 1, 0))
-    out = sum(weight[:, tap, None] * padded[..., tap : tap + tokens] for tap in range(taps))
-    out = out if bias is None else out + bias[:, None]
-    return (out if activation is None else ACT2FN[activation](out)).to(x.dtype)
+    padded = F.pad(x.mT, (0, 0, taps - 1, 0))  # channels last: gradients of weights are then sums of whole rows
+    out: Any = sum(weight[:, tap] * padded[:, tap : tap + tokens] for tap in range(taps))
+    out = out if bias is None else out + bias
+    return (out if activation is None else ACT2FN[activation](out)).to(x.dtype).mT
