@@ -3,8 +3,8 @@
     python measure/answers.py [MODEL …]      go on where the files end (about an hour on two cores)
 
 Needs `removal_orders.csv` (see `measure/removal_curves.py`). Writes `removal_accuracy.csv`, a row per model, set of layers
-and offline task, and `removal_answers.csv`, a row per model, set of layers, task and question: whether the likeliest choice
-was right, and whether what the model wrote was.
+and offline task (of the dense models also with the question hidden), and `removal_answers.csv`, a row per set of layers of
+the large model and question: whether the likeliest choice was right, and whether what the model wrote was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import time
 
 import pandas as pd
+from hidden_question import hidden_question
 from rows import Rows
 from study import DATA, LARGE, asked, load_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,8 +24,9 @@ ACCURACY = Rows(DATA / "removal_accuracy.csv", ["model", "layers", "task"])
 ANSWERS = Rows(DATA / "removal_answers.csv", ["model", "layers", "task"])
 TASKS = ("science", "science_zh", "physical", "last_word", "grammar", "chinese")
 LARGE_TASKS = ("science", "science_zh", "last_word")  # of the large model, once layers are gone; of the dense one all
+HIDDEN = ("science", "science_zh", "physical", "chinese")  # also asked with the question hidden
 LIMIT = 120  # items: standard errors of 2 to 4 points
-QUESTIONS = {"science": 80, "physical": 80}  # answered both ways; the large model only the first
+QUESTIONS = 80  # of science, answered both ways by the large model: the small ones guess when answers are listed
 # what is asked of the large model, and of the small ones (nine layers are half of gemma's)
 LARGE_COUNTS = {("block_influence", "en"): (4, 8, 6, 2), ("block_influence", "zh"): (6,), ("greedy", "en"): (8,)}
 COUNTS = {("block_influence", "en"): range(3, 16, 3), ("block_influence", "zh"): (3, 6, 9), ("greedy", "en"): (3, 6, 9)}
@@ -35,10 +37,10 @@ def wanted(name: str, depth: int) -> list[tuple[str, bool]]:
     orders = (
         pd.read_csv(DATA / "removal_orders.csv").query("model == @name").set_index(["criterion", "text", "removed"])
     )
-    found: dict[str, bool] = {"[]": True}
+    found: dict[str, bool] = {"[]": name == LARGE}
     for (criterion, text), counts in (LARGE_COUNTS if name == LARGE else COUNTS).items():
         for n in [count for count in counts if count <= depth // 2]:
-            both = (criterion, text) == ("block_influence", "en") and n % 2 == 0 and n <= 8
+            both = name == LARGE and (criterion, text) == ("block_influence", "en")
             layers = orders.loc[(criterion, text, n), "layers"]
             found[layers] = found.get(layers, False) or both
     return list(found.items())
@@ -52,6 +54,9 @@ def ask(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, l
         if key | {"task": task} not in ACCURACY:
             row = evaluate(pruned, tokenizer, [task], limit=LIMIT, progress=False).iloc[0]
             ACCURACY.add(key | {each: row[each] for each in ("task", "value", "standard_error", "chance", "items")})
+    for task in HIDDEN if layers == "[]" else ():
+        if key | {"task": f"{task}, hidden"} not in ACCURACY:
+            ACCURACY.add(key | hidden_question(pruned, tokenizer, task, LIMIT) | {"task": f"{task}, hidden"})
     print(name, layers, f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
@@ -59,11 +64,10 @@ def ask_both_ways(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     """Append the answers, chosen and written, that are not in the file."""
     start, key = time.perf_counter(), {"model": name, "layers": layers}
     pruned = remove_layers(model, json.loads(layers))
-    for task, limit in QUESTIONS.items():
-        if key | {"task": task} not in ANSWERS and (name != LARGE or task == "science"):
-            table = choice_and_generation(pruned, tokenizer, task, limit=limit, progress=False)
-            columns = ["task", "item", "choice_right", "written_right", "written", "read"]
-            ANSWERS.add(*(key | row for row in json.loads(table[columns].to_json(orient="records"))))
+    if key | {"task": "science"} not in ANSWERS:
+        table = choice_and_generation(pruned, tokenizer, "science", limit=QUESTIONS, progress=False)
+        columns = ["task", "item", "choice_right", "written_right", "written", "read"]
+        ANSWERS.add(*(key | row for row in json.loads(table[columns].to_json(orient="records"))))
     print(name, layers, f"both ways {time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -119,6 +119,20 @@ def accuracies() -> str:
     return table(["model", "removed", "chosen by, on", *tasks], rows)
 
 
+def hidden() -> str:
+    """Accuracies of the dense models when only the choices are read."""
+    asked = removal_accuracy(criterion="dense")
+    asked = asked[asked["task"].str.endswith(", hidden")].assign(task=asked["task"].str.removesuffix(", hidden"))
+    cells = asked.assign(
+        cell=[plus_minus(*row, 0) for row in asked[["value", "standard_error"]].itertuples(index=False)]
+    )
+    wide = cells.pivot(index="model", columns="task", values="cell").reindex(list(SHORT)).dropna(how="all").fillna("")
+    tasks = ["science", "science_zh", "physical", "chinese"]
+    return table(
+        ["model", *tasks], [[SHORT[name], *row] for name, row in zip(wide.index, wide[tasks].values, strict=True)]
+    )
+
+
 def languages() -> str:
     """What choosing on Chinese costs against choosing on English, in both languages."""
     rows = []
@@ -197,7 +211,7 @@ def page_file() -> Path:
 def page() -> str:
     """The page with its tables as the stored results are now."""
     text = page_file().read_text(encoding="utf-8")
-    for make in (figure_five, cliffs, ways, accuracies, languages, parting, bits, texts, hours):
+    for make in (figure_five, cliffs, ways, accuracies, hidden, languages, parting, bits, texts, hours):
         before, mark, rest = text.partition(f"<!-- {make.__name__} -->\n")
         if mark:
             text = f"{before}{mark}{make()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"

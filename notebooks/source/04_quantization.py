@@ -797,7 +797,7 @@ for removed in (3, 6, 9):
 # - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
 # - Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
 #
-# All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, and eighteen short documents.
+# All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, and eighteen short documents. Question 7 of [the ten questions](20_ten_questions.ipynb) puts the same grid to a model of 1.5 billion.
 
 # %% [markdown]
 # ## Three questions

@@ -284,7 +284,7 @@ for n in (2, 4, 6, 8):
 # %% [markdown]
 # Three things that our model alone didn't show.
 #
-# **Criteria part.** On both other models relative magnitude chooses better than Block Influence from three or four layers on, and by more the more layers go. Section 3 shows which layers are to blame. And greedy, which tries what it removes, is ahead of both, from three or four layers on, on all three models: on the larger one it avoids about half of the loss that Block Influence adds, or more. (In the table above it was not, at six. There it had read 500 tokens to choose, here 2,000.)
+# **Criteria part.** On both other models relative magnitude chooses better than Block Influence from three or four layers on, and by more the more layers go. Section 3 shows which layers are to blame. And greedy, which tries what it removes, is ahead of both, from three or four layers on, on all three models: on the larger one it avoids about half of the loss that Block Influence adds, or more. There a *span*, a row of layers found in one pass, is as good, up to half of all layers. On Gemma a span is a ruin from four layers on, on ours from eight. So no cheap criterion is good on all three. (In the table above it was not, at six. There it had read 500 tokens to choose, here 2,000.)
 #
 # **The edge.** Gemma has one, if Block Influence chooses: the fifth layer multiplies perplexity by almost ten. By relative magnitude or greedy there is none at this place. The other two models lose a little more with each layer, and no step stands out for long. So a cliff belongs to a model *and* an order, and no score warns of it. Remove one layer more each time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
 #

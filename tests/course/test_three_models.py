@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from shortgpt import choice_summary, cliff
+from shortgpt import added_losses, choice_summary, cliff, frontier, read_grid
 from shortgpt.course.studies.curves import paired, removal_accuracy, removal_curves
 from shortgpt.utils.data import data_folder
 from tests.test_data import script
@@ -111,6 +111,15 @@ def test_greedy_is_ahead_from_three_layers_on_with_enough_text(english):
     assert times[GEMMA, "greedy", 6] == pytest.approx(6.6, abs=0.05)
 
 
+def test_greedy_is_the_best_or_near_it_on_all_models_and_no_cheap_way_is(english):
+    added = english.groupby(["model", "removed", "criterion"])["added"].median().unstack()
+    best, ran = added.min(axis=1), added["greedy"].dropna()
+    assert (ran - best[ran.index]).max() < 0.05 and {name for name, _ in ran.index} == {SMALL, GEMMA, LARGE}
+    for name in added.columns.drop("greedy"):
+        behind = (added[name] - best).groupby("model").max()
+        assert behind.max() > 0.5, name
+
+
 def test_no_text_chooses_best_on_all_models():
     curves = removal_curves(criterion="block_influence").query("language == 'en' and removed > 0 and share < 0.34")
     gained = {}
@@ -186,6 +195,10 @@ def test_what_the_page_says_of_spans_and_of_scoring_again(english):
     on_gemma = english.set_index(["model", "criterion", "removed"])["added"][GEMMA]
     assert (on_gemma["angular_span_all_tokens"][range(4, 10)] > 3).all(), "ruins"
     assert (abs(span - greedy)[[5, 6, 7]] < 0.02).all() and (span[[8, 9]] > block[[8, 9]] + 0.5).all()
+    on_large = english.set_index(["model", "criterion", "removed"])["times"][LARGE]
+    assert on_large["angular_span_all_tokens", 14] == pytest.approx(4.5, abs=0.05)
+    assert on_large["block_influence", 14] == pytest.approx(63, abs=0.5)
+    assert (again_on(LARGE, english)[[8, 10, 12, 14]] < -0.3).all(), "helps"
     again = again_on(SMALL, english)
     assert (again[range(1, 10)] > -0.02).all(), "buys nothing"
     assert (again[range(12, 16)] > 0.7).all(), "costs much"
@@ -223,3 +236,30 @@ def test_the_criterion_mattered_more_than_the_text_where_criteria_part(english):
     assert longer[LARGE][range(23, 27)].min() == pytest.approx(1.16, abs=0.005)
     assert longer[LARGE][range(23, 27)].max() == pytest.approx(1.21, abs=0.005)
     assert longer[GEMMA, 10] == pytest.approx(1.5, abs=0.05) and longer[GEMMA, 16] == pytest.approx(1.3, abs=0.05)
+
+
+def test_what_is_said_of_layers_and_bits_on_the_larger_model():
+    grid = read_grid(DATA / "grid_large.csv")
+    added = added_losses(grid).set_index(["removed", "method"])
+    beyond, error = added["interaction"], added["interaction_error"]
+    assert beyond[[2, 3, 5]].abs().max() < 0.01
+    for method in ("nf4", "gptq"):
+        assert beyond[7, method] == pytest.approx(0.03, abs=0.005) and beyond[7, method] > 2 * error[7, method]
+        assert error[7, method] < 0.0105
+    bits = added["added_by_quantization"]
+    assert bits[2, "gptq"] == pytest.approx(0.059, abs=5e-4) and bits[2, "nf4"] == pytest.approx(0.037, abs=5e-4)
+    assert bits[2, "int8"] < 0.005, "next to nothing"
+    assert added["added_by_pruning"][7, "nf4"] == pytest.approx(0.67, abs=0.005)
+    best = {(row.method, row.removed) for row in frontier(grid).itertuples()}
+    assert {("nf4", 0), ("int8", 0)} < best and all(method == "nf4" for method, removed in best if removed)
+    cell = grid.set_index(["removed", "method"])
+    assert cell["memory_mb"][0, "nf4"] == pytest.approx(1610, abs=5)
+    assert 1 - cell["memory_mb"][2, "nf4"] / cell["memory_mb"][0, "nf4"] == pytest.approx(0.03, abs=0.002)
+    assert cell["perplexity"][2, "nf4"] / cell["perplexity"][0, "nf4"] == pytest.approx(1.07, abs=0.002)
+
+
+def test_the_larger_model_knows_science_and_not_by_the_wording():
+    value = removal_accuracy(criterion="dense").query("model == @LARGE").set_index("task")["value"]
+    for task, share in {"science": 1 / 3, "science_zh": 0.44, "physical": 2 / 3, "chinese": 0.7}.items():
+        assert value[f"{task}, hidden"] == pytest.approx(100 * share, abs=3)
+    assert value["science"] > 95 and value["science_zh"] > 95, "nearly all when it may read the question"
