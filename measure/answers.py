@@ -23,7 +23,7 @@ from shortgpt import choice_and_generation, decoder_layers, evaluate, remove_lay
 ACCURACY = Rows(DATA / "removal_accuracy.csv", ["model", "layers", "task"])
 ANSWERS = Rows(DATA / "removal_answers.csv", ["model", "layers", "task"])
 TASKS = ("science", "science_zh", "physical", "last_word", "grammar", "chinese")
-LARGE_TASKS = ("science", "science_zh", "last_word")  # of the large model, once layers are gone; of the dense one all
+PRUNED_TASKS = ("science", "science_zh", "last_word")  # once layers are gone; of the dense models all
 HIDDEN = ("science", "science_zh", "physical", "chinese")  # also asked with the question hidden
 LIMIT = 120  # items: standard errors of 2 to 4 points
 QUESTIONS = 80  # of science, answered both ways by the large model: the small ones guess when answers are listed
@@ -50,7 +50,7 @@ def ask(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, l
     """Append the accuracies that are not in the file."""
     start, key = time.perf_counter(), {"model": name, "layers": layers}
     pruned = remove_layers(model, json.loads(layers))
-    for task in LARGE_TASKS if name == LARGE and layers != "[]" else TASKS:
+    for task in TASKS if layers == "[]" else PRUNED_TASKS:
         if key | {"task": task} not in ACCURACY:
             row = evaluate(pruned, tokenizer, [task], limit=LIMIT, progress=False).iloc[0]
             ACCURACY.add(key | {each: row[each] for each in ("task", "value", "standard_error", "chance", "items")})

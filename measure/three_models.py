@@ -221,10 +221,11 @@ def page() -> str:
 def figure() -> None:
     """The curves of figure 5, for the page and the project's README."""
     matplotlib.use("Agg")
-    names = ["dense", "block_influence", "relative_magnitude", "greedy", "random", "reverse", "sequential"]
-    curves = removal_curves(text="en")
-    curves = curves[(curves["language"] == "en") & curves["criterion"].isin(names)]
-    panels = plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude", "greedy"])
+    bold = ["block_influence", "relative_magnitude", "greedy", "angular_span_all_tokens"]
+    shown = ["dense", *bold, "random", "reverse", "sequential"]
+    curves = removal_curves(text="en").query("language == 'en'")
+    curves = curves[curves["criterion"].isin(shown)]
+    panels = plot_removal_curves(curves, highlight=bold)
     panels[0].figure.savefig(FIGURE, dpi=110)
 
 

@@ -270,7 +270,7 @@ for n in (3, 6, 9):
 
 # %%
 curves = removal_curves(text="en").query("language == 'en'")
-plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude", "greedy"])
+plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude", "greedy", "angular_span_all_tokens"])
 plt.show()
 
 # %%

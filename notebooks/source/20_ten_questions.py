@@ -286,9 +286,11 @@ grids = {"our model": read_grid(DATA / "grid.csv").query("order != 'quantize fir
 _, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 for ax, (name, grid) in zip(panels, grids.items(), strict=True):
     added = added_losses(grid)
-    for i, (method, rows) in enumerate(added.groupby("method", sort=False)):
+    for i, method in enumerate(("int8", "nf4", "gptq", "rtn4")):
+        rows = added[added["method"] == method]
         total = rows["added_by_pruning"] + rows["added_by_quantization"]
-        ax.errorbar(total, rows["added_by_both"], rows["interaction_error"], fmt=MARKERS[i], color=PALETTE[i], label=method, markeredgecolor="black")
+        if len(rows):
+            ax.errorbar(total, rows["added_by_both"], rows["interaction_error"], fmt=MARKERS[i], color=PALETTE[i], label=method, markeredgecolor="black")
     ax.axline((0.4, 0.4), slope=1, color="black", linestyle="--", label="they add up")
     ax.set(title=name, xlabel="loss added by pruning + loss added by quantization (nats)", ylabel="loss added by both (nats)")
     ax.legend()
