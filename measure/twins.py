@@ -38,11 +38,11 @@ from shortgpt import (
     remove_sublayers,
     score_layers,
 )
+from shortgpt.checkpoints.twins import KINDS
 from shortgpt.choosing.search import leave_one_out
 from shortgpt.choosing.trials import Trials, loss_sum
 from shortgpt.course.studies.controlled import accuracy_by_task, controlled_accuracy, controlled_items
 from shortgpt.course.studies.growth import state_growth
-from shortgpt.course.studies.twins import KINDS
 from shortgpt.model.hooks import logits_of
 from shortgpt.repair.fitting import Sample
 from shortgpt.repair.healing import repair

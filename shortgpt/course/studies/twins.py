@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from shortgpt.checkpoints.twins import KINDS
 from shortgpt.utils.data import data_folder
-
-KINDS = ("pre-norm", "post-norm", "scaled-norm", "layer-dropout", "mamba", "rwkv", "shallow", "deep")
 
 
 def twin_layers() -> pd.DataFrame:
