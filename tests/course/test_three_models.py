@@ -263,3 +263,27 @@ def test_the_larger_model_knows_science_and_not_by_the_wording():
     for task, share in {"science": 1 / 3, "science_zh": 0.44, "physical": 2 / 3, "chinese": 0.7}.items():
         assert value[f"{task}, hidden"] == pytest.approx(100 * share, abs=3)
     assert value["science"] > 95 and value["science_zh"] > 95, "nearly all when it may read the question"
+
+
+def test_the_small_models_keep_answers_and_lose_last_words():
+    table = removal_accuracy(text="en").set_index(["model", "criterion", "task", "removed"])["value"]
+    dense = removal_accuracy(criterion="dense").set_index(["model", "task"])["value"]
+    said = {
+        (SMALL, "block_influence", 9): {"science": (73, 82), "last_word": (11, 32)},
+        (GEMMA, "greedy", 6): {"science": (57, 88), "last_word": (2, 42)},
+    }
+    for (name, criterion, n), tasks in said.items():
+        for task, (kept, whole) in tasks.items():
+            assert table[name, criterion, task, n] == pytest.approx(kept, abs=0.51)
+            assert dense[name, task] == pytest.approx(whole, abs=0.51)
+
+
+def test_perplexity_and_tasks_disagree_about_gemmas_six_layers(english):
+    table = (
+        removal_accuracy(text="en").query("model == @GEMMA and removed == 6").set_index(["criterion", "task"])["value"]
+    )
+    times = english.query("model == @GEMMA and removed == 6").set_index("criterion")["times"]
+    assert times["block_influence"] > 50 * times["greedy"]
+    for task, (block, greedy) in {"science": (63, 57), "last_word": (19, 2)}.items():
+        assert table["block_influence", task] == pytest.approx(block, abs=0.51)
+        assert table["greedy", task] == pytest.approx(greedy, abs=0.51)
