@@ -1,6 +1,6 @@
 """Train the twins: small models that differ in one thing only (kinds and sizes: `shortgpt/checkpoints/twins.py`).
 
-``python measure/train_twins.py [KIND-SEED …] --tokens 8e6`` trains those named, or seed 0 of every kind, then 1, then 2. A
+``python measure/train_twins.py [KIND-SEED …] --tokens 5e6`` trains those named, or seed 0 of every kind, then 1, then 2. A
 twin that is finished is left as it is. The text is made by ``python measure/twin_text.py``. The state is kept in
 build/twins/state/ every minute: whenever this is stopped, the same command goes on, and ends with the same weights. Seed 0
 goes to data/twins/ (which is committed), the other seeds to build/twins/; losses of all to data/twins/losses.csv. With
@@ -40,10 +40,9 @@ from shortgpt.utils.atomic import file_written_beside, written_beside
 
 DATA = Path(__file__).parents[1] / "data"
 SEEDS, SHIPPED = (0, 1, 2), (0,)
-PART = 8  # windows of a step that are computed at once: few enough that the processor's cache holds much of them
-SAVE_SECONDS, NOTE_STEPS = 60, 50  # how often the state is kept; losses noted
+SAVE_SECONDS, NOTE_STEPS = 60, 100  # how often the state is kept; losses noted
 MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=2147483648"
-GLANCE = 64  # windows of a look at validation
+GLANCE = 32  # windows of a look at validation
 
 
 class Run(NamedTuple):
@@ -129,17 +128,14 @@ def _step(run: Run, model: PreTrainedModel, optimizer: torch.optim.AdamW, step: 
     ids = windows(run.train, run.seed, step, run.batch).to(run.device)
     for group in optimizer.param_groups:
         group["lr"] = rate(step, run.steps)
-    total = 0.0
     with dropped(model, run.kind, run.seed, step):
-        for part in ids.split(PART):
-            with torch.autocast(ids.device.type, torch.bfloat16):
-                loss = loss_of(model, part) * (len(part) / len(ids))
-            loss.backward()
-            total += loss.item()
+        with torch.autocast(ids.device.type, torch.bfloat16):
+            loss = loss_of(model, ids)
+        loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total
+    return loss.item()
 
 
 def _restore(run: Run, model: PreTrainedModel, optimizer: torch.optim.AdamW, kept: Path) -> tuple[int, float]:
@@ -212,7 +208,7 @@ def main() -> None:
     every = [f"{kind}-{seed}" for seed in SEEDS for kind in KINDS]
     parser = argparse.ArgumentParser(description="Train the twins.")
     parser.add_argument("twins", nargs="*", metavar="KIND-SEED", help=f"for instance mamba-0; all: {' '.join(every)}")
-    parser.add_argument("--tokens", type=float, default=8e6, help="tokens of training text for each (8e6)")
+    parser.add_argument("--tokens", type=float, default=5e6, help="tokens of training text for each (5e6)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     how = "torch.compile the layers: much faster; needs a C++ compiler on the CPU"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=how)
