@@ -25,6 +25,7 @@ from shortgpt.checkpoints.fetching import packaged_folder
 from shortgpt.checkpoints.own_format import is_own_format, read_recipe, rebuilt
 from shortgpt.checkpoints.packaged import PACKAGED
 from shortgpt.checkpoints.soundness import clear_about_config, require_sound_config
+from shortgpt.checkpoints.twins import is_twin, twin_folder
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import decoder_layers, parameter_count, removed_so_far
 from shortgpt.model.branches import KINDS, sublayers
@@ -153,7 +154,7 @@ def _disk_bytes(folder: str | Path, revision: Any) -> int | None:
 
 
 def model_folder(name: str | os.PathLike, *, accept_terms: bool = False) -> str:
-    """Where `name` leads: a packaged model's folder (fetched if it isn't there), a folder, or a Hub id as it is.
+    """Where `name` leads: a packaged model's folder (fetched if it isn't there), a twin's, a folder, or a Hub id as it is.
 
     Raises:
         FileNotFoundError: no such folder, or no model in it. ValueError: an adapter without a model. Others: as
@@ -161,6 +162,8 @@ def model_folder(name: str | os.PathLike, *, accept_terms: bool = False) -> str:
     """
     if str(name) in PACKAGED:
         return str(packaged_folder(str(name), accept_terms=accept_terms))
+    if is_twin(name):
+        return str(twin_folder(str(name)))
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():

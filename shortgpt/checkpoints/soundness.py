@@ -48,6 +48,8 @@ def require_sound_config(name: str | os.PathLike, **options: Any) -> dict:
     if "configuration_files" in fields:  # transformers would go on with another file
         raise ValueError(f"config.json of {name} points to other configurations: name the right one config.json")
     require_few_layers(fields, name)
+    if fields.get("model_type") == "shortgpt_post_norm":  # of ours: transformers has to be told of it
+        from shortgpt.checkpoints import post_norm  # noqa: F401
     for section in (fields, *(v for k, v in fields.items() if k.endswith("_config") and isinstance(v, dict))):
         _require_sound_section(section, name)
     return fields

@@ -11,6 +11,13 @@ from shortgpt.course.plots.results import plot_divergence_along, plot_frontier, 
 from shortgpt.course.plots.retention import plot_beside_paper, plot_retention
 from shortgpt.course.plots.style import MARKERS, PALETTE, STORED, literal, plain_log_ticks
 from shortgpt.course.plots.tokens import plot_token_path
+from shortgpt.course.plots.twins import (
+    plot_prunability,
+    plot_restored,
+    plot_twin_layers,
+    plot_twin_norms,
+    plot_twin_removal,
+)
 
 __all__ = [
     "MARKERS",
@@ -25,11 +32,16 @@ __all__ = [
     "plot_frontier",
     "plot_layers",
     "plot_norms",
+    "plot_prunability",
     "plot_removal_curves",
+    "plot_restored",
     "plot_retention",
     "plot_scores",
     "plot_similarity",
     "plot_sweep",
     "plot_token_path",
     "plot_tokens_needed",
+    "plot_twin_layers",
+    "plot_twin_norms",
+    "plot_twin_removal",
 ]

@@ -57,16 +57,18 @@ def token_paths(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text
     if ids.shape[1] > MOST_TOKENS:
         raise ValueError(f"the text has {ids.shape[1]} tokens, and {MOST_TOKENS} are the most: take a shorter one")
     check_ids(model, ids)
-    before, after, view = _outputs(model, ids)
+    before, after, view = layer_outputs(model, ids)
     states = [before[0], *map(layer_output, after)]  # by depth, [1, tokens, hidden] each
     mask = batch["attention_mask"]
     pairs = zip(before, states[1:], strict=True)
     moved = [[float("nan")] * ids.shape[1], *(_turns(x_in, x_out, mask) for x_in, x_out in pairs)]
     tokens = [readable(tokenizer, i) for i in ids[0].tolist()]
-    answer = _lens(view, ids, after, states[-1]).argmax(-1, keepdim=True)  # [tokens, 1]
+    answer = read_out(view, ids, after, states[-1]).argmax(-1, keepdim=True)  # [tokens, 1]
     tables = []
     for depth, state in enumerate(states):
-        probabilities = _lens(view, ids, after, state)  # [tokens, vocabulary]; all depths at once would be much memory
+        probabilities = read_out(
+            view, ids, after, state
+        )  # [tokens, vocabulary]; all depths at once would be much memory
         best = probabilities.topk(min(top, probabilities.shape[-1]), dim=-1)
         words = [[readable(tokenizer, i) for i in row] for row in best.indices.tolist()]
         final = probabilities.gather(-1, answer)[:, 0].double().numpy()
@@ -80,7 +82,7 @@ def readable(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return repr(tokenizer.decode([token]))[1:-1].strip() or "␣"
 
 
-def _outputs(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], list[Output], PreTrainedModel]:
+def layer_outputs(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], list[Output], PreTrainedModel]:
     """Of one pass: each layer's input state and whole output, and the view of the model that ran."""
     view = share_weights(model).eval()
     before: list[Tensor] = []
@@ -100,7 +102,7 @@ def _turns(x_in: Tensor, x_out: Tensor, mask: Tensor) -> list[float]:
     return block_influence(by_token(x_in, mask), by_token(x_out, mask))[0].tolist()
 
 
-def _lens(view: PreTrainedModel, ids: Tensor, after: list[Output], state: Tensor) -> Tensor:
+def read_out(view: PreTrainedModel, ids: Tensor, after: list[Output], state: Tensor) -> Tensor:
     """Probabilities ``[tokens, vocabulary]`` of the next token if the last layer returned `state`; float32, on the CPU."""
     widths = [0 if isinstance(output, Tensor) else len(output) for output in after]
     end = state if isinstance(after[-1], Tensor) else (state, *after[-1][1:])
