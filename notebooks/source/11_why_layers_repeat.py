@@ -17,7 +17,7 @@
 #
 # # 11 · Why deep layers repeat
 #
-# From lesson to lesson we used one fact: deep layers turn the hidden state only a little. *Why* is that so? The paper has an explanation (its appendix A): modern models put a norm in front of each branch, so the states grow with depth, and what a deep layer adds is small beside them. It is a clear claim, and it was never tested by training models that differ in this alone. We have such models: the **twins** of lesson 08, trained in six ways on the same text in the same order. In this lesson you derive the claim in three lines, predict what each way of training should give, and then look.
+# From lesson to lesson we used one fact: deep layers turn the hidden state only a little. *Why* is that so? The paper has an explanation (its appendix A): modern models put a norm in front of each branch, so the states grow with depth, and what a deep layer adds is small beside them. It is a clear claim. The paper trained two models to test it, one with the norm in front and one with the norm behind, and the second one broke down early in its training, so little could be said. We have models that differ in this alone: the **twins** of lesson 08, trained in six ways on the same text in the same order. In this lesson you derive the claim in three lines, predict what each way of training should give, and then look.
 #
 # **You will be able to**
 #
@@ -77,6 +77,7 @@ from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
 _ = torch.set_grad_enabled(False)
+transformers.logging.set_verbosity_error()
 
 # %% [markdown] tags=["for-exercises"]
 # One twin to look into, `twin-KIND-SEED`: built like Llama, 16 layers, three million parameters. And some of the text it was trained on.
@@ -128,13 +129,14 @@ for layer in (1, 2, 4, 8, 16, 31):
 
 # %%
 def play(design, layers=32, hidden=128, tokens=200):
-    """Lengths of the states, and 1 - cosine of each layer, with random vectors as branches."""
+    """Lengths of the states and turn of each layer, with random vectors as branches."""
     generator = torch.Generator().manual_seed(0)
-    draw = lambda: torch.randn(tokens, hidden, generator=generator) / hidden**0.5  # length 1
-    x = draw()
+    size = layers + 1, tokens, hidden
+    x, *branches = torch.randn(size, generator=generator) / hidden**0.5  # of length 1
     lengths, turns = [], []
-    for layer in range(1, layers + 1):
-        f = draw() / (layer**0.5 if design == "scaled norm" else 1)
+    for layer, f in enumerate(branches, start=1):
+        if design == "scaled norm":
+            f = f / layer**0.5
         new = x + f
         if design == "post-norm":
             new = new / new.norm(dim=-1, keepdim=True)
@@ -192,9 +194,11 @@ fresh = state_growth(untrained, batches)
 
 def beside_theory(table, axes):
     """Length of the states and turn of each layer, measured and by the three lines (dashed)."""
-    pairs = (table["norm_out"], table["expected_norm"]), (1 - table["cosine"], 1 - table["expected_cosine"])
-    for ax, (measured, expected) in zip(axes, pairs, strict=True):
-        ax.plot(table["layer"], measured, "o-", color=PALETTE[0], markersize=4, label="measured")
+    lengths = table["norm_out"], table["expected_norm"]
+    turns = 1 - table["cosine"], 1 - table["expected_cosine"]
+    for ax, (measured, expected) in zip(axes, (lengths, turns), strict=True):
+        look = {"color": PALETTE[0], "marker": "o", "markersize": 4}
+        ax.plot(table["layer"], measured, label="measured", **look)
         ax.plot(table["layer"], expected, "--", color="black", label="three lines")
         ax.set(yscale="log", xlabel="layer")
         plain_log_ticks(ax)
@@ -225,8 +229,8 @@ _, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 beside_theory(grown, axes)
 plt.show()
 ratio = grown["norm_out"] / grown["expected_norm"]
-print(f"After training, states are {ratio.min():.2f} to {ratio.max():.2f} times as long as the three "
-      f"lines say; behind the last layer {ratio.iloc[-1]:.2f} times.")  # fmt: skip
+print(f"After training, states are {ratio.min():.2f} to {ratio.max():.2f} times as long as "
+      f"the three lines say; behind the last layer {ratio.iloc[-1]:.2f} times.")  # fmt: skip
 
 # %% [markdown]
 # TODO(result): one of
@@ -266,8 +270,9 @@ axes[0].legend()
 plt.show()
 for name, each in added.items():
     longest = each["length"].max() / each["length"].min()
-    print(f"{name.capitalize()}, the longest addition is {longest:.1f} times the shortest, and "
-          f"cosines lie between {each['cosine'].min():.2f} and {each['cosine'].max():.2f}.")  # fmt: skip
+    low, high = each["cosine"].min(), each["cosine"].max()
+    print(f"{name.capitalize()}, the longest addition is {longest:.1f} times the shortest; "
+          f"cosines lie between {low:.2f} and {high:.2f}.")  # fmt: skip
 
 # %% [markdown]
 # TODO(result): one of
@@ -425,13 +430,13 @@ ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 totals = (central["dense"] + central["cut"]).set_axis(central["kind"])
 best, best_cut = central.set_index("kind")["dense"].idxmin(), totals.idxmin()
-print(f"The best whole twin is {best}; the best without a quarter of its layers is {best_cut}.")
+print(f"The best whole twin is {best}; without a quarter of the layers it is {best_cut}.")
 
 # %% [markdown]
 # TODO(result): one of
 # - "Layer dropout costs … nats of the whole model and saves … after the cut: who knows that layers will go should train for it."
 # - "… is best on both axes: then it is simply the better recipe at this size."
-# - About scaled norms: "they (don't) keep deep layers busier here; their authors train models of up to 7 billion parameters."
+# - About scaled norms: "they (don't) keep deep layers busier here; their authors train far larger models, on far more text."
 #
 # Two more things can be said without our numbers.
 #
@@ -444,7 +449,7 @@ print(f"The best whole twin is {best}; the best without a quarter of its layers 
 #
 # - They hold for independent additions. Training makes additions depend on each other (section 3).
 # - They speak of turns. What is lost with a layer depends on who uses what it added, and no length knows that.
-# - They order layers by depth alone, so the last layer would always be the first to go. Lessons 00 and 03 showed what removing the end does, and Block Influence itself disagrees: the last layer's score is high in most models.
+# - They order layers by depth alone, so the last layer would always be the first to go. Lessons 00 and 03 showed what removing the end does, and Block Influence itself disagrees: in our default model the last layer has the second highest score of all.
 
 # %% [markdown]
 # ## Exercises
@@ -482,7 +487,8 @@ check_expected_influence(expected_influence)
 require_passed(expected_influence)
 for start in (0, 2, 10):
     values = expected_influence(start, 1, 16)
-    print(f"start {start:2}: layer 0 {values[0]:.3f}, layer 4 {values[4]:.3f}, layer 15 {values[15]:.3f}")
+    told = ", ".join(f"layer {layer} {values[layer]:.3f}" for layer in (0, 4, 15))
+    print(f"start {start:2}: {told}")
 
 # %% [markdown]
 # A long embedding hides everything: with `start` 10 and `step` 1 all layers turn the state equally little, and depth hardly matters. So a flat profile of low scores can mean a strong embedding as well as idle layers. In many models the embedding is short, and the first layer has by far the highest score: it is the one that makes the stream.
@@ -524,11 +530,11 @@ check_growth_parts(growth_parts)
 # %% tags=["apply"]
 require_passed(growth_parts)
 kept = {}
-with watch_layers(model, lambda layer, x_in, x_out: kept.update({layer: (x_in, x_out)})):
+with watch_layers(model, lambda layer, *pair: kept.update({layer: pair})):
     model(**batches[0])
 for layer in range(0, depth, 3):
     alone, mixed = growth_parts(*(state[:, 1:] for state in kept[layer]))
-    print(f"layer {layer:2}: squared length {alone:+.1%} by the addition, {mixed:+.1%} by its direction")
+    print(f"layer {layer:2}: squared length {alone:+.1%}, and by direction {mixed:+.1%}")
 
 # %% [markdown]
 # TODO(result): where the second number is far from 0, assumption B fails; say in which layers, and with which sign (above 0: it pushes along the state; below 0: it erases).
@@ -569,7 +575,7 @@ stored = study.twin_layers()
 for kind, rows in stored.groupby("kind", sort=False):
     norms = rows.pivot(index="seed", columns="layer", values="norm_out")
     exponent, error = growth_exponent(torch.tensor(norms.to_numpy()))
-    print(f"{kind:13} length grows with depth to the power {exponent:+.2f} +- {error:.2f}")
+    print(f"{kind:13} length grows like depth to the power {exponent:+.2f} +- {error:.2f}")
 
 # %% [markdown]
 # One half is the root; 0 means no growth; 1, growth in step with depth. An error over three seeds is itself uncertain, so take a difference seriously from three errors on.

@@ -754,7 +754,10 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         ),
     ],
     "growth_exponent": [
-        (lambda norms: with_error(fitted(norms, layers=lambda n: torch.arange(n).log())), "counted from 1|stopped with"),
+        (
+            lambda norms: with_error(fitted(norms, layers=lambda n: torch.arange(n).log())),
+            "counted from 1|stopped with",
+        ),
         (lambda norms: with_error(fitted(norms, layers=lambda n: torch.arange(1, n + 1))), "of the layers as well"),
         (lambda norms: with_error(fitted(norms, of=lambda y: y)), "of the lengths as well"),
         (lambda norms: (fitted(norms).mean(), fitted(norms).std()), "spread of the slopes"),

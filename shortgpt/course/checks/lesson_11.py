@@ -93,14 +93,16 @@ def _growth_exponent(norms: Tensor) -> Answers:
     norms = norms.double()
     place = torch.arange(1, norms.shape[1] + 1, dtype=torch.float64)
 
-    def slopes(x: Tensor = place.log(), y: Tensor = norms.log()) -> Tensor:
+    x, y = place.log(), norms.log()
+
+    def slopes(x: Tensor = x, y: Tensor = y) -> Tensor:
         x, y = x - x.mean(), y - y.mean(-1, keepdim=True)
         return (x * y).sum(-1) / x.square().sum()
 
     def told(each: Tensor, error: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return each.mean(), standard_error(each) if error is None else error
 
-    each, x, y = slopes(), place.log(), norms.log()
+    each = slopes()
     right = told(each)
     return right, {
         "the line need not go through 0, for c is unknown: take the means off first":
