@@ -386,12 +386,14 @@ study.difference(some, "added", by=by).round(3)
 names = ["greedy", "block_influence", "relative_magnitude", "reverse", "random"]
 plain = quarter.query("not repaired")
 found = study.over_seeds(plain, "added", by=["kind", "criterion"])
-fig, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True, layout="constrained")
+shape = {"figsize": (10, 3), "sharex": True, "sharey": True}
+fig, axes = plt.subplots(1, 3, layout="constrained", **shape)
 for ax, kind in zip(axes, KINDS, strict=True):
     rows = found[found["kind"] == kind].set_index("criterion").reindex(names)
     look = {"fmt": "o", "color": PALETTE[0], "capsize": 3}
     ax.errorbar(rows["mean"], range(len(names)), xerr=rows["error"].fillna(0), **look)
     ax.set(title=kind, xlabel="nats above the whole model", xscale="log")
+plain_log_ticks(axes[0], "x")
 axes[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
 axes[0].invert_yaxis()
 plt.show()
@@ -415,6 +417,7 @@ for ax, kind in zip(axes, KINDS, strict=True):
     ax.scatter(rows["block_influence"], rows["added"], color=PALETTE[0], s=14)
     ax.set(xscale="log", title=kind, xlabel="Block Influence (log scale)")
     ax.set_yscale("symlog", linthresh=0.01)  # logarithmic, but straight around zero
+    plain_log_ticks(ax, "x")
     seeds = [twin[["block_influence", "added"]] for _, twin in rows.groupby("seed")]
     ranks = [twin.corr("spearman").iloc[0, 1] for twin in seeds]
     said.append(f"{kind} {np.mean(ranks):.2f}")
@@ -475,8 +478,8 @@ mamba = table3.query("model == 'Mamba-2.8B'").set_index("ratio_percent")
 share = mamba["retention_percent"]
 ours = others.query("model == 'Mamba-2.8B' and removed.str.startswith('2.5B')")
 first, second = ours["value"]
-print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {share[25]} % "
-      f"with 25 %. With 2.5B parameters kept, its perplexity is {first}; "
+print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {share[25]} "
+      f"% with 25 %. With 2.5B parameters kept, its perplexity is {first}; "
       f"{second} if other layers go.")  # fmt: skip
 
 # %% [markdown]

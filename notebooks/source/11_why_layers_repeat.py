@@ -110,7 +110,8 @@ print(f"{depth} layers, {batches[0]['input_ids'].numel():,} tokens of text")
 table = pre_norm_growth(32)  # lines 1 and 3, with s = 1
 turn = 1 - table["expected_cosine"]
 for layer in (1, 2, 4, 8, 16, 31):
-    print(f"layer {layer:2}: 1 - cosine {turn[layer]:.4f}, rule of thumb {1 / (2 * layer):.4f}")
+    thumb = 1 / (2 * layer)
+    print(f"layer {layer:2}: 1 - cosine {turn[layer]:.4f}, rule of thumb {thumb:.4f}")
 
 # %% [markdown]
 # Deep layers turn the state little *although every layer does the same amount of work*. That is the heart of the paper's argument: redundancy would be a product of where the norms stand, and not of what the layers have learned.
@@ -152,8 +153,9 @@ played = {design: play(design) for design in ("pre-norm", "post-norm", "scaled n
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for i, (design, (lengths, turns)) in enumerate(played.items()):
     style = MARKERS[i] + ("-", "--", ":")[i]
+    look = {"color": PALETTE[i], "markersize": 4, "label": design}
     for ax, values in ((left, lengths), (right, turns)):
-        ax.plot(range(1, 33), values, style, color=PALETTE[i], markersize=4, label=design)
+        ax.plot(range(1, 33), values, style, **look)
 left.set(xlabel="layer", ylabel="length of the state")
 right.set(xlabel="layer", ylabel="1 − cosine (log scale)", yscale="log")
 plain_log_ticks(right)
@@ -193,7 +195,7 @@ fresh = state_growth(untrained, batches)
 
 
 def beside_theory(table, axes):
-    """Length of the states and turn of each layer, measured and by the three lines (dashed)."""
+    """Draw lengths and turns of the states, measured and by the three lines (dashed)."""
     lengths = table["norm_out"], table["expected_norm"]
     turns = 1 - table["cosine"], 1 - table["expected_cosine"]
     for ax, (measured, expected) in zip(axes, (lengths, turns), strict=True):
@@ -213,8 +215,9 @@ beside_theory(fresh, axes)
 plt.show()
 off = (fresh["norm_out"] / fresh["expected_norm"] - 1).abs().max()
 turns = (1 - fresh["cosine"]) / (1 - fresh["expected_cosine"])
+low, high = turns.min(), turns.max()
 print(f"Before training, lengths differ from the three lines by at most {off:.0%}; "
-      f"turns are {turns.min():.2f} to {turns.max():.2f} times the expected ones.")  # fmt: skip
+      f"turns are {low:.2f} to {high:.2f} times the expected ones.")  # fmt: skip
 
 # %% [markdown]
 # FRESH
@@ -229,8 +232,9 @@ _, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 beside_theory(grown, axes)
 plt.show()
 ratio = grown["norm_out"] / grown["expected_norm"]
-print(f"After training, states are {ratio.min():.2f} to {ratio.max():.2f} times as long as "
-      f"the three lines say; behind the last layer {ratio.iloc[-1]:.2f} times.")  # fmt: skip
+low, high = ratio.min(), ratio.max()
+print(f"After training, states are {low:.2f} to {high:.2f} times as long as the three "
+      f"lines say; behind the last layer {ratio.iloc[-1]:.2f} times.")  # fmt: skip
 
 # %% [markdown]
 # TODO(result): one of
@@ -261,9 +265,10 @@ added = {"before training": additions(untrained), "after training": additions(mo
 _, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for i, (name, each) in enumerate(added.items()):
     style = MARKERS[i] + ("-", "--")[i]
-    axes[0].plot(each["length"] / each["length"].mean(), style, color=PALETTE[i], label=name)
+    relative = each["length"] / each["length"].mean()
+    axes[0].plot(relative, style, color=PALETTE[i], label=name)
     axes[1].plot(each["cosine"], style, color=PALETTE[i], label=name)
-axes[0].set(xlabel="layer", ylabel="length added, mean of the layers = 1", ylim=(0, None))
+axes[0].set(xlabel="layer", ylabel="length added (mean = 1)", ylim=(0, None))
 axes[1].axhline(0, color="black", linewidth=0.8)
 axes[1].set(xlabel="layer", ylabel="cosine of addition and state", ylim=(-1, 1))
 axes[0].legend()
@@ -271,8 +276,8 @@ plt.show()
 for name, each in added.items():
     longest = each["length"].max() / each["length"].min()
     low, high = each["cosine"].min(), each["cosine"].max()
-    print(f"{name.capitalize()}, the longest addition is {longest:.1f} times the shortest; "
-          f"cosines lie between {low:.2f} and {high:.2f}.")  # fmt: skip
+    print(f"{name.capitalize()}, the longest addition is {longest:.1f} times the "
+          f"shortest; cosines lie between {low:.2f} and {high:.2f}.")  # fmt: skip
 
 # %% [markdown]
 # TODO(result): one of
@@ -292,7 +297,7 @@ fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 ends = {}
 for i, kind in enumerate(KINDS):
     rows = curves[curves["kind"] == kind].groupby("tokens")["validation"].mean()
-    look = {"color": PALETTE[i], "marker": MARKERS[i], "markevery": 0.2, "markersize": 5}
+    look = {"color": PALETTE[i], "marker": MARKERS[i], "markevery": 0.2}
     ax.plot(rows.index / 1e6, rows, label=kind, **look)
     ends[kind] = rows.iloc[-1]
 ax.set(xlabel="million tokens read", ylabel="loss on other text (nats a token)")
@@ -406,7 +411,8 @@ plt.show()
 # %%
 last = layers[layers["layer"] == layers["depth"] - 1]
 parts = ["added", "added_attention", "added_ffn"]
-table1 = pd.read_csv(DATA / "paper" / "table1_last_layer.csv").set_index("removed")["ppl"]
+table1 = pd.read_csv(DATA / "paper" / "table1_last_layer.csv")
+table1 = table1.set_index("removed")["ppl"]
 display(last.groupby("kind", sort=False)[parts].mean().round(3))
 display(np.log(table1 / table1["none"]).round(3).rename("paper, nats added"))
 
@@ -423,14 +429,14 @@ display(np.log(table1 / table1["none"]).round(3).rename("paper, nats added"))
 fig, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
 for i, row in enumerate(central.itertuples()):
     end = row.dense + row.cut
-    look = {"color": PALETTE[i], "marker": MARKERS[i], "capsize": 3, "linestyle": "none"}
-    ax.errorbar(row.dense, end, row.cut_error, row.dense_error, label=row.kind, **look)
+    look = {"color": PALETTE[i], "fmt": MARKERS[i], "capsize": 3, "label": row.kind}
+    ax.errorbar(row.dense, end, row.cut_error, row.dense_error, **look)
 ax.set(xlabel="loss of the whole twin", ylabel="loss without a quarter of its layers")
 ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-totals = (central["dense"] + central["cut"]).set_axis(central["kind"])
-best, best_cut = central.set_index("kind")["dense"].idxmin(), totals.idxmin()
-print(f"The best whole twin is {best}; without a quarter of the layers it is {best_cut}.")
+named = central.set_index("kind")
+best, best_cut = named["dense"].idxmin(), (named["dense"] + named["cut"]).idxmin()
+print(f"The best whole twin is {best}; the best one without a quarter is {best_cut}.")
 
 # %% [markdown]
 # TODO(result): one of
@@ -513,7 +519,7 @@ for start in (0, 2, 10):
 
 # %% tags=["exercise"]
 def growth_parts(x_in, x_out):
-    """Relative growth of the squared length: by the addition alone, and by its direction."""
+    """Growth of the squared length: by the addition alone, and by its direction."""
     ### BEGIN SOLUTION
     x, f = x_in.float(), x_out.float() - x_in.float()
     before = x.square().sum(-1)  # [batch, tokens]
@@ -534,7 +540,7 @@ with watch_layers(model, lambda layer, *pair: kept.update({layer: pair})):
     model(**batches[0])
 for layer in range(0, depth, 3):
     alone, mixed = growth_parts(*(state[:, 1:] for state in kept[layer]))
-    print(f"layer {layer:2}: squared length {alone:+.1%}, and by direction {mixed:+.1%}")
+    print(f"layer {layer:2}: by the addition {alone:+.1%}, by its direction {mixed:+.1%}")
 
 # %% [markdown]
 # TODO(result): where the second number is far from 0, assumption B fails; say in which layers, and with which sign (above 0: it pushes along the state; below 0: it erases).
@@ -575,7 +581,7 @@ stored = study.twin_layers()
 for kind, rows in stored.groupby("kind", sort=False):
     norms = rows.pivot(index="seed", columns="layer", values="norm_out")
     exponent, error = growth_exponent(torch.tensor(norms.to_numpy()))
-    print(f"{kind:13} length grows like depth to the power {exponent:+.2f} +- {error:.2f}")
+    print(f"{kind:13} grows like depth to the power {exponent:+.2f} +- {error:.2f}")
 
 # %% [markdown]
 # One half is the root; 0 means no growth; 1, growth in step with depth. An error over three seeds is itself uncertain, so take a difference seriously from three errors on.
