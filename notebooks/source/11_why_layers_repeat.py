@@ -195,7 +195,7 @@ fresh = state_growth(untrained, batches)
 
 
 def beside_theory(table, axes):
-    """Draw lengths and turns of the states, measured and by the three lines (dashed)."""
+    """Draw lengths and turns of the states, measured and by the three lines."""
     lengths = table["norm_out"], table["expected_norm"]
     turns = 1 - table["cosine"], 1 - table["expected_cosine"]
     for ax, (measured, expected) in zip(axes, (lengths, turns), strict=True):
@@ -540,7 +540,7 @@ with watch_layers(model, lambda layer, *pair: kept.update({layer: pair})):
     model(**batches[0])
 for layer in range(0, depth, 3):
     alone, mixed = growth_parts(*(state[:, 1:] for state in kept[layer]))
-    print(f"layer {layer:2}: by the addition {alone:+.1%}, by its direction {mixed:+.1%}")
+    print(f"layer {layer:2}: by the addition {alone:+.1%}, its direction {mixed:+.1%}")
 
 # %% [markdown]
 # TODO(result): where the second number is far from 0, assumption B fails; say in which layers, and with which sign (above 0: it pushes along the state; below 0: it erases).

@@ -55,9 +55,10 @@ def _memory(seed: int, tokens: int, state: int) -> tuple[Tensor, Tensor, Tensor]
 def _run_memory(decay: Tensor, write: Tensor, read: Tensor, x: Tensor) -> Answers:
     decay, write, read, x = (part.double() for part in (decay, write, read, x))
     weights = _weights(decay, write, read)
+    late = ((read @ write.T) * _faded(torch.cat([decay.new_ones(1), decay[:-1]]))).tril(-1)
     right = weights @ x
     return right, {
-        "a token reads what it has just written, too: read behind the update": weights.tril(-1) @ x,
+        "a token reads what it has just written, too: read behind the update": AnyOf(weights.tril(-1) @ x, late @ x),
         "the memory fades, then the token writes: what is new has not faded yet":
             _weights(decay, write * decay[:, None], read) @ x,
         "the memory does not fade: multiply it by the decay before anything is written":
