@@ -55,10 +55,10 @@ def _memory(seed: int, tokens: int, state: int) -> tuple[Tensor, Tensor, Tensor]
 def _run_memory(decay: Tensor, write: Tensor, read: Tensor, x: Tensor) -> Answers:
     decay, write, read, x = (part.double() for part in (decay, write, read, x))
     weights = _weights(decay, write, read)
-    late = ((read @ write.T) * _faded(torch.cat([decay.new_ones(1), decay[:-1]]))).tril(-1)
+    early = (read @ write.T) * _before(decay)
     right = weights @ x
     return right, {
-        "a token reads what it has just written, too: read behind the update": AnyOf(weights.tril(-1) @ x, late @ x),
+        "a token reads what it has just written, too: read behind the update": AnyOf(weights.tril(-1) @ x, early @ x),
         "the memory fades, then the token writes: what is new has not faded yet":
             _weights(decay, write * decay[:, None], read) @ x,
         "the memory does not fade: multiply it by the decay before anything is written":
@@ -87,7 +87,6 @@ def _memory_as_attention(decay: Tensor, write: Tensor, read: Tensor) -> Answers:
     decay, write, read = (part.double() for part in (decay, write, read))
     right = _weights(decay, write, read)
     every = read @ write.T
-    late = torch.cat([decay.new_ones(1), decay[:-1]])
     return right, {
         FUTURE: AnyOf(right + every.triu(1), every),
         "row t is the token that reads, column s the one that is read: it is the other way round": right.T,
@@ -95,7 +94,7 @@ def _memory_as_attention(decay: Tensor, write: Tensor, read: Tensor) -> Answers:
         "a token's own decay fades what came before it, not what it writes: multiply from s + 1 on":
             _weights(decay, write * decay[:, None], read),
         "the memory fades at token t as well, before it is read: multiply up to t":
-            (every * _faded(late)).tril(-1) + every.diag().diag(),
+            every * _before(decay) + every.diag().diag(),
         "read and write are mixed up: entry (t, s) has read of t and write of s": _weights(decay, read, write),
         "a token reads what it has just written: on the diagonal nothing has faded": right.tril(-1),
         "there is no softmax in it": right.masked_fill(~torch.ones_like(right).tril().bool(), -torch.inf).softmax(-1),
@@ -111,3 +110,8 @@ def _faded(decay: Tensor) -> Tensor:
     """Products of the decays from s + 1 to t, in row t and column s."""
     tokens = range(len(decay))
     return torch.stack([torch.stack([decay[s + 1 : t + 1].prod() * (s <= t) for s in tokens]) for t in tokens])
+
+
+def _before(decay: Tensor) -> Tensor:
+    """Products of the decays from s + 1 to t - 1: what is left before token t comes."""
+    return torch.cat([torch.zeros_like(decay)[None], _faded(decay)[:-1]])

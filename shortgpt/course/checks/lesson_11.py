@@ -111,7 +111,7 @@ def _growth_exponent(norms: Tensor) -> Answers:
         "take the logarithm of the layers as well": told(slopes(x=place)),
         "that is the spread of the slopes: divide by the root of their number": told(each, each.std()),
         "the standard deviation over seeds divides by n - 1": told(each, standard_error(each, correction=0)),
-        "fit each seed for itself, then average the slopes": told(slopes(y=norms.mean(0)), right[1]),
+        "fit each seed for itself, then average the slopes": told(slopes(y=norms.mean(0).log()), right[1]),
         "that is the slope of the layers on the lengths: lengths are explained by layers":
             told(((x - x.mean()) * (y - y.mean(1, keepdim=True))).sum(1) / (y - y.mean(1, keepdim=True)).square().sum(1)),
         "lengths, not squared lengths: that is twice the exponent": told(2 * each),
