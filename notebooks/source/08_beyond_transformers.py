@@ -182,7 +182,8 @@ study.over_seeds(whole, "loss").set_index("kind").round(3)
 # TODO(result): say which twin is best and whether the gap exceeds the errors.
 # - All within about 0.1: "The three are about equally good, so what they lose can be compared directly."
 # - One clearly worse: "… is worse by … nats from the start. Keep this in mind: a model that knows less has less to lose."
-#
+
+# %% [markdown]
 # ## 3. The same hook, the same formula
 #
 # Does Block Influence need attention? Look at what it uses: the state that enters a layer, the state that leaves it, and that the layer *adds* to a stream. In all three models a layer is
@@ -240,7 +241,8 @@ print(f"The four layers with the lowest scores: {told}.")
 # - "All three fall with depth: the first layers turn the state most. No attention is needed for that."
 # - "The profiles differ: …'s scores stay high, and its lowest layers are in the …. By this score it has less to give."
 # - In any case: one seed; section 5 shows all seeds.
-#
+
+# %% [markdown]
 # ## 4. How far back does it look?
 #
 # The three models remember in different ways. Can one see it from outside? Change *one* token in the middle of a text, and compare the last states of all later tokens with what they were. *Predict* for each model: how does the effect of the change fade with distance?
@@ -278,12 +280,14 @@ print(f"Ten and a hundred tokens after it, states still differ by: {'; '.join(to
 
 # %% [markdown]
 # The line `assert` holds for all three: no model looks ahead.
-#
+
+# %% [markdown]
 # TODO(result): one of
 # - "The transformer's echo stays the strongest at a hundred tokens: it can look up any earlier token. The recurrent models forget." (as one expects)
 # - "The echoes are much alike: on this text most of what counts is near, whatever a model *could* remember."
 # - "… forgets fastest …: its decays are fixed (exercise 1 reads them from the weights)."
-#
+
+# %% [markdown]
 # ## 5. Take layers away
 #
 # First live, one seed: without the four layers of sixteen that have the lowest scores, without the last four, and without four that a coin chooses. The text to judge by is text that no twin has read.
@@ -342,7 +346,8 @@ plt.show()
 # TODO(result): one of
 # - "Seeds of one kind lie close together, and the kinds apart: the profile belongs to the architecture."
 # - "Seeds differ as much as kinds: from one model of each, nothing could have been said."
-#
+
+# %% [markdown]
 # ## 6. How much can go?
 #
 # What each kind loses as layers go by Block Influence, mean and standard error over seeds. *Predict:* which line is the lowest at a quarter?
@@ -377,7 +382,8 @@ study.difference(some, "added", by=by).round(3)
 
 # %% [markdown]
 # TODO(result): name the differences that exceed two errors; with three seeds, say that smaller ones are not settled.
-#
+
+# %% [markdown]
 # ## 7. Is it the model, or the score?
 #
 # If a model falls apart when its lowest-scoring layers go, there are two explanations. Perhaps it has **no layers to spare**. Or it has, and **the score does not find them**. They can be told apart: look for better layers with a slower method. *Greedy* search (lesson 06) removes whatever layer costs least, measures, and goes on. It needs no theory of importance. If greedy is far below Block Influence, the score is to blame.
@@ -427,11 +433,13 @@ print(f"Rank correlation of score and damage, mean over seeds: {', '.join(said)}
 
 # %% [markdown]
 # A rank correlation of 1 would mean that the score orders the layers exactly as their damage does; 0, that it says nothing.
-#
+
+# %% [markdown]
 # TODO(result): one of
 # - "High in all three: the ends of the scale can be trusted without attention, too."
 # - "High for the transformer and low for …: a layer of … can turn the state little and yet be needed (lesson 02 met one such layer)."
-#
+
+# %% [markdown]
 # ### What do they still know?
 #
 # Loss says how surprised a model is. The part of the text whose truth is known says whether it is *right*. Percent of right answers, whole and with a quarter of the layers removed by Block Influence, means over seeds. (The digits of a sum are written with the last one first; a right digit by guessing is one in ten.)
@@ -444,7 +452,8 @@ both.groupby(["kind", "removed"], sort=False)[tasks].mean().round(1)
 
 # %% [markdown]
 # TODO(result): which task survives in which model; agreement is a choice of two (50 % by guessing). One sentence on whether the recurrent twins lose brackets and distant agreement, which need memory, sooner than the transformer. [Lesson 10](10_generation.ipynb) looks at single steps.
-#
+
+# %% [markdown]
 # ## 8. The paper's table 3, and a number beside it
 #
 # The paper removed layers of Mamba-2.8B and RWKV-7B by the same score and kept this share of the mean of 13 benchmarks. Nothing here is ours: the left panel is printed in the paper. The right panel is printed by *another* group, which pruned the same two models with ShortGPT for comparison with its own method (arXiv 2602.07804): the perplexity on WikiText2, an encyclopedic text. It gives the parameters that were kept; we turn them into a share of the nominal 2.8 and 7 billion. *Before you look:* if a model keeps 90 percent of its score, how good do you expect its perplexity to be?
@@ -492,14 +501,16 @@ print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {shar
 # - **RWKV turns it round.** In table 3 it falls sooner than Mamba; in the right panel ShortGPT hurts it much *less* than Mamba, and the other group's choice is not far ahead (34 against 39). Which of the two models is more redundant depends on what one measures.
 #
 # What weakens the right panel: we have it at second hand, from a summary of the paper; it has no values of the intact models; and the protocol is the other group's own. So its *ratios* within one model can be used, and hardly more.
-#
+
+# %% [markdown]
 # ## 9. Question six: what does RWKV's redundancy mean?
 #
 # The paper removes layers of RWKV, sees it fall faster than the transformers and Mamba, and suggests that RWKV is less redundant. What do we know now?
 #
 # - That layers can be scored and removed without attention is settled: the hook, the formula and the removal needed no change (section 3), since all they use is a stream that layers add to.
 # - That one number a model says little is settled as well: seeds differ (section 5), a better choice of layers changes the picture (sections 7 and 8), and so does the measure.
-#
+
+# %% [markdown]
 # TODO(result): complete the answer with one of
 # - "Among twins of equal size, text and training, RWKV loses … ± … nats more than the transformer with a quarter gone by Block Influence, and … ± … with greedy's choice. So it *is* less redundant here, by both."
 # - "… by Block Influence but not with greedy's choice. So what the paper saw may be a weakness of the score on RWKV."
@@ -640,9 +651,11 @@ pd.DataFrame(weights.numpy(), index=[f"token {t}" for t in range(5)]).round(3)
 # - Block Influence needs a stream that layers add to, not attention. Hook, formula and removal work unchanged.
 # - Whether a model has layers to spare and whether a score finds them are two questions. In another group's numbers, Mamba falls to a perplexity of 379 by ShortGPT's choice and to 24 by a better one.
 # - A plain mean of benchmarks counts what was guessed as kept.
-#
+
+# %% [markdown]
 # TODO(result): add two points from sections 5 to 7 (profiles over seeds; the table of what each kind loses).
-#
+
+# %% [markdown]
 # ## Three questions
 #
 # **1.** Does Block Influence need attention anywhere in its definition?

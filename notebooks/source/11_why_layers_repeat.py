@@ -115,7 +115,8 @@ for layer in (1, 2, 4, 8, 16, 31):
 
 # %% [markdown]
 # Deep layers turn the state little *although every layer does the same amount of work*. That is the heart of the paper's argument: redundancy would be a product of where the norms stand, and not of what the layers have learned.
-#
+
+# %% [markdown]
 # ### The two other designs
 #
 # The first transformers were **post-norm**: the norm stands behind the sum.
@@ -177,7 +178,8 @@ print(f"With random branches, layer 32 has a Block Influence of: {', '.join(told
 # | layer dropout | as pre-norm | as pre-norm | it was trained for that |
 #
 # Write down which row you believe least. Everything below tests them.
-#
+
+# %% [markdown]
 # ## 2. What was assumed
 #
 # The argument has three assumptions, and a real model may break each.
@@ -220,7 +222,7 @@ print(f"Before training, lengths differ from the three lines by at most {off:.0%
       f"turns are {low:.2f} to {high:.2f} times the expected ones.")  # fmt: skip
 
 # %% [markdown]
-# The shape is right. From about the fifth layer on, the lengths run beside the dashed line, and the turns fall as it does. But the first layers add too little, so all states are shorter than they should be, and the turns of the next layers are larger. Both assumptions are about what is *added*. So look at that, for each of the two branches of a layer. *Predict:* the weights of all layers are drawn in the same way; which branch might still add less in one layer than in another?
+# The shape is right. The lengths grow along such a curve and come near the dashed line at the end, and the turns fall with depth. But the first layers add too little. So the states are shorter than they should be, and what the next layers add turns them further. Both assumptions are about what is *added*. So look at that, for each of the two branches of a layer. *Predict:* the weights of all layers are drawn in the same way; which branch might still add less in one layer than in another?
 
 # %%
 lengths, alike, handles = {"attention": [], "FFN": []}, [], []
@@ -236,20 +238,22 @@ def keep(module, args, output):
 
 
 for layer in decoder_layers(untrained):
-    handles += [part.register_forward_hook(keep) for part in (layer.self_attn, layer.mlp)]
+    parts = layer.self_attn, layer.mlp
+    handles += [part.register_forward_hook(keep) for part in parts]
 untrained(**batches[0])
 for handle in handles:
     handle.remove()
 for name, each in lengths.items():
     told = ", ".join(f"{value:.2f}" for value in each[::3])
     print(f"{name}, length added in every third layer: {told}")
-print(f"Attention adds to neighbouring tokens vectors with a cosine of {min(alike):.3f} or more.")
+print(f"What attention adds to neighbours has a cosine of {min(alike):.3f} or more.")
 
 # %% [markdown]
 # The FFN works on each token alone, and adds the same length in every layer: assumption A holds. Attention does not. It adds a *mean* over earlier tokens. In the first layer these point in all directions, so their mean is short. But all tokens receive nearly the same mean (the last line), so with every layer the states become more alike, and a mean of vectors that point the same way is long. After a few layers this is settled, and from there on A holds for attention, too.
 #
 # So the argument needs care even where nothing has been learned: it treats every token alone, and attention connects them.
-#
+
+# %% [markdown]
 # ## 3. After training
 #
 # The same measurement, on the twin that has read the text. *Predict:* training changes what the layers say. Can it change the growth?
@@ -313,7 +317,8 @@ for name, each in added.items():
 # - "B fails: layers … to … have a cosine of …; they write along the state (or against it)."
 # - "Both hold roughly, except at the first and the last layers."
 # - In any case: "The argument is about geometry; a trained model is free to leave it, and does so at …."
-#
+
+# %% [markdown]
 # ## 4. Six ways of training
 #
 # Now all twins. Besides the four rows of your table there are a **shallow** one (8 layers) and a **deep** one (32), both pre-norm. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models have a bad name for not training when they are deep. Do you see it?*
@@ -371,9 +376,11 @@ study.over_seeds(second, "times_expected").set_index("kind").round(2)
 
 # %% [markdown]
 # Near 1 means: these layers turn as much as independent additions of one length would. Below 1, they do less than that. For post-norm the number has no meaning of its own (line 3 was not derived for it); it is there for comparison.
-#
+
+# %% [markdown]
 # TODO(result): read the column.
-#
+
+# %% [markdown]
 # ## 5. Is a small turn a cheap removal?
 #
 # So far we measured turns. What we want to know is the damage. *Predict* the order of the six, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
@@ -416,7 +423,8 @@ study.difference(some, "added", by=["kind", "criterion"]).round(3)
 
 # %% [markdown]
 # TODO(result): name the differences beyond two errors; does the order of kinds change with greedy's choice?
-#
+
+# %% [markdown]
 # ### Twice as deep
 #
 # The three lines have one more consequence. In a deeper model the last layers turn less, $1/(2l)$ with a larger $l$. So the deeper a model, the larger the *share* that can go. Take the same share of 8, 16 and 32 layers:
@@ -431,7 +439,8 @@ plt.show()
 # TODO(result): one of
 # - "The deeper, the cheaper the same share: the prediction holds. Compare the whole twins' losses as well: what did twice the layers buy?"
 # - "It does not hold: at this size and this amount of text even 32 layers are all used (or: are equally hard to miss)."
-#
+
+# %% [markdown]
 # ### The last layer
 #
 # Table 1 of the paper: without the last layer of Llama-2-7B the perplexity goes from 7.6 to 13.4, without its FFN alone to 12.4, without its attention alone to 7.7. By the three lines the last layer should be the *least* important of all. Loss added by removing the last layer, or one of its branches (post-norm layers don't simply add their branches, so there is no such number):
@@ -448,7 +457,8 @@ display(np.log(table1 / table1["none"]).round(3).rename("paper, nats added"))
 # TODO(result): one of
 # - "As in the paper, the last layer matters, by its FFN. The geometry can't explain that: it looks at how far a layer turns the state, and the last layer turns it toward the answer."
 # - "In the twins the last layer matters no more than others: what the paper saw may belong to large models."
-#
+
+# %% [markdown]
 # ## 6. How to train, then?
 #
 # Suppose that you will need a model of which a quarter can be cut away. A way of training is good if the *whole* model is good, and still good *after* the cut. Down and left is better. *Which kinds are not beaten on both axes by another?*
@@ -476,7 +486,8 @@ print(f"The best whole twin is {best}; the best one without a quarter is {best_c
 #
 # - **Redundancy is not a merit, and not only waste.** A model that loses nothing without a quarter of its layers has paid for them in training and at every token. But the way that leaves no layer idle, post-norm, is the one that is hard to train: the paper's own post-norm model diverged after 26 of 200 billion tokens. Pre-norm buys stable training, since every state has a straight way to the end and the gradient has one back.
 # - **One can plan for removal.** Models trained with layer dropout are meant to be cut later to the depth that a user can afford.
-#
+
+# %% [markdown]
 # ### Where the three lines fail
 #
 # They explain *why a layer can turn a state little and still work hard*. That alone is worth knowing: it warns against reading a low Block Influence as laziness. What they can't do:
@@ -622,9 +633,11 @@ for kind, rows in stored.groupby("kind", sort=False):
 # - In a pre-norm model with independent additions of one length, states grow with the root of the depth and the Block Influence of layer $l$ is near $1/(2l)$, although every layer does the same work.
 # - Norms behind the sum keep the length constant, and every layer turns equally. Scaled norms stop the growth, but by the same lines deep layers turn even less; what they gain, they gain in training.
 # - The argument rests on equal lengths and right angles. Both can be measured.
-#
+
+# %% [markdown]
 # TODO(result): two or three points: where the trained twins leave the theory; which way of training is the most prunable, with its error; what the cures cost.
-#
+
+# %% [markdown]
 # ## Three questions
 #
 # **1.** In a pre-norm model, layer 20 has a Block Influence of 0.025. Is it lazy?
