@@ -333,7 +333,7 @@ print(f"The cheapest of the three: {', '.join(best)}.")
 # %% [markdown]
 # TODO(result): one of
 # - "In all three models the lowest scores are the cheapest choice: the score works without attention."
-# - "For … the score's choice is no better than a coin's. Hold on to this; section 7 asks why."
+# - "For … the score's choice is no better than a coin's. Section 7 asks why."
 #
 # One seed can mislead. Here are the profiles of all seeds, measured before: thin lines are single twins. *Is the difference between two kinds larger than that between two seeds of one kind?*
 
@@ -496,9 +496,9 @@ print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {shar
 #
 # Three things help to read it.
 #
-# - **A mean of benchmarks hides a wreck.** Mamba-2.8B guesses on many of the 13: it has 26 percent on MMLU, where a coin with four sides has 25. What is at the guessing level can't fall, and counts as kept. (Look at `table3` yourself; `20_ten_questions` shows only what stands above guessing.)
+# - **A plain mean can hide a broken model.** Mamba-2.8B guesses on many of the 13: it has 26 percent on MMLU, where guessing among four answers gives 25. What is at the guessing level can't fall, and counts as kept. (Look at `table3` yourself; `20_ten_questions` shows only what stands above guessing.)
 # - **The score is to blame more than the model.** With the layers that the other group chose, and just as many of them gone, Mamba has 24 in place of 379. So the layers to spare exist, and Block Influence did not name them.
-# - **RWKV turns it round.** In table 3 it falls sooner than Mamba; in the right panel ShortGPT hurts it much *less* than Mamba, and the other group's choice is not far ahead (34 against 39). Which of the two models is more redundant depends on what one measures.
+# - **With RWKV it is the other way round.** In table 3 it falls sooner than Mamba; in the right panel ShortGPT hurts it much *less* than Mamba, and the other group's choice is not far ahead (34 against 39). Which of the two models is more redundant depends on what one measures.
 #
 # What weakens the right panel: we have it at second hand, from a summary of the paper; it has no values of the intact models; and the protocol is the other group's own. So its *ratios* within one model can be used, and hardly more.
 
@@ -608,7 +608,7 @@ for a in (1.0, 0.5):
 #
 # **Difficulty:** hard · **Minutes:** 20
 #
-# A memory is attention in disguise. Return the matrix `weights` `[tokens, tokens]` for which `weights @ x` is what `run_memory` of exercise 2 gives, for any `x`: entry $(t, s)$ says how much token $t$ takes from token $s$. There is no softmax in it. Decays are between 0 and 1, and may be exactly 0: then everything before is forgotten.
+# The same memory can be written as attention. Return the matrix `weights` `[tokens, tokens]` for which `weights @ x` is what `run_memory` of exercise 2 gives, for any `x`: entry $(t, s)$ says how much token $t$ takes from token $s$. There is no softmax in it. Decays are between 0 and 1, and may be exactly 0: then everything before is forgotten.
 #
 # <details><summary>Hint 1</summary>
 # Follow one token s: it was written with w<sub>s</sub>, then faded once at each later token up to t, then was read with r<sub>t</sub>. Write that down as a product of numbers.

@@ -127,7 +127,7 @@ for layer in (1, 2, 4, 8, 16, 31):
 #
 # **Scaled norms** (The Curse of Depth, arXiv 2502.05795) keep the norm in front and multiply its result by $1/\sqrt{l}$, so that deep layers add less and the states hardly grow. *Predict* by the three lines, with $s/\sqrt{l}$ in place of $s$: will its deep layers turn more than those of a pre-norm model, or less?
 #
-# We let chance play the branches: vectors with 128 random numbers, nothing else.
+# Try it with random vectors of 128 numbers in place of branches.
 
 # %%
 def play(design, layers=32, hidden=128, tokens=200):
@@ -321,7 +321,7 @@ for name, each in added.items():
 # %% [markdown]
 # ## 4. Six ways of training
 #
-# Now all twins. Besides the four rows of your table there are a **shallow** one (8 layers) and a **deep** one (32), both pre-norm. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models have a bad name for not training when they are deep. Do you see it?*
+# Now all twins. Besides the four rows of your table there are a **shallow** one (8 layers) and a **deep** one (32), both pre-norm. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
 
 # %%
 KINDS = ["pre-norm", "post-norm", "scaled-norm", "layer-dropout", "shallow", "deep"]
@@ -484,7 +484,7 @@ print(f"The best whole twin is {best}; the best one without a quarter is {best_c
 #
 # Two more things can be said without our numbers.
 #
-# - **Redundancy is not a merit, and not only waste.** A model that loses nothing without a quarter of its layers has paid for them in training and at every token. But the way that leaves no layer idle, post-norm, is the one that is hard to train: the paper's own post-norm model diverged after 26 of 200 billion tokens. Pre-norm buys stable training, since every state has a straight way to the end and the gradient has one back.
+# - **Redundancy has two sides.** A model that loses nothing without a quarter of its layers has paid for them in training and at every token. But the way that leaves no layer idle, post-norm, is the one that is hard to train: the paper's own post-norm model diverged after 26 of 200 billion tokens. Pre-norm buys stable training, since every state has a straight way to the end and the gradient has one back.
 # - **One can plan for removal.** Models trained with layer dropout are meant to be cut later to the depth that a user can afford.
 
 # %% [markdown]
