@@ -361,6 +361,62 @@ def alone(model, draft, ids, new_tokens, drafted):
     return text[len(ids) :]
 
 
+# ---- lesson 08 ----
+
+
+def stepped(decay, write, read, x, early=False, keep=lambda a: a, take=lambda a: 1.0):
+    """The memory of lesson 08, token by token."""
+    memory, out = torch.zeros(write.shape[1], x.shape[1]), []
+    for a, w, r, value in zip(decay, write, read, x, strict=True):
+        if early:
+            out.append(r @ memory)
+        memory = keep(a) * memory + take(a) * w[:, None] * value
+        if not early:
+            out.append(r @ memory)
+    return torch.stack(out)
+
+
+def pairwise(decay, write, read, start=1, end=1, least=0):
+    """How much token t takes from token s, pair by pair."""
+    n = len(decay)
+    table = torch.zeros(n, n)
+    for t, s in itertools.product(range(n), repeat=2):
+        if t - s >= least:
+            table[t, s] = (read[t] @ write[s]) * decay[s + start : t + end].prod()
+    return table
+
+
+def by_quotients(decay, write, read):
+    total = decay.cumprod(0)
+    return (read @ write.T * (total[:, None] / total)).tril()
+
+
+# ---- lesson 11 ----
+
+
+def walked(start, step, layers, counted=None, value=lambda before, after: 1 - before / after):
+    lengths = [(start**2 + i * step**2) ** 0.5 for i in counted or range(layers + 1)]
+    return [value(a, b) for a, b in itertools.pairwise(lengths)]
+
+
+def grown(x_in, x_out, own=1.0, mixed=2.0, by=None):
+    x, y = x_in.double(), x_out.double()
+    f = y - x
+    by = (x if by is None else y).square().sum(-1) if by != "mean" else x.square().sum(-1).mean()
+    return (own * f.square().sum(-1) / by).mean().item(), (mixed * (x * f).sum(-1) / by).mean().item()
+
+
+def fitted(norms, layers=lambda n: torch.arange(1, n + 1).log(), of=torch.log):
+    """Slopes by torch's own least squares."""
+    x = layers(norms.shape[1]).double()
+    columns = torch.stack([x, torch.ones_like(x)], 1)
+    return torch.linalg.lstsq(columns, of(norms.double()).T).solution[0]
+
+
+def with_error(slopes):
+    return slopes.mean().item(), slopes.std().item() / len(slopes) ** 0.5
+
+
 WRONG: dict[str, list[tuple[Callable, str]]] = {
     "states_bytes": [
         (lambda config, ids, b: config.num_hidden_layers * ids.numel() * config.hidden_size * b, "fence posts"),
@@ -651,6 +707,64 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda inner, down, mask: added(inner, torch.ones_like(down)[:1], mask), "its column of down"),
         (lambda inner, down, mask: inner.square().mean((0, 1)).sqrt() @ down, "last axis of inner"),
     ],
+    "half_life": [
+        (lambda d: torch.exp(-d), "left after one token"),
+        (lambda d: 1 / d, "1/e"),
+        (lambda d: torch.tensor(0.5).log() / d, "the sign"),
+        (lambda d: torch.tensor(2.0).log() * d, "divide by d"),
+        (lambda d: 1 / (1 - torch.exp(-d)), "rule of thumb"),
+    ],
+    "run_memory": [
+        (lambda *a: stepped(*a, early=True), "behind the update"),
+        (lambda *a: stepped(*a, keep=lambda a: 1), "does not fade"),
+        (lambda *a: stepped(*a, take=lambda a: a), "not faded yet"),
+        (lambda *a: stepped(*a, take=lambda a: 1 - a), "counts in full"),
+        (lambda decay, write, read, x: stepped(decay, read, write, x), "mixed up"),
+        (lambda *a: stepped(*a)[-1], "has a row"),
+    ],
+    "memory_as_attention": [
+        (lambda *a: pairwise(*a).T, "the other way round"),
+        (lambda *a: pairwise(*a, start=0), "multiply from s"),
+        (lambda *a: pairwise(*a, end=0), "multiply up to t"),
+        (lambda *a: pairwise(*a, least=1), "on the diagonal"),
+        (lambda decay, write, read: pairwise(decay, read, write), "read and write"),
+        (lambda decay, write, read: (read @ write.T).tril(), "decays are missing"),
+        (lambda decay, write, read: read @ write.T, "later ones"),
+        (by_quotients, "no logarithm"),
+    ],
+    "expected_influence": [
+        (lambda *a: walked(*a, value=lambda before, after: before / after), "one minus the cosine"),
+        (lambda a, b, n: walked(a, b, n, counted=range(1, n + 2)), "embedding alone"),
+        (lambda *a: walked(*a, value=lambda before, after: 1 - (before / after) ** 2), "root is missing"),
+        (lambda a, b, n: [1 - (a + i * b) / (a + i * b + b) for i in range(n)], "lengths don't"),
+        (lambda a, b, n: walked(0, b, n), "begins with the embedding"),
+        (lambda a, b, n: walked(a, b, n + 1), "one too many"),
+    ],
+    "growth_parts": [
+        (lambda *a: grown(*a)[::-1], "first the part"),
+        (lambda *a: grown(*a, mixed=1.0), "counts twice"),
+        (lambda *a: grown(*a, by="mean"), "then average"),
+        (lambda *a: grown(*a, by="out"), "that enters"),
+        (lambda *a: sum(grown(*a)), "not their sum"),
+        (
+            lambda x, y: tuple(
+                (part / x.square().sum(-1)).mean() for part in ((y - x).square().sum(-1), 2 * (x * (y - x)).sum(-1))
+            ),
+            "half precision",
+        ),
+    ],
+    "growth_exponent": [
+        (
+            lambda norms: with_error(fitted(norms, layers=lambda n: torch.arange(n).log())),
+            "counted from 1|stopped with",
+        ),
+        (lambda norms: with_error(fitted(norms, layers=lambda n: torch.arange(1, n + 1))), "of the layers as well"),
+        (lambda norms: with_error(fitted(norms, of=lambda y: y)), "of the lengths as well"),
+        (lambda norms: (fitted(norms).mean(), fitted(norms).std()), "spread of the slopes"),
+        (lambda norms: (fitted(norms.mean(0, keepdim=True))[0], with_error(fitted(norms))[1]), "each seed for itself"),
+        (lambda norms: with_error(2 * fitted(norms)), "squared lengths"),
+        (lambda norms: with_error(fitted(norms))[::-1], "the mean first"),
+    ],
     "repeated_share": [
         (lambda *a: seen_before(*a, new=1), "new ones"),
         (lambda *a: seen_before(*a, start=lambda tokens, n: len(tokens) - n), "the last n-gram"),
@@ -749,6 +863,18 @@ RIGHT: dict[str, list[Callable]] = {
         ],
     ],
     "channel_scores": [added],
+    "half_life": [lambda d: -1 / torch.log2(torch.exp(-d.double())), lambda d: (0.6931471805599453 / d).numpy()],
+    "run_memory": [
+        stepped,
+        lambda decay, write, read, x: pairwise(decay, write, read) @ x,
+    ],
+    "memory_as_attention": [
+        pairwise,
+        lambda decay, write, read: stepped(decay, write, read, torch.eye(len(decay))),
+    ],
+    "expected_influence": [walked, lambda *a: torch.tensor(walked(*a))],
+    "growth_parts": [grown, lambda *a: torch.tensor(grown(*a))],
+    "growth_exponent": [lambda norms: with_error(fitted(norms))],
     "repeated_share": [seen_before],
     "best_draft_length": [fastest],
     "write_with_draft": [rounds],

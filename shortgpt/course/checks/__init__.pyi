@@ -39,9 +39,19 @@ from .lesson_07 import (
     check_layer_parameters as check_layer_parameters,
     check_without_channels as check_without_channels,
 )
+from .lesson_08 import (
+    check_half_life as check_half_life,
+    check_memory_as_attention as check_memory_as_attention,
+    check_run_memory as check_run_memory,
+)
 from .lesson_10 import (
     check_best_draft_length as check_best_draft_length,
     check_repeated_share as check_repeated_share,
     check_write_with_draft as check_write_with_draft,
+)
+from .lesson_11 import (
+    check_expected_influence as check_expected_influence,
+    check_growth_exponent as check_growth_exponent,
+    check_growth_parts as check_growth_parts,
 )
 from .verdict import CheckFailed as CheckFailed, NotSolved as NotSolved, require_passed as require_passed
