@@ -7,9 +7,9 @@ digits of float64 for less time and memory: 24 bytes for each pair of the k inpu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import psutil
@@ -18,6 +18,7 @@ from torch import Tensor
 
 RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)  # times the mean of the diagonal of Z'Z
 HOLD_BACK = 4  # one sample in so many chooses the ridge
+_LOG = logging.getLogger(__name__)
 _REFINEMENTS, _SOLVED = 50, 1e-11  # steps at most, and the relative residual to reach
 
 Part = tuple[Tensor, Tensor, Tensor]  # z [tokens, k], residual [tokens, hidden], weight [tokens]
@@ -72,24 +73,42 @@ class Equations:
         return float(self.total - 2 * (self.cross * solution).sum() + (solution * (self.square @ solution)).sum())
 
 
+class Regression:
+    """Normal equations of samples as they come, some of them apart: those choose the ridge."""
+
+    def __init__(self) -> None:
+        self.fitted, self.held, self.samples = Equations(), Equations(), 0
+
+    def add(self, z: Tensor, residual: Tensor, weight: Tensor) -> None:
+        """One more sample: ``[tokens, k]``, ``[tokens, hidden]``, ``[tokens]``."""
+        if not self.samples:
+            _require_memory(z.shape[1], residual.shape[1])
+        self.samples += 1
+        (self.held if self.samples % HOLD_BACK == 2 else self.fitted).add(z, residual, weight)
+
+    def finish(self) -> tuple[Equations, float]:
+        """The equations of all samples, and the ridge with which the held-back ones were predicted best."""
+        if self.samples < 2:
+            raise ValueError("a fit needs at least two samples of text, one of them to choose the ridge")
+        for some in (self.fitted, self.held):
+            if not torch.isfinite(some.total) or not torch.isfinite(some.square).all():
+                raise ValueError("hidden states hold NaN or infinity")
+        best = min(RIDGES, key=lambda ridge: self.held.error(self.fitted.solve(ridge)))
+        self.fitted.take(self.held)
+        return self.fitted, best
+
+
 def fit(samples: Iterable[Part]) -> tuple[Tensor, float]:
     """D ``[k, hidden]`` and its ridge, from ``(z, residual, weight)`` of every sample.
 
     Raises:
         ValueError: NaN or infinity among them, fewer than two samples, or sums that do not fit into memory.
     """
-    fitted, held, count = Equations(), Equations(), 0
-    for count, (z, residual, weight) in enumerate(_measured(samples), start=1):
-        part = held if count % HOLD_BACK == 2 else fitted
-        part.add(z, residual, weight)
-    if count < 2:
-        raise ValueError("a fit needs at least two samples of text, one of them to choose the ridge")
-    for some in (fitted, held):
-        if not torch.isfinite(some.total) or not torch.isfinite(some.square).all():
-            raise ValueError("hidden states hold NaN or infinity")
-    best = min(RIDGES, key=lambda ridge: held.error(fitted.solve(ridge)))
-    fitted.take(held)
-    return fitted.solve(best), best
+    regression = Regression()
+    for part in samples:
+        regression.add(*part)
+    equations, ridge = regression.finish()
+    return equations.solve(ridge), ridge
 
 
 def fit_bytes(k: int, hidden: int) -> int:
@@ -100,14 +119,11 @@ def fit_bytes(k: int, hidden: int) -> int:
     return 8 * (3 * k * k + 6 * k * hidden)
 
 
-def _measured(samples: Iterable[Part]) -> Iterator[Part]:
-    """The samples, once it is known that the sums over them fit into memory."""
-    rest = iter(samples)
-    for first in rest:
-        needed, free = fit_bytes(first[0].shape[1], first[1].shape[1]), psutil.virtual_memory().available
-        if needed > free:
-            raise ValueError(
-                f"fitting {first[0].shape[1]:,} inputs needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
-                "free: use a larger machine, or kind='linear', which fits only as many inputs as a state is wide"
-            )
-        yield from chain([first], rest)
+def _require_memory(k: int, hidden: int) -> None:
+    needed, free = fit_bytes(k, hidden), psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"fitting {k:,} inputs needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: use a larger "
+            "machine, or kind='linear', which fits only as many inputs as a state is wide"
+        )
+    _LOG.info("fitting %s inputs: %.1f GB of memory", f"{k:,}", needed / 1e9)

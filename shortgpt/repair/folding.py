@@ -34,7 +34,7 @@ def fit_fold(
 ) -> tuple[States, Tensor]:
     """Fit the FFN's output projection of `layer` (changed in place) again: the states that then leave it, and D."""
     projection = output_projection(layer, i, samples[0], states[0], "ffn")
-    norm = _norm_behind(layer, projection, samples[0], i, states[0])
+    norm = norm_behind(layer, projection, samples[0], i, states[0])
     if norm is not None:
         return _fit_before_norm(layer, i, projection, norm, samples, states, goals)
     parts = (
@@ -51,7 +51,7 @@ def fit_fold_both(
     The FFN answers to what attention adds, which the first fit does not see and the second one makes good.
     """
     attention, ffn = (output_projection(layer, i, samples[0], states[0], name) for name in ("attention", "ffn"))
-    if _norm_behind(layer, attention, samples[0], i, states[0]) is not None:
+    if norm_behind(layer, attention, samples[0], i, states[0]) is not None:
         raise ValueError(f"in layer {i} ({type(layer).__name__}) a norm follows the attention: use kind='fold'")
     both = running(layer, i, samples, states, [attention, ffn])
     solution = solve(((s, torch.cat(z, -1), y, g) for (s, y, z), g in zip(both, goals, strict=True)), i)
@@ -133,7 +133,7 @@ def _add(
     return new, solution
 
 
-def _norm_behind(layer: nn.Module, projection: nn.Module, sample: Sample, i: int, states: Tensor) -> Any:
+def norm_behind(layer: nn.Module, projection: nn.Module, sample: Sample, i: int, states: Tensor) -> Any:
     """The root-mean-square norm that what leaves `projection` goes through before it is added, or None."""
     ran: list[tuple[nn.Module, Tensor, Tensor]] = []
     norms = [m for m in layer.modules() if m is projection or getattr(getattr(m, "weight", None), "ndim", 0) == 1]
