@@ -9,13 +9,16 @@ are held back say when to stop, for a matrix has more numbers than the text has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from shortgpt.choosing.cached_prefix import stand_ins
 from shortgpt.model.anatomy import decoder_layers
-from shortgpt.model.hooks import eval_mode, hooked, layer_output, logits_of, unpadded
+from shortgpt.model.hooks import hooked, layer_output, logits_of, unpadded
 from shortgpt.model.logits import divergence, log_probabilities
 from shortgpt.repair.equations import HOLD_BACK
 from shortgpt.repair.fitting import Sample
@@ -41,9 +44,7 @@ def refit_on_logits(
         ValueError: fewer than two samples, or no output projection (see `folding`).
     """
     rows = [
-        {name: row[None] for name, row in zip(b, pair, strict=True)}
-        for b in unpadded(model, batches)
-        for pair in zip(*b.values(), strict=True)
+        {name: part[k : k + 1] for name, part in b.items()} for b in unpadded(model, batches) for k in range(_rows(b))
     ]
     if len(rows) < 2:
         raise ValueError("refitting on logits needs at least two samples of text, one of them to say when to stop")
@@ -53,41 +54,47 @@ def refit_on_logits(
     kept = [_frozen(model, pruned, row, projection) for row in rows]
     held = [row for place, row in enumerate(kept, start=1) if place % HOLD_BACK == 2]
     fitted = [row for place, row in enumerate(kept, start=1) if place % HOLD_BACK != 2]
-    change = torch.zeros(kept[0][0].shape[-1], sample.states[last].shape[-1], requires_grad=True)
-    with eval_mode(pruned):
-        best, seen = _descend(pruned, change, fitted, held, steps)
+    device = projection.weight.device
+    change = torch.zeros(kept[0].z.shape[-1], sample.states[last].shape[-1], device=device, requires_grad=True)
+    best, seen = _descend(pruned, change, fitted, held, steps)
     add_to(projection, best)
     return pruned, seen
 
 
-Kept = tuple[Tensor, Tensor, Tensor]  # what enters the projection, the last state, the dense log-probabilities
+@dataclass
+class Kept:
+    """A sample: its tokens, what enters the projection, what leaves the last layer, and the dense log-probabilities."""
+
+    row: Mapping[str, Tensor]
+    z: Tensor
+    output: Tensor | tuple
+    log_p: Tensor
 
 
 @torch.no_grad()
-def _frozen(
-    model: PreTrainedModel, pruned: PreTrainedModel, row: Mapping[str, Tensor], projection: torch.nn.Module
-) -> Kept:
-    seen: list[Tensor] = []
-    stack = decoder_layers(pruned)
+def _frozen(model: PreTrainedModel, pruned: PreTrainedModel, row: Mapping[str, Tensor], projection: nn.Module) -> Kept:
+    seen: list[Any] = []
     with (
         hooked([projection], lambda place, module, args, kwargs: seen.append(args[0]), before=True),
-        hooked(stack[-1:], lambda place, module, args, kwargs, output: seen.append(layer_output(output))),
+        hooked(decoder_layers(pruned)[-1:], lambda place, module, args, kwargs, output: seen.append(output)),
     ):
         logits_of(pruned, row)
-    return seen[0], seen[1], log_probabilities(logits_of(model, row)[0]).half()
+    return Kept(row, seen[0], seen[1], log_probabilities(logits_of(model, row)[0]).half())
 
 
-def _loss(pruned: PreTrainedModel, change: Tensor, row: Kept) -> Tensor:
-    """Mean divergence in nats a token: the model's own norm and head, behind a last layer that hands on these states."""
-    z, state, log_p = row
-    shifted = state + (z @ change.to(z)).view_as(state)
-    with hooked(decoder_layers(pruned)[-1:], lambda place, module, args, kwargs, output: _put(output, shifted)):
-        logits = pruned(inputs_embeds=torch.zeros_like(shifted), use_cache=False).logits[0]
-    return divergence(log_p.float(), logits.float().log_softmax(-1)).mean()
+def _loss(pruned: PreTrainedModel, change: Tensor, kept: Kept) -> Tensor:
+    """Mean divergence in nats a token: the model's own norm and head, behind layers that stand still."""
+    stack, state = decoder_layers(pruned), layer_output(kept.output)
+    shifted = state + (kept.z @ change.to(kept.z)).view_as(state)
+    output = shifted if isinstance(kept.output, Tensor) else (shifted, *kept.output[1:])
+    width = 0 if isinstance(output, Tensor) else len(output)
+    with stand_ins(stack, [width] * len(stack), (), [output] * len(stack)):
+        logits = logits_of(pruned, kept.row)[0]
+    return divergence(kept.log_p.float().to(logits.device), logits.float().log_softmax(-1)).mean()
 
 
-def _put(output: Tensor | tuple, states: Tensor) -> Tensor | tuple:
-    return states if isinstance(output, Tensor) else (states, *output[1:])
+def _rows(batch: Mapping[str, Tensor]) -> int:
+    return len(batch["input_ids"])
 
 
 def _descend(
@@ -103,7 +110,7 @@ def _descend(
         for row in fitted:
             loss = _loss(pruned, change, row) / len(fitted)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         return total
 
     optimizer = torch.optim.LBFGS([change], max_iter=1, line_search_fn="strong_wolfe")

@@ -55,7 +55,7 @@ def repair_bench(*, model: str | None = None, share: float | None = None) -> pd.
 
 
 def rank_correlation(bench: pd.DataFrame) -> pd.DataFrame:
-    """Does perplexity rank as tasks do? Spearman's correlation of ``added`` with each accuracy, a row a model, and ``rows``."""
+    """Does perplexity rank as tasks do? Spearman's correlation of ``added`` with each accuracy, a row a model; ``rows``."""
     tasks = [name for name in ("last_word", "science") if name in bench]
     rows = []
     for model, some in bench.groupby("model", sort=False):

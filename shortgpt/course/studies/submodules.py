@@ -2,7 +2,7 @@
 
 SubFit (Cunegatti et al., arXiv 2606.02559) chooses branches for themselves, n attentions and n FFNs anywhere, and puts a map
 of what entered the branch in its place, fitted to what left it: of low rank for an attention, and for the FFNs of a higher
-rank on a basis that they share. The parameters that are added are about a tenth of those removed. The authors' code is not out;
+rank on a basis that they share. The parameters that are added are about a tenth of those removed. Their code is not out;
 what the descriptions leave open is ours: the score (how far a branch turns the state, times how long it is beside it), the
 ranks (a tenth of what goes), the errors (relative, as in `heal`) and the ridge (chosen on held-back samples).
 
@@ -79,7 +79,7 @@ def subfit(model: PreTrainedModel, n: int, batches: Batches, *, share: float = S
 def lowest_branches(
     model: PreTrainedModel, n: int, batches: Batches, *, but: int | None = None
 ) -> dict[str, list[int]]:
-    """The n attentions and the n FFNs that turn and stretch the state least (the product of both scores); not layer `but`'s."""
+    """The n attentions and the n FFNs that turn and stretch the state least (product of both scores); not layer `but`'s."""
     batches = list(batches)
     turned, long = (score_sublayers(model, batches, metric=m, progress=False) for m in _METRICS)
     values = {kind: turned[kind].values * long[kind].values for kind in KINDS}
