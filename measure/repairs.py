@@ -63,8 +63,10 @@ OURS = {
     "fold_both_all": {"kind": "fold_both", "sites": "all"},
 }
 RICHER = ("own_text", "logits")  # at a quarter of the layers only
-# of the large model at other shares: a fit of 8,960 inputs takes minutes a layer
+# of the large model, where a fit of 8,960 inputs takes minutes a layer: at other shares, and of one plan only
 LARGE_FEW = ("none", *METHODS, "linear", "fold")
+ALL_SITES = ("fold_all", "fold_both_all", *RICHER)
+LARGE_PLAN = "greedy"
 
 
 class Bench:
@@ -105,21 +107,16 @@ def wanted(name: str, depth: int) -> Iterator[dict]:
     """The rows of one model, those that matter most first, without their layers."""
     yield {"model": name, "share": 0.0, "plan": "none", "repair": "dense", "removed": 0}
     for share in SHARES:
+        main, large = share == SHARES[0], name == LARGE
+        repairs = LARGE_FEW if large and not main else ("none", *METHODS, *OURS, *(RICHER if main else ()))
         rest = {"model": name, "share": share, "removed": round(share * depth)}
-        few = name == LARGE and share != SHARES[0]
-        for plan in CRITERIA:
-            for repair in LARGE_FEW if few else ("none", *METHODS, *OURS):
-                yield rest | {"plan": plan, "repair": repair}
-        yield from (rest | {"plan": "branches", "repair": repair} for repair in BRANCHES[: 1 if few else 2])
-    for repair in RICHER:
-        for plan in CRITERIA:
-            yield {
-                "model": name,
-                "share": SHARES[0],
-                "removed": round(SHARES[0] * depth),
-                "plan": plan,
-                "repair": repair,
-            }
+        yield from (
+            rest | {"plan": plan, "repair": repair}
+            for repair in repairs
+            for plan in CRITERIA
+            if not (large and repair in ALL_SITES and plan != LARGE_PLAN)
+        )
+        yield from (rest | {"plan": "branches", "repair": repair} for repair in BRANCHES if main or not large)
 
 
 def layers_of(bench: Bench, row: dict) -> list[int]:
@@ -141,7 +138,7 @@ def choose(bench: Bench, plan: str, n: int) -> list[int]:
         before = json.loads(fewer["layers"].iloc[-1])
     text = batches_of(bench.tokenizer, "en", **({"samples": 8} if plan == "greedy" else {}))
     cut = remove_layers(bench.model, before)
-    return sorted(choose_layers(cut, text, n=n - len(before), criterion=CRITERIA[plan], progress=False).removed)
+    return sorted(choose_layers(cut, batches=text, n=n - len(before), by=CRITERIA[plan], progress=False).removed)
 
 
 def measure(bench: Bench, row: dict) -> dict[str, Any]:
