@@ -10,7 +10,7 @@ models are compared document by document. Writes `repair_plans.csv`, the layers 
 `repairs.csv`, a row per model, share, plan and repair: the loss of every document (a JSON list, nats a token; empty with the
 reason in ``why`` where a repair has no form for the model), seconds of the repair, bytes that it adds, whether the result is
 an ordinary checkpoint, and at a quarter of the layers accuracy on two tasks. `repair_bench()` in
-`shortgpt.course.studies.repair_bench` makes a tidy table of them.
+`shortgpt.course.studies.bench` makes a tidy table of them.
 """
 
 from __future__ import annotations

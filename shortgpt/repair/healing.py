@@ -7,12 +7,12 @@ least squares finds the matrix that brings the pruned model's state nearest to t
 
 over calibration tokens t; y is the state that leaves the last layer before the gap. Errors are relative: a few tokens
 (the first of a text above all) have states hundreds of times longer than the rest and would decide everything.
-Two choices of z give two patches (compare LinearPatch, arXiv 2505.24680, and ReplaceMe, arXiv 2505.02819):
+Choices of z give patches (others' are in `course.studies.published_repairs`):
 
 ``fold``: z is what enters the output projection of that layer's FFN, so D is simply added to the projection's weight. The
-result is an ordinary checkpoint of the same architecture without one parameter more.
-Where a norm follows the projection (Gemma 2 and 3, OLMo 2), both are fitted in turns: see `folding`.
-``fold_both``: into attention's output projection, too.
+result is an ordinary checkpoint of the same architecture without one parameter more. Where a norm follows the projection
+(Gemma 2 and 3, OLMo 2), matrix and norm are fitted in turns (`folding`).
+``fold_both``: z is that and what enters attention's output projection, and both are changed.
 ``linear``: z is the state itself and a constant, so D is a small linear module on the residual stream; nothing in a
 transformers configuration describes it, and it needs our loader.
 

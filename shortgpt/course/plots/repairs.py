@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from shortgpt.course.plots.style import look, number, plain_log_ticks, say
-from shortgpt.course.studies.repair_bench import REPAIRS
+from shortgpt.course.studies.bench import REPAIRS
 
 
 def plot_repairs(bench: pd.DataFrame, *, most: float = 100) -> np.ndarray:

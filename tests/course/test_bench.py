@@ -11,8 +11,9 @@ from small import build_tiny
 
 from shortgpt import calibration_batches
 from shortgpt.course.plots import plot_repairs
-from shortgpt.course.studies import curves, repair_bench
-from shortgpt.course.studies.repair_bench import REPAIRS
+from shortgpt.course.studies import bench as studied
+from shortgpt.course.studies import curves
+from shortgpt.course.studies.bench import REPAIRS, rank_correlation, repair_bench
 
 NAME = "smollm2-135m-instruct"
 TEXTS = [f"the {a} of a {b} is near the {c}." for a in ("end", "door", "top") for b in ("hill", "road") for c in "xyz"]
@@ -44,7 +45,7 @@ def bench(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(repairs, "load_model", lambda name: (build_tiny(), tokenizer))
     monkeypatch.setattr(repairs, "asked", lambda: [NAME])
     tokenizer.bos_token = "?"
-    for module in (repair_bench, curves):
+    for module in (studied, curves):
         monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
     return repairs
 
@@ -55,7 +56,7 @@ def test_every_repair_is_measured_and_told(bench, monkeypatch, capsys):
     printed = capsys.readouterr().out
     rows = len(list(bench.wanted(NAME, 6)))
     assert printed.count("hours left") == rows == len(bench.REPAIRS.rows)
-    table = repair_bench.repair_bench()
+    table = repair_bench()
     assert set(table["repair"]) == set(REPAIRS) and len(table) == rows - 1
     # a tiny random model's plans may begin with layer 0, and nothing comes before that gap
     refused = table["why"].dropna() if "why" in table else pd.Series(dtype=str)
@@ -84,9 +85,11 @@ def test_every_repair_is_measured_and_told(bench, monkeypatch, capsys):
     assert by_name.loc["ghosted_layers", "added_bytes"] == by_name.loc["linear", "added_bytes"] == 4 * 33 * 32
     assert by_name.loc["subfit", "added_bytes"] > 0
 
+    asked = table.assign(last_word=-table["added"], science=table["added"])
+    assert rank_correlation(asked)[["last_word", "science"]].iloc[0].tolist() == pytest.approx([-1, 1])
     axes = plot_repairs(table, most=1000)
     assert len(axes) == 1 and "lowest perplexity" in capsys.readouterr().out
-    assert repair_bench.repair_bench(share=0.5).empty
+    assert repair_bench(share=0.5).empty
     with pytest.raises(ValueError, match="one share"):
         plot_repairs(table.iloc[:0])
 
