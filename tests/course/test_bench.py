@@ -11,8 +11,7 @@ from small import build_tiny
 
 from shortgpt import calibration_batches
 from shortgpt.course.plots import plot_repairs
-from shortgpt.course.studies import bench as studied
-from shortgpt.course.studies import curves
+from shortgpt.course.studies import bench as studied, curves
 from shortgpt.course.studies.bench import REPAIRS, rank_correlation, repair_bench
 
 NAME = "smollm2-135m-instruct"
