@@ -200,11 +200,13 @@ def _effective(projection: Any, norm: Any) -> Tensor:
 
 def _refit_gain(norm: Any, parts: Iterator, error: Any, best: float) -> float:
     """The norm's weight by least squares, each channel on its own: the error then, or as it was if that is lower."""
-    over, under, old = 0.0, 0.0, norm.weight
+    old = norm.weight
+    over, under = torch.zeros(2, len(old), dtype=torch.float64)
     for u, r, w in rows(parts):
         n = u / _length(u)
-        over, under = over + (w[:, None] * n * r).sum(0), under + (w[:, None] * n * n).sum(0)
-    change = torch.as_tensor(over / torch.as_tensor(under).clamp(min=1e-30)).to(old)
+        over += (w[:, None] * n * r).sum(0)
+        under += (w[:, None] * n * n).sum(0)
+    change = (over / under.clamp(min=1e-30)).to(old)
     norm.weight = nn.Parameter(old + change, requires_grad=old.requires_grad)
     if (now := error()) < best:
         return now

@@ -58,5 +58,5 @@ def _draw(ax: plt.Axes, rows: pd.DataFrame, names: list[str], place: int, plan: 
         some = rows["ordinary"].astype(bool) == ordinary
         values = rows.loc[some, "times"].clip(upper=0.97 * most)
         errors = rows.loc[some, "times"] * rows.loc[some, "added_error"]
-        fill = {} if ordinary else {"markerfacecolor": "white"}
-        ax.errorbar(values, heights[some], xerr=errors.clip(upper=most), label=label, markersize=6, **style, **fill)
+        style["markerfacecolor"] = style["color"] if ordinary else "white"
+        ax.errorbar(values, heights[some], xerr=errors.clip(upper=most), label=label, markersize=6, **style)

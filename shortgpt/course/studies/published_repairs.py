@@ -147,8 +147,8 @@ def _fit_output(
         )
     sums = Equations()
     for (sample, y, [z]), goal in zip(running(layer, i, samples, states, [projection]), goals, strict=True):
-        rows = (by_token(some, sample.ids).flatten(0, 1) for some in (projection(z).view_as(y), goal - y))
-        sums.add(*rows, torch.ones(sample.ids.numel()))
+        added, rest = (by_token(some, sample.ids).flatten(0, 1) for some in (projection(z).view_as(y), goal - y))
+        sums.add(added, rest, torch.ones(sample.ids.numel()))
     solution = torch.linalg.pinv(sums.square, hermitian=True) @ sums.cross
     weight = projection.weight.detach().cpu().double()
     add_to(projection, (weight if isinstance(projection, Conv1D) else weight.T) @ solution)

@@ -59,7 +59,7 @@ def subfit(model: PreTrainedModel, n: int, batches: Batches, *, share: float = S
     batches = list(batches)
     chosen = lowest_branches(model, n, batches)
     fits = _fitted(model, chosen, batches)
-    pruned = remove_sublayers(model, **chosen)
+    pruned = remove_sublayers(model, attention=chosen["attention"], ffn=chosen["ffn"])
     for kind, indices in chosen.items():
         removed = {i: _parameters(model, kind, i) for i in indices}
         hidden = next(iter(fits.values()))[1].shape[1]
@@ -72,7 +72,9 @@ def subfit(model: PreTrainedModel, n: int, batches: Batches, *, share: float = S
             name, layer = sublayers(decoder_layers(model)[i])[kind][0], decoder_layers(pruned)[i]
             like = next(p for p in decoder_layers(model)[i].parameters() if p.is_floating_point())
             parts = (some.to(like) for some in (first, second, constant))
-            layer.set_submodule(name, Bypass(layer.get_submodule(name), *parts))
+            removed_part = layer.get_submodule(name)
+            assert isinstance(removed_part, Removed)
+            layer.set_submodule(name, Bypass(removed_part, *parts))
     return pruned
 
 
