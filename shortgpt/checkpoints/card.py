@@ -139,6 +139,7 @@ def _in_words(repair: Mapping[str, Any]) -> str:
     places = f"layer{'s' * (len(repair['layers']) > 1)} {', '.join(map(str, repair['layers']))}"
     what = {
         "fold": f"the output projection of the FFN was fitted again in {places}",
+        "fold_both": f"the output projections of attention and FFN were fitted again in {places}",
         "linear": f"a linear module was added behind {places}",
         "merge": f"the weights of the removed layers were merged into {places} (shortgpt.merge_layers, after LaCo)",
     }[repair["kind"]]

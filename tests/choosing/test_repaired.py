@@ -58,8 +58,8 @@ def test_trials_with_repair_say_what_is_wrong_instead_of_calling_it_infinite(tin
             value(wrong)
     with pytest.raises(ValueError, match="two tokens"):
         RepairedTrials(tiny, batches(), [random_batch(2, 1)])([2])
-    with pytest.raises(ValueError, match="kind='linear'"):
-        RepairedTrials(build_tiny("gemma3_text"), batches(), batches(1))([2])
+    with pytest.raises(ValueError, match="a norm follows the attention: use kind='fold'"):
+        RepairedTrials(build_tiny("gemma3_text"), batches(), batches(1), kind="fold_both")([2])
     with torch.no_grad():
         decoder_layers(tiny)[2].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN"):

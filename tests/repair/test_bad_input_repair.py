@@ -46,7 +46,7 @@ CASES = [
         no_model(),
         layers(),
         *batches(),
-        ({"kind": "lora"}, ValueError, "unknown kind 'lora': .*fold, linear"),
+        ({"kind": "lora"}, ValueError, "unknown kind 'lora': .*fold, fold_both, linear"),
         ({"sites": [1]}, ValueError, "unknown sites list: .*gaps, all"),
         ({"kind": "linear", "sites": "all"}, ValueError, "sites='all' .*needs kind='fold'"),
         ({"layers": [0, 3]}, ValueError, "layer 0 is removed.*keep layer 0"),

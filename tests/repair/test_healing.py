@@ -24,10 +24,12 @@ from shortgpt import (
 )
 from shortgpt.checkpoints.own_format import restore
 from shortgpt.pruning.repair_record import repairs_so_far
-from shortgpt.repair.fitting import HOLD_BACK, RIDGES, Sample, fit
+from shortgpt.repair.equations import HOLD_BACK, RIDGES, fit
+from shortgpt.repair.fitting import Sample
 from shortgpt.repair.healing import repair
 
-FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt2")  # Gemma 3 has a norm behind the FFN
+FOLDABLE = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+NORM_BEHIND = ("gemma2", "gemma3_text", "olmo2")  # the FFN's
 
 
 def batches(count=4, rows=4, tokens=24):
@@ -141,10 +143,13 @@ def test_frozen_weights_stay_frozen(kind, trainable):
     assert all(parameter.requires_grad == trainable for parameter in healed.parameters())
 
 
-@pytest.mark.parametrize("kind, sites", [("fold", "gaps"), ("fold", "all"), ("linear", "gaps")])
+WAYS = [("llama", "fold", "gaps"), ("llama", "fold", "all"), ("llama", "fold_both", "all"), ("llama", "linear", "gaps")]
+
+
+@pytest.mark.parametrize("family, kind, sites", WAYS + [(family, "fold", "all") for family in NORM_BEHIND])
 @pytest.mark.parametrize("removed", [[2, 3], [1, 4], [LAYERS - 1], [2, 3, 5]])
-def test_the_repaired_states_come_nearer_to_the_dense_ones(kind, sites, removed):
-    model, text = build_tiny(), batches(8)
+def test_the_repaired_states_come_nearer_to_the_dense_ones(family, kind, sites, removed):
+    model, text = build_tiny(family), batches(8)
     healed = heal(model, removed, text, kind=kind, sites=sites, progress=False)
     pruned = remove_layers(model, removed)
     unseen = random_batch(8, 24, seed=99)
@@ -167,7 +172,7 @@ def test_the_dense_model_is_left_alone():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("family", FOLDABLE)
+@pytest.mark.parametrize("family", FOLDABLE + NORM_BEHIND)
 @pytest.mark.parametrize("sites", ["gaps", "all"])
 def test_a_folded_model_is_a_plain_checkpoint_with_no_more_parameters(tmp_path, family, sites):
     model = build_tiny(family)
@@ -291,11 +296,11 @@ def test_what_cannot_be_folded_is_refused_and_linear_works_there():
         num_key_value_heads=2, num_local_experts=4, initializer_range=0.3,
     )  # fmt: skip
     torch.manual_seed(0)
-    for model in (AutoModelForCausalLM.from_config(config).eval(), build_tiny("gemma3_text")):
-        with pytest.raises(ValueError, match="kind='linear'"):
-            heal(model, [2], batches(), progress=False)
-        healed = heal(model, [2], batches(), kind="linear", progress=False)
-        assert torch.isfinite(logits(healed, random_batch())).all()
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(ValueError, match="kind='linear'"):
+        heal(model, [2], batches(), progress=False)
+    healed = heal(model, [2], batches(), kind="linear", progress=False)
+    assert torch.isfinite(logits(healed, random_batch())).all()
 
 
 def test_nan_names_the_layer(tiny):

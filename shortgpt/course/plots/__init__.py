@@ -7,6 +7,7 @@ from the data, and returns the Axes. The sentence is there for readers who can't
 from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_tokens_needed
 from shortgpt.course.plots.curves import plot_removal_curves
 from shortgpt.course.plots.layers import plot_layers, plot_norms, plot_scores, plot_similarity
+from shortgpt.course.plots.repairs import plot_repairs
 from shortgpt.course.plots.results import plot_divergence_along, plot_frontier, plot_sweep
 from shortgpt.course.plots.retention import plot_beside_paper, plot_retention
 from shortgpt.course.plots.style import MARKERS, PALETTE, STORED, literal, plain_log_ticks
@@ -34,6 +35,7 @@ __all__ = [
     "plot_norms",
     "plot_prunability",
     "plot_removal_curves",
+    "plot_repairs",
     "plot_restored",
     "plot_retention",
     "plot_scores",
