@@ -88,8 +88,8 @@ def distill(
         ``states`` (relative squared error) and ``perplexity``, then ``seconds, tokens_per_second, best``. Its
         ``attrs["stopped"]`` says what ended the run early: Ctrl-C, a loss that is no number, a full disk (also a warning).
 
-    Trained weights are float32; on a GPU that has bfloat16, computing is done in that. Memory: both models, and of the trained
-    weights five copies (gradient, two of the optimizer's, the best). With ``accelerate launch`` each process reads its share.
+    Trained weights are float32; on a GPU that has bfloat16, computing is done in that. Memory: both models, and of what is
+    trained five copies (gradient, two of the optimizer's, the best). With ``accelerate launch`` each process reads its share.
 
     Raises:
         ValueError: a teacher that `pruned` was not made of, quantized or spread weights, no text, another run in `folder`,
@@ -110,6 +110,8 @@ def distill(
         checkpointing=checkpointing,
     )
     place = None if folder is None else check_path(folder)
+    if report is not None and not callable(report):
+        raise TypeError(f"report must be a function of a row, got {shown(report)}")
     depths = _fitting(pruned, teacher, tokenizer)
     own_held = None if held_back is None else check_strings("held_back", held_back)
     if place is not None:

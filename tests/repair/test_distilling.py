@@ -1,4 +1,4 @@
-"""Distilling: it learns, nothing to learn is nothing lost, the dense model stays as it was, a run that was stopped goes on."""
+"""Distilling: it learns, nothing to learn is nothing lost, the dense model stays, a stopped run goes on."""
 
 import errno
 import json
