@@ -142,7 +142,7 @@ def _in_words(repair: Mapping[str, Any]) -> str:
         "linear": f"a linear module was added behind {places}",
         "merge": f"the weights of the removed layers were merged into {places} (shortgpt.merge_layers, after LaCo)",
         "distill": f"what stayed was trained on {repair.get('tokens', 0):,} tokens to answer as the dense model does "
-        f"(shortgpt.distill, {plain(repair['sites'])})",
+        f"(shortgpt.distill, {plain(repair.get('sites', ''))})",
     }[repair["kind"]]
     if repair["kind"] in ("merge", "distill"):
         return what

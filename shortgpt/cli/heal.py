@@ -95,7 +95,7 @@ def heal_model(
         tokens: How much it reads: 1M, 250k.
         output: Where the healed model goes.
         teacher: The dense model. Default: the one that the plan in PRUNED names.
-        text: What it reads: .txt, or .jsonl with a "text" field a line. Default: the teacher writes it, which takes as long.
+        text: What it reads: .txt, or .jsonl with a "text" field a line. Default: the teacher writes it, 1M tokens at most.
         state: Keep the state of the run in this folder, so that the same line goes on.
         overwrite: Replace what is at OUTPUT.
         verify: Reload and compare logits.

@@ -66,8 +66,8 @@ def distill(
 
     Args:
         pruned: what `remove_layers` or, better, `heal` made of `teacher`. Neither is changed.
-        texts: to train on, as for `calibration_batches`; not what the result is measured on. None: the teacher writes
-            `tokens` tokens itself, which takes about as long as the training.
+        texts: to train on, as for `calibration_batches`; not what the result is measured on. None: the teacher writes it, as
+            many tokens as are read but a million at most; on a CPU this takes longer than to train on them.
         tokens: how much is read in all: the dial. Text that is shorter is read again, in another order.
         held_back: documents that only the measurements read. Default: one document in twenty of the text.
         lora: train adapters of this rank on every linear layer (needs peft), merged at the end; None: all weights.

@@ -275,12 +275,14 @@ def test_two_processes_learn_what_one_does(dense, tokenizer, tmp_path):
         f"model, tokenizer = load({str(tmp_path / 'model')!r}, device='cpu')\n"
         f"healed, history = distill(remove_layers(model, [2, 3]), model, tokenizer, {TEXTS!r}, **{STEPS!r})\n"
         f"folder = Path({str(tmp_path)!r}) / f'rank{{this_process()[0]}}'\n"
-        "healed.save_pretrained(folder)\n"
+        "folder.mkdir()\n"
+        "torch.save(healed.state_dict(), folder / 'weights.pt')\n"
         "history.to_csv(folder / 'history.csv')\n"
     )
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     subprocess.run(run, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     one, _ = distill(remove_layers(dense, [2, 3]), dense, tokenizer, TEXTS, **STEPS)
     for rank in (0, 1):
-        two = type(dense).from_pretrained(tmp_path / f"rank{rank}")
+        two = remove_layers(build_tiny(seed=1), [2, 3])
+        two.load_state_dict(torch.load(tmp_path / f"rank{rank}" / "weights.pt"))
         torch.testing.assert_close(logits(two), logits(one), rtol=1e-3, atol=1e-3)

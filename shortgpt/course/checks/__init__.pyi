@@ -39,6 +39,11 @@ from .lesson_07 import (
     check_layer_parameters as check_layer_parameters,
     check_without_channels as check_without_channels,
 )
+from .lesson_09 import (
+    check_answer_divergence as check_answer_divergence,
+    check_merged_weight as check_merged_weight,
+    check_state_pairs as check_state_pairs,
+)
 from .lesson_10 import (
     check_best_draft_length as check_best_draft_length,
     check_repeated_share as check_repeated_share,
