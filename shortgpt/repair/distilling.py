@@ -34,7 +34,7 @@ from shortgpt.utils.arguments import check_count, check_number, check_path, chec
 from shortgpt.utils.distributed import this_process
 
 FULL_RATE, LORA_RATE = 3e-4, 1e-3  # learning rates: of all weights, and of adapters
-MOST_HELD = 32_768  # tokens that each measurement reads
+MOST_HELD = 8_192  # tokens that each measurement reads
 
 
 def distill(
