@@ -68,7 +68,7 @@ from shortgpt import (
     built_in_text, calibration_batches, continue_text, decoder_layers, distill, heal,
     load, perplexity, remove_layers, watch_layers,
 )  # fmt: skip
-from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks
+from shortgpt.course.plots import MARKERS, PALETTE, STORED
 from shortgpt.utils.data import data_folder
 
 # %% [markdown] tags=["for-exercises"]
@@ -88,10 +88,14 @@ cut = remove_layers(model, gone)
 
 # %%
 people = built_in_text("natural").groupby("genre").head(6)["text"].str[:2200].tolist()
-tests = built_in_text("natural_test").groupby("genre").head(2)["text"].str[:800].tolist()
+tests = (
+    built_in_text("natural_test").groupby("genre").head(2)["text"].str[:800].tolist()
+)
 print(f"{len(people)} documents to learn from, {len(tests)} to measure on.")
-print(f"Perplexity: dense {perplexity(model, tokenizer, tests):.1f}, "
-      f"layers {gone[0]} to {gone[-1]} cut {perplexity(cut, tokenizer, tests):.1f}.")
+print(
+    f"Perplexity: dense {perplexity(model, tokenizer, tests):.1f}, "
+    f"layers {gone[0]} to {gone[-1]} cut {perplexity(cut, tokenizer, tests):.1f}."
+)
 
 # %% [markdown]
 # ## 1. What is lost, and where?
@@ -108,7 +112,7 @@ print("pruned -> dense: " + ", ".join(f"{new} -> {old}" for new, old in pairs.it
 
 @torch.inference_mode()
 def entering(model, ids) -> dict:
-    """What enters each layer, by its number in `model`; the last entry leaves the last: [tokens, hidden]."""
+    """State i enters layer i of `model`, the last leaves the last: [tokens, hidden]."""
     states = {}
 
     def keep(layer, x_in, x_out):
@@ -120,7 +124,7 @@ def entering(model, ids) -> dict:
 
 
 # %% [markdown]
-# The error is relative, as in lesson 06: the length of the difference in percent of the length of the dense state, a mean over tokens.
+# The error is relative: the length of the difference in percent of the length of the dense state, a mean over tokens.
 
 # %%
 reading = [tokenizer(text, return_tensors="pt")["input_ids"][:, :256] for text in tests]
@@ -135,8 +139,9 @@ def errors(pruned) -> pd.Series:
         for new, old in pairs.items():
             off = (states[new] - dense[old]).norm(dim=-1) / dense[old].norm(dim=-1)
             found[old].append(off[1:])  # not the first token, whose state is huge
-    return pd.Series({old: 100 * float(torch.cat(off).mean()) for old, off in found.items()})
-
+    return pd.Series(
+        {old: 100 * float(torch.cat(off).mean()) for old, off in found.items()}
+    )
 
 # %% [markdown]
 # *Look at* the first layer behind the gap, and at what becomes of the error from there on.
@@ -146,18 +151,27 @@ def draw(curves: dict) -> None:
     """Errors along the layers, a line for each model."""
     fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
     for i, (name, curve) in enumerate(curves.items()):
-        ax.plot(curve.index, curve, MARKERS[i] + "-", color=PALETTE[i], label=name, markersize=4)
+        style = MARKERS[i] + "-"
+        ax.plot(curve.index, curve, style, color=PALETTE[i], label=name, markersize=4)
     ax.axvspan(gone[0] - 0.5, gone[-1] + 0.5, color="0.9", label="removed")
-    ax.set(xlabel="entering layer (number in the dense model)", ylabel="distance from the dense state (%)")
+    ax.set_xlabel("entering layer (number in the dense model)")
+    ax.set_ylabel("distance from the dense state (%)")
     ax.legend()
     plt.show()
 
 
+# %% [markdown]
+# First the cut model alone.
+
+# %%
 curves = {"cut": errors(cut)}
 draw(curves)
 first = gone[-1] + 1
-print(f"Up to layer {gone[0] - 1} nothing is different. Layer {first} reads a state that is {curves['cut'][first]:.0f} % off, "
-      f"and what leaves the last layer is {curves['cut'][depth]:.0f} % off.")
+print(
+    f"Up to layer {gone[0] - 1} nothing is different. "
+    f"Layer {first} reads a state that is {curves['cut'][first]:.0f} % off, "
+    f"and what leaves the last layer is {curves['cut'][depth]:.0f} % off."
+)
 
 # %% [markdown]
 # TODO(result): two sentences on the curve (how large is the step behind the gap; does the error grow, stay or shrink behind it; what the last layer does to it).
@@ -183,7 +197,9 @@ def note(layer, x_in, x_out):
 
 
 down = before.mlp.down_proj
-handle = down.register_forward_pre_hook(lambda module, args: seen["z"].append(args[0].flatten(0, 1)))
+handle = down.register_forward_pre_hook(
+    lambda module, args: seen["z"].append(args[0].flatten(0, 1))
+)
 with torch.inference_mode(), watch_layers(model, note):
     for batch in batches:
         model(**batch)
@@ -197,7 +213,7 @@ print(f"{len(z):,} tokens; z has {z.shape[1]:,} numbers each, the state {x.shape
 # %%
 def fitted(z, y, x, ridge=1.0):
     """D [k, hidden] with the smallest relative errors of y + z D against x."""
-    weight = 1 / x.square().sum(-1, keepdim=True)  # an error counts relative to the state
+    weight = 1 / x.square().sum(-1, keepdim=True)  # errors count relative to the state
     square = z.T @ (weight * z)
     square += ridge * square.diagonal().mean() * torch.eye(len(square), dtype=z.dtype)
     return torch.linalg.solve(square, z.T @ (weight * (x - y)))
@@ -208,7 +224,8 @@ D = fitted(z[:half], y[:half], x[:half])
 for name, some in (("fitted to", slice(half)), ("held back", slice(half, None))):
     missing = (x[some] - y[some]).norm(dim=-1)
     left = (x[some] - y[some] - z[some] @ D).norm(dim=-1)
-    print(f"tokens {name}: {(1 - left / missing).mean():.0%} of the missing part is there.")
+    share = (1 - left / missing).mean()
+    print(f"tokens {name}: {share:.0%} of the missing part is there.")
 
 # %% [markdown]
 # TODO(result): how much, and how much less on held-back tokens.
@@ -220,11 +237,25 @@ by_hand = remove_layers(model, gone)
 patched = decoder_layers(by_hand)[gone[0] - 1].mlp.down_proj
 patched.weight = torch.nn.Parameter(patched.weight + D.T.to(patched.weight))
 folded = heal(model, gone, batches, progress=False)
-curves |= {"one matrix, by hand": errors(by_hand), "one matrix, by heal": errors(folded)}
+curves |= {
+    "one matrix, by hand": errors(by_hand),
+    "one matrix, by heal": errors(folded),
+}
 draw(curves)
-values = {name: perplexity(m, tokenizer, tests) for name, m in
-          {"dense": model, "cut": cut, "by hand": by_hand, "by heal": folded}.items()}
-print("Perplexity: " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()) + ".")
+values = {
+    name: perplexity(m, tokenizer, tests)
+    for name, m in {
+        "dense": model,
+        "cut": cut,
+        "by hand": by_hand,
+        "by heal": folded,
+    }.items()
+}
+print(
+    "Perplexity: "
+    + ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+    + "."
+)
 
 # %% [markdown]
 # TODO(result): the step behind the gap is smaller, and what follows keeps that; how much of the loss is back.
@@ -251,7 +282,10 @@ def expected(model) -> torch.Tensor:
 teacher = expected(model)
 likely = teacher.topk(8).indices
 table = pd.DataFrame(
-    {name: 100 * expected(m)[likely].numpy() for name, m in {"dense": model, "cut": cut, "folded": folded}.items()},
+    {
+        name: 100 * expected(m)[likely].numpy()
+        for name, m in {"dense": model, "cut": cut, "folded": folded}.items()
+    },
     index=[tokenizer.decode(i) for i in likely],
 )
 display(table.round(1))
@@ -271,7 +305,7 @@ print(f"These eight hold {teacher[likely].sum():.0%} of the teacher's expectatio
 # We start from the folded model, with adapters of rank 16, and read a few thousand tokens by people. The figure is drawn anew at each measurement on text that is held back. It takes about four minutes. *Predict* while it runs: will two hundred steps do more than the one matrix did?
 
 # %%
-STEPS, LENGTH, SAMPLES = 200, 96, 2  # so many tokens can be read in four minutes on 2 cores
+STEPS, LENGTH, SAMPLES = 200, 96, 2  # what four minutes on 2 cores are enough for
 rows = []
 figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
 place = display(figure, display_id=True)
@@ -280,25 +314,40 @@ place = display(figure, display_id=True)
 def live(row: dict) -> None:
     """Draw what was measured so far."""
     rows.append(row)
+    read, apart = ([r[name] for r in rows] for name in ("tokens", "divergence"))
     axis.clear()
-    axis.plot([r["tokens"] for r in rows], [r["divergence"] for r in rows], "o-", color=PALETTE[0])
+    axis.plot(read, apart, "o-", color=PALETTE[0])
     axis.set(xlabel="tokens read", ylabel="divergence, held-back text", ylim=(0, None))
     place.update(figure)
 
 
-healed, history = distill(
-    folded, model, tokenizer, people, tokens=STEPS * LENGTH * SAMPLES, held_back=[text[:600] for text in tests[:6]],
-    lora=16, length=LENGTH, batch_size=SAMPLES, at_once=SAMPLES, evaluations=8, report=live, progress=False,
-)  # fmt: skip
-plt.close(figure)
-print(f"The divergence on held-back text fell from {history['divergence'].iloc[0]:.3f} to {history['divergence'].min():.3f}.")
+# %% [markdown]
+# `distill` is the whole of it: a student, a teacher, a text, and how many tokens to read. It never changes the two models that it is given.
 
 # %%
-display(history[["step", "tokens", "loss", "divergence", "states", "perplexity"]].round(3))
+healed, history = distill(
+    folded, model, tokenizer, people,
+    tokens=STEPS * LENGTH * SAMPLES, held_back=[text[:600] for text in tests[:6]],
+    lora=16, length=LENGTH, batch_size=SAMPLES, at_once=SAMPLES,
+    evaluations=8, report=live, progress=False,
+)  # fmt: skip
+plt.close(figure)
+start, best = history["divergence"].iloc[0], history["divergence"].min()
+print(f"The divergence on held-back text fell from {start:.3f} to {best:.3f}.")
+
+# %%
+display(
+    history[["step", "tokens", "loss", "divergence", "states", "perplexity"]].round(3)
+)
 values["healed"] = perplexity(healed, tokenizer, tests)
-back = np.log(values["cut"] / pd.Series(values)) / np.log(values["cut"] / values["dense"])
-print("Of the loss that the cut added is back: " +
-      ", ".join(f"{name} {back[name]:.0%}" for name in ("by hand", "by heal", "healed")) + ".")
+back = np.log(values["cut"] / pd.Series(values)) / np.log(
+    values["cut"] / values["dense"]
+)
+print(
+    "Of the loss that the cut added is back: "
+    + ", ".join(f"{name} {back[name]:.0%}" for name in ("by hand", "by heal", "healed"))
+    + "."
+)
 
 # %% [markdown]
 # TODO(result): what two hundred steps brought, beside the matrix, on the documents that were measured.
@@ -307,10 +356,12 @@ print("Of the loss that the cut added is back: " +
 
 # %%
 curves["trained"] = errors(healed)
-draw({name: curves[name] for name in ("cut", "one matrix, by heal", "trained")})
-print(f"Entering layer {first}: cut {curves['cut'][first]:.0f} %, one matrix {curves['one matrix, by heal'][first]:.0f} %, "
-      f"trained {curves['trained'][first]:.0f} %. Leaving the last: {curves['cut'][depth]:.0f}, "
-      f"{curves['one matrix, by heal'][depth]:.0f} and {curves['trained'][depth]:.0f} %.")
+shown = {name: curves[name] for name in ("cut", "one matrix, by heal", "trained")}
+draw(shown)
+places = {f"Entering layer {first}": first, "Leaving the last layer": depth}
+for name, where in places.items():
+    off = ", ".join(f"{which} {curve[where]:.0f} %" for which, curve in shown.items())
+    print(f"{name}, the states are off by: {off}.")
 
 # %% [markdown]
 # TODO(result): one sentence: does training work at the gap, or behind it?
@@ -331,20 +382,26 @@ for name, m in {"dense": model, "cut": cut, "folded": folded, "healed": healed}.
 
 # %%
 stored = pd.read_csv(data_folder() / "distilled.csv")
-untrained = stored[stored["trained"] == "none"].set_index("start")
+untrained = stored[stored["trained"] == "none"].set_index("start")["lost"]
+runs = stored[stored["trained"] != "none"]
 fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
-runs = stored[stored["trained"] != "none"].groupby(["start", "trained", "text"])
-for i, ((start, trained, text), run) in enumerate(runs):
-    ax.errorbar(run["tokens"], run["lost"], run["lost_error"], fmt=MARKERS[i] + "-", capsize=3,
-                color=PALETTE[i], label=f"from the {start} model, {trained}, text: {text}")
+for i, (names, run) in enumerate(runs.groupby(["start", "trained", "text"])):
+    look = {"fmt": MARKERS[i] + "-", "color": PALETTE[i], "capsize": 3}
+    label = "from the {} model, {}, text: {}".format(*names)
+    ax.errorbar(run["tokens"], run["lost"], run["lost_error"], label=label, **look)
 for start, style in (("cut", "--"), ("fold", ":")):
-    ax.axhline(untrained.loc[start, "lost"], color="black", linestyle=style, label=f"{start}, not trained")
-ax.set(xscale="log", xlabel="tokens read (log scale)", ylabel="loss above the dense model\n(nats a token)", title=STORED)
+    name = f"{start}, not trained"
+    ax.axhline(untrained[start], color="black", linestyle=style, label=name)
+ax.set(xscale="log", xlabel="tokens read (log scale)", title=STORED)
+ax.set_ylabel("loss above the dense model\n(nats a token)")
 ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-best = stored[stored["trained"] != "none"].nsmallest(1, "lost").iloc[0]
-print(f"{STORED}: the cut model lost {untrained.loc['cut', 'lost']:.3f} nats a token, the folded one "
-      f"{untrained.loc['fold', 'lost']:.3f}, the best trained one {best['lost']:.3f} ± {best['lost_error']:.3f}.")
+best = runs.nsmallest(1, "lost").iloc[0]
+print(
+    f"{STORED}, nats a token above the dense model: cut {untrained['cut']:.3f}, "
+    f"folded {untrained['fold']:.3f}, "
+    f"best of the trained ones {best['lost']:.3f} ± {best['lost_error']:.3f}."
+)
 
 # %% [markdown]
 # TODO(result): start (cut or folded), adapters or all weights, whose text; how the curve bends, and what the next factor of ten would buy.
@@ -353,13 +410,19 @@ print(f"{STORED}: the cut model lost {untrained.loc['cut', 'lost']:.3f} nats a t
 
 # %%
 tasks = ["grammar", "last_word", "physical", "science"]
-above = stored[tasks].to_numpy() - stored[[f"{task}_chance" for task in tasks]].to_numpy()
+above = (
+    stored[tasks].to_numpy() - stored[[f"{task}_chance" for task in tasks]].to_numpy()
+)
 dense_row = int(stored.index[stored["start"] == "dense"][0])
 kept_above = pd.DataFrame(100 * above / above[dense_row], columns=tasks)
-label = stored[["start", "trained", "text", "tokens"]].astype(str).agg(", ".join, axis=1)
+label = (
+    stored[["start", "trained", "text", "tokens"]].astype(str).agg(", ".join, axis=1)
+)
 display(kept_above.assign(mean=kept_above.mean(axis=1)).set_index(label).round(0))
 worst = kept_above.drop(index=dense_row).mean().idxmin()
-print(f"What lags behind most, in the mean over all models, is {worst.replace('_', ' ')}.")
+print(
+    f"What lags behind most, in the mean over all models, is {worst.replace('_', ' ')}."
+)
 
 # %% [markdown]
 # TODO(result): which task comes back first and which last; how sure that is with so few items.
@@ -370,22 +433,26 @@ print(f"What lags behind most, in the mean over all models, is {worst.replace('_
 # ShortGPT's table 6 heals as well: each removed run of layers is replaced by a small network (an MLP), and these are trained. On Llama-2-7B that leaves 24 % removed in place of 27.1. *Look at* the task that was worst after the cut: how far did it come?
 
 # %%
-table6 = pd.read_csv(data_folder() / "paper" / "table6_post_training.csv").set_index("method")
-scores = table6.drop(columns=["model", "ratio_percent"]).T
-relative = 100 * scores.iloc[:, 1:].div(scores["Dense"], axis=0).drop(index="average").sort_values("ShortGPT")
+table6 = pd.read_csv(data_folder() / "paper" / "table6_post_training.csv")
+scores = table6.set_index("method").drop(columns=["model", "ratio_percent"]).T
+dense_scores, healed_scores = scores["Dense"], scores.drop(columns="Dense")
+relative = 100 * healed_scores.div(dense_scores, axis=0).drop(index="average")
+relative = relative.sort_values("ShortGPT")
 fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
 for i, (name, column) in enumerate(relative.items()):
-    ax.bar(np.arange(len(column)) + 0.4 * i - 0.2, column, 0.4, label=name, color=PALETTE[i],
-           hatch=("", "///")[i], edgecolor="black")
+    look = {"color": PALETTE[i], "hatch": ("", "///")[i], "edgecolor": "black"}
+    ax.bar(np.arange(len(column)) + 0.4 * i - 0.2, column, 0.4, label=name, **look)
 ax.axhline(100, color="black", linestyle=":")
 ax.set_xticks(range(len(relative)), relative.index, rotation=45, ha="right")
 ax.set(ylabel="% of the dense score")
 ax.legend()
 plt.show()
-means = scores.loc["average"]
-lowest = relative.iloc[0]
-print(f"The average goes from {means.iloc[0]:.1f} (dense) to {means.iloc[1]:.1f} (cut) and {means.iloc[2]:.1f} (healed). "
-      f"{relative.index[0]} goes from {lowest.iloc[0]:.0f} % of the dense score to {lowest.iloc[1]:.0f} %.")
+dense_mean, cut_mean, healed_mean = scores.loc["average"]
+task, (lowest, then) = relative.index[0], relative.iloc[0]
+print(
+    f"Average: dense {dense_mean:.1f}, cut {cut_mean:.1f}, healed {healed_mean:.1f}. "
+    f"{task} goes from {lowest:.0f} to {then:.0f} % of the dense score."
+)
 
 # %% [markdown]
 # XSum is the one task of the thirteen in which the model has to *write* something (a summary); in the others it chooses among answers. After the cut next to nothing of it was left, and after healing it is still far below everything else. Note also what the table can't tell: the healed model has fewer parameters removed than the cut one, several of the tasks were at the guessing level all along (lesson 05), and there are no standard errors.
@@ -450,7 +517,7 @@ print(f"Our cut: {state_pairs(depth, gone)}")
 
 # %% tags=["exercise"]
 def answer_divergence(dense, pruned, temperature):
-    """Kullback-Leibler divergence of the pruned model's answers from the dense one's, ``[tokens]``."""
+    """How far the pruned model's answers are from the dense one's, ``[tokens]``."""
     ### BEGIN SOLUTION
     log_p = (dense / temperature).log_softmax(-1)
     log_q = (pruned / temperature).log_softmax(-1)
@@ -467,13 +534,19 @@ require_passed(answer_divergence)
 text = built_in_text("natural_test")["text"].iloc[0][:300]
 ids = tokenizer(text, return_tensors="pt")["input_ids"]
 with torch.inference_mode():
-    apart = answer_divergence(model(ids).logits[0], remove_layers(model, gone)(ids).logits[0], 1.0)
+    apart = answer_divergence(
+        model(ids).logits[0], remove_layers(model, gone)(ids).logits[0], 1.0
+    )
 hardest = apart.topk(3).indices.sort().values
-print(f"Mean {apart.mean():.2f} nats, median {apart.median():.2f}. Furthest apart after: "
-      + ", ".join(repr(tokenizer.decode(ids[0, max(0, i - 3) : i + 1])) for i in hardest.tolist()))
+print(
+    f"Mean {apart.mean():.2f} nats, median {apart.median():.2f}. Furthest apart after: "
+    + ", ".join(
+        repr(tokenizer.decode(ids[0, max(0, i - 3) : i + 1])) for i in hardest.tolist()
+    )
+)
 
 # %% [markdown]
-# The mean is well above the median: at most positions the two models nearly agree, and a few make the loss. Those are what training has to mend.
+# TODO(result): is the mean well above the median? Then at most positions the two models nearly agree, and a few make the loss; those are what training has to mend.
 
 # %% [markdown]
 # ### Exercise 3: Merge an adapter
@@ -506,9 +579,14 @@ draw_numbers = torch.Generator().manual_seed(0)
 a = torch.randn(16, weight.shape[1], generator=draw_numbers) / 100
 b = torch.randn(weight.shape[0], 16, generator=draw_numbers) / 100
 x_in = torch.randn(5, weight.shape[1], generator=draw_numbers)
-one, two = x_in @ merged_weight(weight, a, b, 32).T, x_in @ weight.T + 2 * (x_in @ a.T) @ b.T
-print(f"The two paths and the merged matrix differ by {(one - two).abs().max() / two.abs().max():.0e} of the largest value.")
-print(f"Parameters: the matrix {weight.numel():,}, its adapter {a.numel() + b.numel():,}.")
+one, two = (
+    x_in @ merged_weight(weight, a, b, 32).T,
+    x_in @ weight.T + 2 * (x_in @ a.T) @ b.T,
+)
+off = (one - two).abs().max() / two.abs().max()
+print(f"The two paths and the merged matrix differ by {off:.0e} of the largest value.")
+adapter = a.numel() + b.numel()
+print(f"Parameters: the matrix {weight.numel():,}, its adapter {adapter:,}.")
 
 # %% [markdown]
 # A matrix of many numbers is changed through an adapter of a few percent of them. That is why adapters are quick to train and easy on memory, and also their limit: the change has rank 16, whatever the text would ask for.

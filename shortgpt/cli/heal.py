@@ -83,9 +83,9 @@ def heal_model(
 
         shortgpt heal ./smaller --tokens 100k -o ./healed
         shortgpt heal ./smaller --teacher ./big --tokens 1M -o ./healed2 --lora 16
-        shortgpt heal ./smaller --tokens 1M -o ./healed3 --text my_domain.txt --state ./run
+        shortgpt heal ./smaller --tokens 1M -o ./own --text my_domain.txt --state ./run
 
-    The last one takes long: if it is stopped, the same line goes on. On several GPUs: accelerate launch -m shortgpt heal …
+    The last one takes long: if it is stopped, the same line goes on. On several GPUs, put accelerate launch -m in front.
 
     Columns: tokens (read so far), loss (mean since the row before), and on held-back text divergence (nats a token, from the
     teacher's answers), states (relative squared error of the hidden states), perplexity, and best, the row that was saved.
