@@ -149,7 +149,7 @@ def errors(pruned) -> pd.Series:
 # %%
 def draw(curves: dict) -> None:
     """Errors along the layers, a line for each model."""
-    fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    _, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
     for i, (name, curve) in enumerate(curves.items()):
         style = MARKERS[i] + "-"
         ax.plot(curve.index, curve, style, color=PALETTE[i], label=name, markersize=4)

@@ -15,6 +15,7 @@ import termios
 import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,7 @@ def test_repair_is_what_heal_does_and_the_card_says_so(folder, repair):
     assert ("from shortgpt import load" in card) == (repair == "linear")
 
 
+@pytest.mark.skipif(not find_spec("peft"), reason="needs peft")
 def test_heal_is_what_distill_does_and_goes_on(folder):
     ok("prune", "cut", "--plan", "plan.json", "--quiet")
     options = ("--text", "text.txt", "--length", 16, "--batch-size", 2, "--evaluations", 2, "--lora", 2)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +29,8 @@ TEXTS = [
     for b in ("flats", "hills", "square")
     for c in ("boats", "river", "noise")
 ]
+needs_peft = pytest.mark.skipif(not find_spec("peft"), reason="needs peft")
+full_and_lora = pytest.mark.parametrize("lora", [None, pytest.param(4, marks=needs_peft)])
 QUICK = {"length": 16, "batch_size": 4, "at_once": 4, "evaluations": 3, "progress": False}
 STEPS = {"tokens": 16 * 4 * 12} | QUICK  # twelve steps
 
@@ -50,7 +53,7 @@ def dense():
     return build_tiny()
 
 
-@pytest.mark.parametrize("lora", [None, 4])
+@full_and_lora
 def test_it_learns_and_changes_neither_model(dense, tokenizer, lora):
     pruned = remove_layers(dense, [2, 3])
     before = weights(dense)
@@ -78,7 +81,7 @@ def test_identical_models_have_nothing_to_lose(dense, tokenizer, top_k):
     assert same(same_model, dense) and not repairs_so_far(same_model.config)
 
 
-@pytest.mark.parametrize("lora", [None, 4])
+@full_and_lora
 def test_a_learning_rate_of_zero_changes_nothing(dense, tokenizer, lora):
     pruned = remove_layers(dense, [2])
     healed, history = distill(pruned, dense, tokenizer, TEXTS, lora=lora, learning_rate=0, **STEPS)
@@ -86,6 +89,7 @@ def test_a_learning_rate_of_zero_changes_nothing(dense, tokenizer, lora):
     assert history["divergence"].nunique() == 1 and history["divergence"].iloc[0] > 0
 
 
+@needs_peft
 def test_merged_adapters_answer_as_they_did(dense, tokenizer, monkeypatch):
     pruned, held = remove_layers(dense, [2]), {}
     merge = distilling._finished
@@ -103,7 +107,7 @@ def test_merged_adapters_answer_as_they_did(dense, tokenizer, monkeypatch):
     assert (logits(healed) - logits(pruned)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("lora", [None, 4])
+@full_and_lora
 def test_killed_and_continued_is_as_never_stopped(dense, tokenizer, tmp_path, monkeypatch, lora):
     pruned, call = remove_layers(dense, [2, 3]), {"lora": lora, **STEPS}
     whole, history = distill(pruned, dense, tokenizer, TEXTS, **call)
@@ -205,7 +209,7 @@ def test_dropout_is_off_and_modes_and_flags_come_back(tokenizer):
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "gpt2", "qwen3"])
-@pytest.mark.parametrize("lora", [None, 2])
+@full_and_lora
 def test_the_result_is_saved_as_what_it_was_made_of(tokenizer, tmp_path, family, lora):
     build_tiny(family).save_pretrained(tmp_path / "dense")
     dense = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.bfloat16)
