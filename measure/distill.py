@@ -1,16 +1,16 @@
 """Healing by training: how much of what six of thirty layers were worth comes back, and after how many tokens.
 
-    python measure/distill.py                        go on where distilled.csv ends (on 2 CPU cores: see HOURS below)
-    python measure/distill.py --most 1M              only rows of up to so many tokens
-    python measure/distill.py --gpu --minutes 9      on a GPU: those rows that are left, longest budgets last, for so long
+    python measure/distill.py                        go on where distilled.csv ends, on the CPU
+    python measure/distill.py --most 1e6             only rows of up to so many tokens
+    python measure/distill.py --gpu --minutes 9 --out FOLDER    on a GPU: a row after the other, those that fit the time
     python measure/distill.py --merge FOLDER         take over the rows that another machine wrote (FOLDER/distilled.csv)
 
-Default model without the six layers that `choosing.csv`'s repaired search takes (`chosen.csv`). Each row starts from the cut
-or from the folded model (``fold``, 66,560 tokens of our own text, as in `repair.csv`), and trains all weights or adapters
-(LoRA, rank 16), on text that the teacher writes or on ``natural`` (text by people). Measured on ``natural_test`` (other
-sources; `study.measured_documents`): loss per document, so that the difference from the dense model has a paired standard
-error; and four offline tasks. Writes `data/distilled.csv`, a row a model, and `data/distilled_history.csv`, what was measured
-on the way. The state of a row that was stopped is in ``~/.cache/shortgpt/distill``; the same command goes on with it.
+Default model without the six layers that the repaired search takes (`chosen.csv`). Each row starts from the cut or from the
+folded model (``fold``, 66,560 tokens of our own text, as in `repair.csv`), and trains all weights or adapters (LoRA, rank 16),
+on text that the teacher writes or on ``natural`` (text by people). Measured on ``natural_test`` (other sources;
+`study.measured_documents`): loss a document, so that the difference from the dense model has a paired standard error; and four
+offline tasks, where lm_eval is installed. Writes `data/distilled.csv`, a row a model, and `data/distilled_history.csv`, what was
+measured on the way. The state of a row that was stopped is in ``~/.cache/shortgpt/distill``; the same command goes on with it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +31,6 @@ from study import DATA, MODELS, measured_documents
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt import built_in_text, calibration_batches, distill, evaluate, heal, load, remove_layers
-from shortgpt.cli.heal import parse_tokens
 from shortgpt.course.studies.again import document_losses
 from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.repair.reading import MOST_WRITTEN, TEXT_FILE
@@ -63,11 +64,12 @@ def layers() -> list[int]:
     return json.loads(chosen["layers"].iloc[0])
 
 
-def start_of(row: dict, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """What a row starts from."""
-    if row["start"] == "dense":
+@cache
+def start_of(start: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """What a row starts from; training changes it not."""
+    if start == "dense":
         return model
-    if row["start"] == "cut":
+    if start == "cut":
         return remove_layers(model, layers())
     documents = [*built_in_text("calibration")["text"], *built_in_text("repair")["text"]]
     return heal(model, layers(), calibration_batches(tokenizer, documents, length=LENGTH), progress=False)
@@ -77,7 +79,7 @@ def trained(
     row: dict, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, gpu: bool
 ) -> tuple[PreTrainedModel, pd.DataFrame | None]:
     """The model of a row, and its history if it was trained."""
-    pruned = start_of(row, model, tokenizer)
+    pruned = start_of(row["start"], model, tokenizer)
     if not row["tokens"]:
         return pruned, None
     folder = STATES / "-".join(str(row[key]) for key in KEYS)
@@ -105,7 +107,7 @@ def measure(
     own = document_losses(changed, tokenizer, documents)
     lost, error = mean_and_error((own["loss"] - dense["loss"]) * own["tokens"], own["tokens"])
     found = {"loss": (own["loss"] * own["tokens"]).sum() / own["tokens"].sum(), "lost": lost, "lost_error": error}
-    for task, limit in TASKS.items():
+    for task, limit in TASKS.items() if find_spec("lm_eval") else ():  # a lent GPU machine may lack it
         result = evaluate(changed, tokenizer, [task], limit=limit).iloc[0]
         found |= {task: result["value"], f"{task}_error": result["standard_error"], f"{task}_chance": result["chance"]}
     return found
@@ -113,9 +115,9 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--most", type=parse_tokens, default=10_000_000)
+    parser.add_argument("--most", type=float, default=1e7, help="tokens, for instance 1e6")
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after so many")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row that may not end by then")
     parser.add_argument("--out", type=Path, default=DATA, help="where the two tables are")
     parser.add_argument("--merge", type=Path)
     args = parser.parse_args()
@@ -123,12 +125,13 @@ def main() -> None:
     if args.merge:
         rows.add(*(row for row in Rows(args.merge / FILE.name, KEYS).rows if row not in rows))
         return
-    begun = time.perf_counter()
+    end, pace = time.perf_counter() + 60 * args.minutes, 0.0  # pace: seconds a token, all that a row needs
     model, tokenizer = load(device="cuda" if args.gpu else "cpu", dtype=torch.float32)
     documents = measured_documents(MODELS[0], "en")
     dense = document_losses(model, tokenizer, documents)
     for row in wanted():
-        if row in rows or row["tokens"] > args.most or time.perf_counter() - begun > 60 * args.minutes:
+        begun = time.perf_counter()
+        if row in rows or row["tokens"] > args.most or begun + row["tokens"] * pace > end:
             continue
         changed, history = trained(row, model, tokenizer, args.gpu)
         seconds = 0.0 if history is None else history["seconds"].iloc[-1]
@@ -137,6 +140,7 @@ def main() -> None:
         if history is not None:
             read = json.loads(history.rename(columns={"tokens": "read"}).to_json(orient="records"))
             Rows(args.out / HISTORY.name, [*KEYS, "read"]).add(*(row | each for each in read))
+            pace = (time.perf_counter() - begun) / row["tokens"]
         print(rows.rows[-1], flush=True)
 
 

@@ -9,7 +9,6 @@ the two forward passes and the states, which are all there is to see, behind a s
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import warnings
@@ -19,13 +18,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.model.adapters import require_no_adapter
-from shortgpt.model.anatomy import forget_checkpoint, model_name, original_layers, removed_so_far
+from shortgpt.model.anatomy import model_name, original_layers, removed_so_far
 from shortgpt.model.arguments import check_ids, check_tokenizer
 from shortgpt.model.offload import accelerate_hooks, input_device
+from shortgpt.model.view import share_weights
 from shortgpt.pruning.repair_record import record_repair
 from shortgpt.repair.objective import matching_depths
 from shortgpt.repair.reading import split, training_documents, windows
@@ -174,12 +174,18 @@ def _fitting(pruned: PreTrainedModel, teacher: PreTrainedModel, tokenizer: PreTr
 
 def _student(pruned: PreTrainedModel, lora: int | None, seed: int) -> tuple[PreTrainedModel, Any]:
     """A copy of `pruned` with weights of its own, ready to be trained; and what peft wrapped it in, if it did."""
-    student = copy.deepcopy(pruned)
-    forget_checkpoint(student, model_name(pruned))
-    student.requires_grad_(lora is None)
+    student = share_weights(pruned)
+    own = {
+        # steps would be lost in the rounding of half precision
+        id(weight): nn.Parameter(
+            weight.detach().to(torch.float32 if lora is None else weight.dtype, copy=True), lora is None
+        )
+        for weight in pruned.parameters()
+    }
+    for module in student.modules():
+        for name, weight in module.named_parameters(recurse=False, remove_duplicate=False):
+            setattr(module, name, own[id(weight)])  # shared ones stay shared
     if lora is None:
-        for weight in student.parameters():
-            weight.data = weight.data.float()  # steps are lost in the rounding of half precision; buffers stay
         return student, None
     try:
         from peft import LoraConfig, get_peft_model

@@ -73,8 +73,14 @@ class Run:
 def train(run: Run, *, progress: bool) -> str:
     """Train to the end, or say in a sentence what ended it early. `run.best` holds the best weights either way."""
     due = {round(run.steps * (i + 1) / run.settings["evaluations"]) for i in range(run.settings["evaluations"])}
-    bar = tqdm(total=run.steps * run.per_step, initial=run.step * run.per_step, disable=not progress or run.rank > 0)
-    bar.unit, bar.unit_scale, bar.desc = "token", True, "healing"
+    bar = tqdm(
+        total=run.steps * run.per_step,
+        initial=run.step * run.per_step,
+        desc="healing",
+        unit="token",
+        unit_scale=True,
+        disable=not progress or run.rank > 0,
+    )
     with eval_mode(run.teacher), _without_dropout(run), bar:
         try:
             if not run.history:
@@ -180,7 +186,7 @@ def _loss(run: Run, ids: Tensor) -> Tensor:
 def _measure(run: Run) -> bool:
     """Add a row to the history, keep the best weights and where we are; False if a value is no number."""
     sums = torch.zeros(4, dtype=torch.float64)
-    for ids in run.held[run.rank :: run.world].split(run.settings["at_once"]):
+    for ids in filter(len, run.held[run.rank :: run.world].split(run.settings["at_once"])):
         answers, goals, states, dense = _both(run, ids, run.student)
         sums[0] += answer_divergence(answers, goals).double().sum().cpu()
         sums[1] += state_error(states, dense, run.depths).double().sum().cpu()
@@ -197,9 +203,9 @@ def _measure(run: Run) -> bool:
     run.losses.clear()
     if not math.isfinite(row["divergence"]):
         return False
-    run.history.append(row)
-    if run.best_row is row:
+    if not run.history or row["divergence"] < run.best_row["divergence"]:  # first the weights: Ctrl-C may come any time
         run.best = {name: weight.detach().cpu().clone() for name, weight in run.weights().items()}
+    run.history.append(row)
     if run.report is not None and run.rank == 0:
         run.report(row)
     _write_state(run)
