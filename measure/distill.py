@@ -6,11 +6,11 @@
     python measure/distill.py --merge FOLDER         take over the rows that another machine wrote (FOLDER/distilled.csv)
 
 Default model without the six layers that the repaired search takes (`chosen.csv`). Each row starts from the cut or from the
-folded model (``fold``, 66,560 tokens of our own text, as in `repair.csv`), and trains all weights or adapters (LoRA, rank 16),
-on text that the teacher writes or on ``natural`` (text by people). Measured on ``natural_test`` (other sources;
-`study.measured_documents`): loss a document, so that the difference from the dense model has a paired standard error; and four
-offline tasks, where lm_eval is installed. Writes `data/distilled.csv`, a row a model, and `data/distilled_history.csv`, what was
-measured on the way. The state of a row that was stopped is in ``~/.cache/shortgpt/distill``; the same command goes on with it.
+folded model (``fold``, 66,560 tokens of our own text, as in `repair.csv`), and trains all weights or adapters (LoRA, rank
+16), on text that the teacher writes or on ``natural`` (text by people). Measured on ``natural_test`` (other sources;
+`study.measured_documents`): loss a document, so that the difference from the dense model has a paired standard error; and
+four offline tasks, where lm_eval is installed. Writes `data/distilled.csv`, a row a model, and `data/distilled_history.csv`,
+what was measured on the way. The state of a row that was stopped is in ``~/.cache/shortgpt/distill``: the same line goes on.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _written(
     """The next texts: what the teacher writes once, drawn from its whole distribution."""
     device = input_device(teacher)
     start = tokenizer.convert_tokens_to_ids(begin_token(tokenizer, "sampling"))
-    ids = torch.full((WRITTEN_AT_ONCE.get(device.type, 64), 1), start)
+    ids = torch.tensor([[start]] * WRITTEN_AT_ONCE.get(device.type, 64))
     own_seed = int(np.random.SeedSequence([seed, part]).generate_state(1)[0])
     draws = _noise(torch.Generator(device).manual_seed(own_seed), len(tokenizer))
     written = write_tokens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,10 +19,9 @@ def check_state_pairs(state_pairs: Callable[[int, list[int]], list[tuple[int, in
 
 
 def _as_pairs(answer: object) -> object:
-    """Pairs in a list, whatever they came in."""
-    return (
-        [tuple(pair) for pair in answer] if isinstance(answer, Collection) and not isinstance(answer, dict) else answer
-    )
+    """Pairs in a list, whatever they came in; what is none, as it is."""
+    in_order = isinstance(answer, list | tuple) and all(isinstance(pair, list | tuple) for pair in answer)
+    return [tuple(pair) for pair in answer] if in_order else answer
 
 
 def _state_pairs(depth: int, removed: list[int]) -> Answers:
