@@ -32,6 +32,7 @@ from shortgpt.repair.reading import split, training_documents, windows
 from shortgpt.repair.training import Run, put_back, resume, train
 from shortgpt.utils.arguments import check_count, check_number, check_path, check_strings, shown
 from shortgpt.utils.distributed import this_process
+from shortgpt.utils.quieting import quiet
 
 FULL_RATE, LORA_RATE = 3e-4, 1e-3  # learning rates: of all weights, and of adapters
 MOST_HELD = 8_192  # tokens that each measurement reads
@@ -187,12 +188,12 @@ def _student(pruned: PreTrainedModel, lora: int | None, seed: int) -> tuple[PreT
             setattr(module, name, own[id(weight)])  # shared ones stay shared
     if lora is None:
         return student, None
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError("lora needs peft: pip install peft") from error
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), quiet("bitsandbytes"), warnings.catch_warnings():  # peft imports it
         warnings.simplefilter("ignore")  # of layers that keep their weights the other way round
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise ImportError("lora needs peft: pip install peft") from error
         torch.manual_seed(seed)
         wrapper = get_peft_model(student, LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear"))
     return student, wrapper

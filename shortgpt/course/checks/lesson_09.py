@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ def check_state_pairs(state_pairs: Callable[[int, list[int]], list[tuple[int, in
     )
 
 
-def _as_pairs(answer: object) -> object:
+def _as_pairs(answer: Any) -> Any:
     """Pairs in a list, whatever they came in; what is none, as it is."""
     in_order = isinstance(answer, list | tuple) and all(isinstance(pair, list | tuple) for pair in answer)
     return [tuple(pair) for pair in answer] if in_order else answer
