@@ -184,7 +184,7 @@ def _student(pruned: PreTrainedModel, lora: int | None, seed: int) -> tuple[PreT
         for weight in pruned.parameters()
     }
     for module in student.modules():
-        for name, weight in module.named_parameters(recurse=False, remove_duplicate=False):
+        for name, weight in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             setattr(module, name, own[id(weight)])  # shared ones stay shared
     if lora is None:
         return student, None
