@@ -44,7 +44,6 @@ from .evaluation import (
     removal_sweep as removal_sweep,
     repetition as repetition,
     retention_table as retention_table,
-    sampled_text as sampled_text,
     side_by_side as side_by_side,
     size as size,
     size_quality_grid as size_quality_grid,
@@ -56,6 +55,7 @@ from .model import (
     calibration_batches as calibration_batches,
     decoder_layers as decoder_layers,
     hidden_states as hidden_states,
+    sampled_text as sampled_text,
     watch_layers as watch_layers,
 )
 from .pruning import (
@@ -69,7 +69,7 @@ from .pruning import (
     width_scores as width_scores,
 )
 from .quantization import quantize as quantize
-from .repair import heal as heal, merge_layers as merge_layers
+from .repair import distill as distill, heal as heal, merge_layers as merge_layers
 from .scoring import (
     block_influence as block_influence,
     plan_agreement as plan_agreement,
@@ -90,6 +90,7 @@ __all__ = [
     "continue_text",
     "decoder_layers",
     "describe",
+    "distill",
     "evaluate",
     "heal",
     "hidden_states",

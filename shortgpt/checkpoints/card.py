@@ -142,8 +142,10 @@ def _in_words(repair: Mapping[str, Any]) -> str:
         "fold_both": f"the output projections of attention and FFN were fitted again in {places}",
         "linear": f"a linear module was added behind {places}",
         "merge": f"the weights of the removed layers were merged into {places} (shortgpt.merge_layers, after LaCo)",
+        "distill": f"what stayed was trained on {repair.get('tokens', 0):,} tokens to answer as the dense model does "
+        f"(shortgpt.distill, {plain(repair.get('sites', ''))})",
     }[repair["kind"]]
-    if repair["kind"] == "merge":
+    if repair["kind"] in ("merge", "distill"):
         return what
     return f"{what}, in closed form on {repair['samples']} samples of text (shortgpt.heal)"
 

@@ -104,9 +104,11 @@ def _are_repairs(value: object) -> bool:
 def _is_repair(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and value.get("kind") in ("fold", "linear", "merge")
+        and value.get("kind") in ("fold", "linear", "merge", "distill")
         and are_layers(value.get("layers"))
         and is_whole(value.get("samples"))
+        and is_whole(value.get("tokens", 0))
+        and isinstance(value.get("sites", ""), str)
     )
 
 

@@ -1,4 +1,4 @@
-"""The `shortgpt` command: score, prune, eval, info. The same functions as in Python, for the shell.
+"""The `shortgpt` command: score, prune, heal, eval, info. The same functions as in Python, for the shell.
 
 A module for each command; `options` holds the groups of options they share. What every command does is here and in
 `printing` and `failing`: results to standard output (a table, or JSON), progress and messages to standard error, one
@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from shortgpt import __version__
 from shortgpt.cli.evaluate import compare_models
 from shortgpt.cli.failing import UsageError, heeding_ctrl_c, told
+from shortgpt.cli.heal import heal_model
 from shortgpt.cli.info import tell
 from shortgpt.cli.options import FLAG, OUTPUT
 from shortgpt.cli.printing import calm_libraries, show
@@ -54,6 +55,7 @@ app = App(
 app.meta.group_parameters = OUTPUT
 app.command(score_model, name="score")
 app.command(prune_model, name="prune")
+app.command(heal_model, name="heal")
 app.command(compare_models, name="eval")
 app.command(tell, name="info")
 
@@ -85,7 +87,7 @@ def run_command(
     except (KeyboardInterrupt, Exception) as error:
         return told(error, interrupted=bool(pressed))
     show(result, as_json=json, notes=not quiet)
-    return 0
+    return 130 if pressed else 0  # a training that was interrupted gives what it has
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -22,4 +22,4 @@ from .tables import (
     frontier_steps as frontier_steps,
     retention_table as retention_table,
 )
-from .writing import continue_text as continue_text, repetition as repetition, sampled_text as sampled_text
+from .writing import continue_text as continue_text, repetition as repetition

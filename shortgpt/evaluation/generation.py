@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import perplexity_and_error, token_losses
-from shortgpt.evaluation.writing import distinct, repetition, sampling_noise, write_tokens
+from shortgpt.evaluation.writing import distinct, repetition
 from shortgpt.model.arguments import check_model, check_models, check_tokenizer
+from shortgpt.model.sampling import sampling_noise, write_tokens
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.utils.arguments import check_count, check_number, check_some, check_strings, shown
 

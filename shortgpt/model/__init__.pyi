@@ -11,6 +11,7 @@ from .hooks import (
     logits_of as logits_of,
     watch_layers as watch_layers,
 )
+from .sampling import sampled_text as sampled_text
 from .text import built_in_text as built_in_text, calibration_batches as calibration_batches
 from .tokens import begin_tokens as begin_tokens
 from .view import share_weights as share_weights

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from shortgpt.model.anatomy import REMOVED_FIELD, REPAIR_FIELD
 
-Step = dict[str, Any]  # kind, sites, samples: how; layers: where, original indices
+Step = dict[str, Any]  # kind, sites, samples (and tokens): how; layers: where, original indices
 
 
 def repairs_so_far(config: PreTrainedConfig) -> list[Step]:
@@ -18,9 +18,11 @@ def repairs_so_far(config: PreTrainedConfig) -> list[Step]:
     return [record] if isinstance(record, dict) else list(record)  # releases up to 0.1 kept the last step alone
 
 
-def record_repair(config: PreTrainedConfig, kind: str, sites: str, layers: Collection[int], samples: int) -> None:
-    """Note in `config` (changed in place) one more repair, of `layers` (original indices)."""
-    step = {"kind": kind, "sites": sites, "layers": sorted(layers), "samples": samples}
+def record_repair(
+    config: PreTrainedConfig, kind: str, sites: str, layers: Collection[int], samples: int, **more: int
+) -> None:
+    """Note in `config` (changed in place) one more repair, of `layers` (original indices); `more`, such as its tokens."""
+    step = {"kind": kind, "sites": sites, "layers": sorted(layers), "samples": samples, **more}
     setattr(config, REPAIR_FIELD, [*repairs_so_far(config), step])
 
 

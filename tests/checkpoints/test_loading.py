@@ -165,7 +165,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_with_random_numbe
 
 @pytest.mark.parametrize(
     "record",
-    ["x", 3, [3], {"kind": "melt", "layers": [1], "samples": 1}, [{"kind": "fold", "layers": [1, 1], "samples": 1}]],
+    ["x", 3, [3], {"kind": "melt", "layers": [1], "samples": 1}, [{"kind": "fold", "layers": [1, 1], "samples": 1}]]
+    + [{"kind": "distill", "layers": [1], "samples": 1, name: -1} for name in ("tokens", "sites")],
     ids=str,
 )
 def test_a_record_of_a_repair_that_nobody_wrote_is_refused(record, tiny, tokenizer, tmp_path):

@@ -15,6 +15,7 @@ import termios
 import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,7 @@ from shortgpt import (
     built_in_text,
     calibration_batches,
     choose_layers,
+    distill,
     evaluate,
     heal,
     load,
@@ -52,12 +54,13 @@ from shortgpt.cli.options import Loading, parse_device_map, parse_max_memory
 from shortgpt.evaluation import comparing
 from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
 from shortgpt.evaluation.comparing import OFFLINE_TASKS
+from shortgpt.repair import training
 from shortgpt.scoring.influence import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
 LAYERS = 12  # enough for the layer numbers in the examples
-COMMANDS = ("score", "prune", "eval", "info")
+COMMANDS = ("score", "prune", "heal", "eval", "info")
 TEXT = "the tide came in over the flats and the boats rose with it. "
 
 
@@ -199,6 +202,45 @@ def test_repair_is_what_heal_does_and_the_card_says_so(folder, repair):
     card = Path("cut", "README.md").read_text()
     assert "weights are unchanged" not in card and "8 samples of text (shortgpt.heal)" in card
     assert ("from shortgpt import load" in card) == (repair == "linear")
+
+
+@pytest.mark.skipif(not find_spec("peft"), reason="needs peft")
+def test_heal_is_what_distill_does_and_goes_on(folder):
+    ok("prune", "cut", "--plan", "plan.json", "--quiet")
+    options = ("--text", "text.txt", "--length", 16, "--batch-size", 2, "--evaluations", 2, "--lora", 2)
+    line = ("heal", "cut", "--tokens", "0.128k", *options, "--state", "run")
+    rows = pd.DataFrame(data(*line, "-o", "healed"))
+    (pruned, tokenizer), (model, _) = (load(name, device="cpu") for name in ("cut", "model"))
+    options = {"length": 16, "batch_size": 2, "evaluations": 2, "lora": 2, "progress": False}
+    expected, history = distill(pruned, model, tokenizer, [Path("text.txt").read_text()], tokens=128, **options)
+    assert rows["tokens"].tolist() == history["tokens"].tolist() == [0, 64, 128] and pd.isna(rows["loss"][0])
+    assert rows["divergence"].tolist() == pytest.approx(history["divergence"].tolist(), rel=1e-5)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(load("healed", device="cpu")[0](ids).logits, expected(ids).logits)
+    assert "(shortgpt.distill, adapters of rank 2)" in Path("healed", "README.md").read_text()
+    again = ok(*line, "-o", "again")  # nothing is left to do
+    assert "saved to again and verified" in again.stderr and again.stdout.count("yes") == 1
+    assert Path("again", "model.safetensors").read_bytes() == Path("healed", "model.safetensors").read_bytes()
+
+
+def test_heal_that_is_interrupted_saves_the_best_and_exits_130(folder, monkeypatch):
+    ok("prune", "cut", "--plan", "plan.json", "--quiet")
+    steps, real_step = [], training._one_step
+
+    def pressed(run):
+        steps.append(run.step)
+        if run.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real_step(run)
+
+    monkeypatch.setattr(training, "_one_step", pressed)
+    line = ("heal", "cut", "--tokens", 128, "--text", "text.txt", "--length", 16, "--batch-size", 2, "-o", "healed")
+    done = run(*line, "--learning-rate", "3e-3", "--evaluations", 4)
+    assert (
+        done.exit_code == 130 and "interrupted: stopped after 96 of 128 tokens; this is the best model" in done.stderr
+    )
+    assert load("healed", device="cpu") and steps == [0, 1, 2, 3]
 
 
 def test_sublayers_are_scored_side_by_side_and_removed_in_our_own_format(folder):
@@ -470,6 +512,9 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("score model --sweep -n 2", "leave out -n"),
         ("score model --sweep-text text.txt", "add --sweep"),
         ("score model --text text.txt --language zh", "leave it out with --text"),
+        ("heal model -o out --tokens few", "is not a number of tokens: write it like 1M, 250k or 500000"),
+        ("heal model -o out --tokens 1k", "name that with --teacher"),
+        ("heal model --tokens 1k", "--output"),
         ("score model --frobnicate", "--frobnicate"),
         ("eval model model", "named twice"),
         ("eval model --batch-size 0", "'0' is not a number of prompts: give a whole number from 1, or auto"),
@@ -595,6 +640,9 @@ def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
         words = shlex.split(line)[1:]
         target = words[1] if words[0] == "prune" and not words[1].startswith("-") else ""
         shutil.rmtree(target, ignore_errors=True)
+        if words[0] == "heal":
+            words[words.index("--tokens") + 1] = "64"
+            words += ["--length", "16", "--batch-size", "2"]
         if words[0] in ("score", "prune") and "--text" not in words:
             words += ["--samples", "2", "--length", "32"]
         ok(*words)

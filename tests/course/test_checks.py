@@ -318,6 +318,27 @@ def added(inner, down, mask, of=lambda vectors: vectors.square().sum(-1).mean(0)
     return of(inner[mask.bool()][..., None] * down.T)
 
 
+# ---- lesson 09 ----
+
+
+def partners(depth, removed):
+    """By counting how many removed layers lie in front."""
+    kept = [i for i in range(depth) if i not in removed]
+    return [(i - sum(gone < i for gone in removed), i) for i in [*kept[1:], depth]]
+
+
+def softened(dense, pruned, temperature):
+    """With torch's own divergence of log-probabilities."""
+    logs = [(logits / temperature).log_softmax(-1) for logits in (pruned, dense)]
+    return temperature**2 * nn.functional.kl_div(*logs, reduction="none", log_target=True).sum(-1)
+
+
+def through_adapter(weight, a, b, alpha):
+    """What the two paths make of each unit vector."""
+    unit = torch.eye(weight.shape[1], dtype=weight.dtype)
+    return (unit @ weight.T + unit @ a.T @ b.T * alpha / a.shape[0]).T
+
+
 # ---- lesson 10 ----
 
 
@@ -764,6 +785,37 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda norms: (fitted(norms.mean(0, keepdim=True))[0], with_error(fitted(norms))[1]), "each seed for itself"),
         (lambda norms: with_error(2 * fitted(norms)), "squared lengths"),
         (lambda norms: with_error(fitted(norms))[::-1], "the mean first"),
+    "state_pairs": [
+        (lambda *a: partners(*a)[:-1], "leaves the last layer"),
+        (lambda depth, removed: [(0, 0), *partners(depth, removed)], "the embedding in both"),
+        (lambda *a: [(new, new) for new, _ in partners(*a)], "their old ones"),
+        (lambda *a: [pair[::-1] for pair in partners(*a)], "pruned model comes first"),
+        (
+            lambda depth, removed: [(i + 1, k + 1) for i, k in enumerate(k for k in range(depth) if k not in removed)],
+            "leave",
+        ),
+        (lambda depth, removed: list(enumerate(sorted(removed))), "those that were kept"),
+        (lambda *a: None, "returned nothing"),
+    ],
+    "answer_divergence": [
+        (lambda p, q, t: softened(q, p, t), "are the weights"),
+        (lambda p, q, t: softened(p, q, t) / t**2, "temperature squared"),
+        (lambda p, q, t: softened(p, q, t) / t, "comes in squared"),
+        (lambda p, q, t: t**2 * softened(p, q, 1.0), "divide the logits"),
+        (lambda p, q, t: softened(p, q, 1.0), "no part in this yet"),
+        (lambda *a: softened(*a).sum(), "one number a token"),
+        (lambda *a: softened(*a).mean(), "not their mean"),
+        (lambda p, q, t: -(t**2) * ((p / t).softmax(-1) * (q / t).log_softmax(-1)).sum(-1), "cross entropy"),
+        (lambda p, q, t: (p * (p - q)).sum(-1), "softmax first"),
+    ],
+    "merged_weight": [
+        (lambda w, a, b, alpha: w + b @ a, "alpha divided by the rank"),
+        (lambda w, a, b, alpha: w + alpha * b @ a, "divide alpha"),
+        (lambda w, a, b, alpha: w + alpha / a.shape[1] * b @ a, "rows of a"),
+        (lambda w, a, b, alpha: alpha / len(a) * b @ a, "add it to the weight"),
+        (lambda w, a, b, alpha: alpha / len(a) * (w + b @ a), "not scaled"),
+        (lambda w, a, b, alpha: w - alpha / len(a) * b @ a, "not taken off"),
+        (lambda w, a, b, alpha: w + alpha / len(a) * a @ b, "shape of the weight"),
     ],
     "repeated_share": [
         (lambda *a: seen_before(*a, new=1), "new ones"),
@@ -875,6 +927,9 @@ RIGHT: dict[str, list[Callable]] = {
     "expected_influence": [walked, lambda *a: torch.tensor(walked(*a))],
     "growth_parts": [grown, lambda *a: torch.tensor(grown(*a))],
     "growth_exponent": [lambda norms: with_error(fitted(norms))],
+    "state_pairs": [partners, lambda *a: tuple(partners(*a))],
+    "answer_divergence": [softened],
+    "merged_weight": [through_adapter],
     "repeated_share": [seen_before],
     "best_draft_length": [fastest],
     "write_with_draft": [rounds],

@@ -50,7 +50,6 @@ from shortgpt import (
     removal_sweep,
     repetition,
     retention_table,
-    sampled_text,
     side_by_side,
     size,
     size_quality_grid,
@@ -73,11 +72,6 @@ def count_layers(model) -> float:
 
 def positional():
     paper_benchmarks("mmlu")
-
-
-def endless(model):
-    model.generation_config.eos_token_id = None
-    return model
 
 
 def with_another(w, other):
@@ -394,25 +388,6 @@ CASES = [
         no_weights(),
         ({"model": gpt2, "prompt": long_text(300)}, ValueError, "340 tokens .*256 positions"),
         ({"tokenizer": many_tokens, "prompt": "zz"}, ValueError, OTHER_VOCABULARY),
-    ),
-    *wrong(
-        sampled_text,
-        {"model": MODEL, "tokenizer": with_end, "progress": False},
-        no_model(),
-        no_tokenizer(),
-        ({"tokenizer": TOKENIZER}, ValueError, "no begin and no end token, which"),
-        *map(count, ["samples", "length", "batch_size"]),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
-        ({"temperature": 0}, ValueError, "temperature must be above 0 and finite, got 0"),
-        ({"temperature": float("nan")}, ValueError, "temperature must be above 0 and finite, got nan"),
-        ({"temperature": "high"}, TypeError, "temperature must be a number, got 'high'"),
-        nan(),
-        no_weights(),
-        (
-            {"model": lambda w: endless(gpt2(w)), "samples": 1, "length": 300},
-            ValueError,
-            "301 tokens .*256 positions",
-        ),
     ),
     *wrong(
         repetition,

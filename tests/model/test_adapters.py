@@ -9,6 +9,7 @@ from small import build_tiny, random_batch
 from torch import nn
 
 from shortgpt import (
+    distill,
     heal,
     load,
     merge_layers,
@@ -54,6 +55,7 @@ REFUSED = {
     "quantize": lambda m, t, to: quantize(m, 8),
     "merge_layers": lambda m, t, to: merge_layers(m, [2]),
     "heal": lambda m, t, to: heal(m, [2], [random_batch()], progress=False),
+    "distill": lambda m, t, to: distill(m, m, t, ["a b c"] * 9, tokens=9, folder=to, progress=False),
     "remove_channels": lambda m, t, to: remove_channels(m, 1),
     "remove_heads": lambda m, t, to: remove_heads(m, 1),
 }

@@ -10,19 +10,26 @@ from bad_input import (
     count,
     forgotten,
     gpt2,
+    nan,
     no_model,
     no_tokenizer,
     no_weights,
+    with_end,
     wrong,
 )
 from small import random_batch
 
-from shortgpt import built_in_text, calibration_batches, decoder_layers, hidden_states, watch_layers
+from shortgpt import built_in_text, calibration_batches, decoder_layers, hidden_states, sampled_text, watch_layers
 
 
 def watching(model, report):
     with watch_layers(model, report):
         pass
+
+
+def endless(model):
+    model.generation_config.eos_token_id = None
+    return model
 
 
 def without_pad(w):
@@ -31,6 +38,25 @@ def without_pad(w):
 
 
 CASES = [
+    *wrong(
+        sampled_text,
+        {"model": MODEL, "tokenizer": with_end, "progress": False},
+        no_model(),
+        no_tokenizer(),
+        ({"tokenizer": TOKENIZER}, ValueError, "no begin and no end token, which"),
+        *map(count, ["samples", "length", "batch_size"]),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"temperature": 0}, ValueError, "temperature must be above 0 and finite, got 0"),
+        ({"temperature": float("nan")}, ValueError, "temperature must be above 0 and finite, got nan"),
+        ({"temperature": "high"}, TypeError, "temperature must be a number, got 'high'"),
+        nan(),
+        no_weights(),
+        (
+            {"model": lambda w: endless(gpt2(w)), "samples": 1, "length": 300},
+            ValueError,
+            "301 tokens .*256 positions",
+        ),
+    ),
     *wrong(decoder_layers, {}, no_model()),
     *wrong(
         built_in_text,

@@ -2,10 +2,26 @@
 
 import pytest
 import torch
-from bad_input import BATCHES, MODEL, batches, check, forgotten, layers, nan, no_model, no_weights, wrong
+from bad_input import (
+    BATCHES,
+    MODEL,
+    TEXTS,
+    TOKENIZER,
+    batches,
+    check,
+    count,
+    forgotten,
+    layers,
+    nan,
+    no_model,
+    no_tokenizer,
+    no_weights,
+    on_meta,
+    wrong,
+)
 from small import build_tiny, random_batch
 
-from shortgpt import heal, merge_layers
+from shortgpt import distill, heal, merge_layers, remove_layers
 
 
 def changed_layer(what: str) -> torch.nn.Module:
@@ -53,6 +69,34 @@ CASES = [
         ({"batches": [random_batch(rows=1)]}, ValueError, "at least two samples"),
         nan(layers=[4], says="layer 3 can't be patched: hidden states hold NaN or infinity"),
         no_weights(),
+    ),
+    *wrong(
+        distill,
+        {"pruned": lambda w: remove_layers(w.model, [2]), "teacher": MODEL, "tokenizer": TOKENIZER, "texts": TEXTS * 9}
+        | {"tokens": 64, "length": 16, "batch_size": 2, "progress": False},
+        no_model("pruned"),
+        no_model("teacher"),
+        no_tokenizer(),
+        no_weights("teacher"),
+        ({"pruned": on_meta}, ValueError, "holds no weights"),
+        ({"pruned": lambda w: changed_layer("quantized")}, ValueError, "quantized: heal it first"),
+        ({"teacher": lambda w: remove_layers(w.model, [1])}, ValueError, "was not made of this teacher of 5 layers"),
+        ({"texts": []}, ValueError, "the text is empty"),
+        ({"texts": 3}, TypeError, "text must be a list of strings"),
+        ({"texts": None}, ValueError, "no begin and no end token, which sampling needs"),
+        ({"held_back": "one text"}, TypeError, "held_back must be a list of strings"),
+        ({"held_back": []}, ValueError, "the calibration text is empty"),
+        *map(count, ["tokens", "batch_size", "at_once", "evaluations", "lora", "top_k"]),
+        ({"length": 1}, ValueError, "length must be at least 2"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"learning_rate": "high"}, TypeError, "learning_rate must be a number"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate must be a finite number from 0, got -1"),
+        ({"temperature": 0}, ValueError, "temperature must be a finite number above 0, got 0"),
+        ({"states": float("nan")}, ValueError, "states must be a finite number from 0, got nan"),
+        ({"checkpointing": 1}, TypeError, "checkpointing must be True or False, got 1"),
+        ({"folder": 3}, TypeError, "expected the path of a folder, got 3"),
+        ({"report": 3}, TypeError, "report must be a function of a row, got 3"),
+        nan("teacher", says="the loss is no number"),
     ),
 ]
 REASONS = {}

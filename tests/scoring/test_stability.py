@@ -20,8 +20,8 @@ from shortgpt import (
     tokens_needed,
 )
 from shortgpt.course import plots
-from shortgpt.evaluation.writing import begin_token
 from shortgpt.model.text import Batch
+from shortgpt.model.tokens import begin_token
 from shortgpt.scoring.influence import LayerScores
 from shortgpt.scoring.stability import LEAST, _spearman
 

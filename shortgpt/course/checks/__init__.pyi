@@ -44,6 +44,11 @@ from .lesson_08 import (
     check_memory_as_attention as check_memory_as_attention,
     check_run_memory as check_run_memory,
 )
+from .lesson_09 import (
+    check_answer_divergence as check_answer_divergence,
+    check_merged_weight as check_merged_weight,
+    check_state_pairs as check_state_pairs,
+)
 from .lesson_10 import (
     check_best_draft_length as check_best_draft_length,
     check_repeated_share as check_repeated_share,

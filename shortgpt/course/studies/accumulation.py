@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.generation import check_prompts
-from shortgpt.evaluation.writing import write_tokens
 from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, vocabulary_size, within_positions
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.logits import divergence
 from shortgpt.model.offload import input_device
+from shortgpt.model.sampling import write_tokens
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.utils.arguments import check_count
 

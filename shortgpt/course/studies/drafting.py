@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from shortgpt.evaluation.writing import write_tokens
 from shortgpt.model.arguments import check_model, check_tokenizer, vocabulary_size
 from shortgpt.model.hooks import eval_mode, hooked
+from shortgpt.model.sampling import write_tokens
 from shortgpt.model.tokens import prompt_tokens
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.depth import remove_layers
