@@ -785,6 +785,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda norms: (fitted(norms.mean(0, keepdim=True))[0], with_error(fitted(norms))[1]), "each seed for itself"),
         (lambda norms: with_error(2 * fitted(norms)), "squared lengths"),
         (lambda norms: with_error(fitted(norms))[::-1], "the mean first"),
+    ],
     "state_pairs": [
         (lambda *a: partners(*a)[:-1], "leaves the last layer"),
         (lambda depth, removed: [(0, 0), *partners(depth, removed)], "the embedding in both"),

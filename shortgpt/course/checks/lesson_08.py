@@ -49,7 +49,8 @@ def check_run_memory(run_memory: Callable[[Tensor, Tensor, Tensor, Tensor], Tens
 def _memory(seed: int, tokens: int, state: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = seeded(8400 + seed)
     decay = 0.3 + 0.6 * torch.rand(tokens, generator=generator)
-    return decay, *(torch.randn(tokens, state, generator=generator) for _ in range(2))
+    write, read = torch.randn(2, tokens, state, generator=generator)
+    return decay, write, read
 
 
 def _run_memory(decay: Tensor, write: Tensor, read: Tensor, x: Tensor) -> Answers:
