@@ -200,6 +200,7 @@ def train_all(runs: list[Run], jobs: int) -> None:
         return
     os.environ.setdefault("GLIBC_TUNABLES", MEMORY)
     alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    alone["max_tasks_per_child"] = 1  # the second twin of a process takes twice as long a step
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), **alone) as pool:
         list(pool.map(train, runs))
 
