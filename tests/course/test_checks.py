@@ -32,9 +32,9 @@ from exercise_notebooks import function_name, with_solution, with_stub  # noqa: 
 
 @functools.cache
 def exercises() -> dict[str, str]:
-    """The cell of each exercise in the lessons' sources, by the name of its function."""
+    """The cell of each exercise in the lessons' sources, and in drafts of lessons, by the name of its function."""
     found = {}
-    for source in sorted((NOTEBOOKS / "source").glob("*.py")):
+    for source in sorted([*(NOTEBOOKS / "source").glob("*.py"), *(NOTEBOOKS / "drafts").glob("*.py")]):
         for cell in jupytext.read(source, fmt="py:percent").cells:
             if "exercise" in cell.metadata.get("tags", []):
                 found[function_name(cell.source)] = cell.source
