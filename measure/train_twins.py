@@ -29,7 +29,7 @@ from filelock import FileLock
 from rows import Rows
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from twin_kinds import build, dropped, folded, quick
 from twin_recipe import BATCH, CLIP, optimizer_of, rate, windows
 
@@ -59,6 +59,7 @@ class Run(NamedTuple):
     batch: int = BATCH
     config: PreTrainedConfig | None = None  # instead of the kind's own
     compiled: bool = False
+    start: Path | None = None  # a trained twin to go on from
 
     @property
     def name(self) -> str:
@@ -94,7 +95,10 @@ def validation_loss(model: PreTrainedModel, tokens: np.ndarray, device: str, mos
 
 def train(run: Run) -> bool:
     """Train one twin from where it stood; whether that ended well (False: the loss is not a number any more)."""
-    model = build(run.kind, run.seed, run.config).to(run.device)
+    model = build(run.kind, run.seed, run.config)
+    if run.start:
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(run.start, dtype=torch.float32).state_dict())
+    model = model.to(run.device)
     optimizer, kept = optimizer_of(model), run.build / "state" / f"{run.name}.pt"
     first, total = _restore(run, model, optimizer, kept)
     for layer in decoder_layers(model):
@@ -218,7 +222,7 @@ def main() -> None:
     )
     asked = parser.parse_args()
     data, kept = DATA / "twins", DATA.parent / "build" / "twins"
-    texts = {part: kept / f"{part}.npy" for part in ("train", "validation")}
+    texts = {part: kept / f"{part}.npy" for part in ("train", "validation", "practice")}
     if missing := [str(file) for file in texts.values() if not file.exists()]:
         sys.exit(f"{' and '.join(missing)} not there: make the text first, with python measure/twin_text.py")
     text = {part: np.load(file) for part, file in texts.items()}
@@ -232,6 +236,10 @@ def main() -> None:
         steps = round(asked.tokens / (BATCH * WINDOW))
         where: dict[str, Any] = {"data": data, "build": kept, "device": asked.device, "compiled": asked.compile}
         run = Run(kind, seed, steps, text["train"], text["validation"], **where)
+        if kind == "practised":
+            run = run._replace(train=text["practice"], start=run._replace(kind="pre-norm").folder)
+        if run.start and run.start not in [other.folder for other in runs] and not run.start.exists():
+            sys.exit(f"{name} goes on from {run.start.name}: name pre-norm-{seed} in front of it")
         if not (run.folder / "model.safetensors").exists():
             runs.append(run)
     train_all(runs, asked.jobs)

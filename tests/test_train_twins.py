@@ -213,15 +213,32 @@ def test_the_command_trains_what_is_missing_seed_by_seed(tmp_path, monkeypatch):
     for folder in (tmp_path / "data" / "twins" / "twin-mamba-0", build / "twin-deep-1"):  # these are finished
         folder.mkdir(parents=True)
         (folder / "model.safetensors").touch()
-    for part in ("train", "validation"):
+    for part in ("train", "validation", "practice"):
         np.save(build / f"{part}.npy", np.zeros(WINDOW * 4 + 1, dtype=np.uint16))
     asked = []
     monkeypatch.setattr(train_twins, "train", asked.append)
     train_twins.main()
     names = [run.name for run in asked]
-    assert len(names) == 22 and names[:2] == ["twin-pre-norm-0", "twin-post-norm-0"]
+    assert len(names) == 25 and names[:2] == ["twin-pre-norm-0", "twin-post-norm-0"]
     assert [int(name[-1]) for name in names] == sorted(int(name[-1]) for name in names)
     assert not {"twin-mamba-0", "twin-deep-1"} & {*names} and {run.steps for run in asked} == {49}
     monkeypatch.setattr(sys, "argv", ["train_twins.py", "twin-rwkv-2"])
     train_twins.main()
-    assert asked[-1].folder == build / "twin-rwkv-2" and asked[-1].compiled
+    assert asked[-1].folder == build / "twin-rwkv-2" and asked[-1].compiled and asked[-1].start is None
+    monkeypatch.setattr(sys, "argv", ["train_twins.py", "practised-2"])
+    with pytest.raises(SystemExit, match="practised-2 goes on from twin-pre-norm-2: name pre-norm-2 in front of it"):
+        train_twins.main()
+
+
+def test_practice_goes_on_from_a_trained_twin(tmp_path):
+    text = np.random.default_rng(0).integers(0, VOCABULARY, WINDOW * 12 + 1).astype(np.uint16)
+    sizes = small_config("pre-norm", num_hidden_layers=2)
+    first = train_twins.Run("pre-norm", 0, 6, text, text, tmp_path, tmp_path / "build", batch=2, config=sizes)
+    assert train_twins.train(first)
+    second = first._replace(kind="practised", steps=1, start=first.folder)
+    assert train_twins.train(second)
+    before, after = (load_file(run.folder / "model.safetensors") for run in (first, second))
+    moved = max((after[name].float() - before[name].float()).abs().max() for name in before)
+    assert 0.5 * twin_recipe.RATE < moved < 1.5 * twin_recipe.RATE, (
+        "one step of AdamW from there, and from nowhere else"
+    )

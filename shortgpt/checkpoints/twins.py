@@ -41,6 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "rwkv": _RWKV,
     "shallow": _LLAMA | {"num_hidden_layers": 8},
     "deep": _LLAMA | {"num_hidden_layers": 32},
+    "practised": _LLAMA,  # pre-norm of the same seed, trained further on tasks whose answers are known (lesson 10)
 }
 
 SHA256: dict[
