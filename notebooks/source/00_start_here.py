@@ -350,12 +350,10 @@ menu[machines].map({True: "yes", False: "no"}.get)
 # | [05 · Evaluation](05_evaluation.ipynb) | perplexity, multiple choice, generation; English and Chinese |
 # | [06 · Choosing layers](06_choosing_layers.ipynb) | eleven ways to choose, and repair without training |
 # | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels, at equal parameters |
-# | [08 · Beyond transformers](08_beyond_transformers.ipynb) | Mamba and RWKV: layers without attention, and the same score |
 # | [10 · Generation](10_generation.ipynb) | why writing breaks while choosing survives, and two ways around it |
-# | [11 · Why deep layers repeat](11_why_layers_repeat.ipynb) | why deep layers turn so little, and which way of training makes them removable |
 #
-# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer. Planned: 09 healing a pruned model, 12 the paper at its own
-# scale.
+# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer. Planned: 08 Mamba and RWKV (models without attention), 09 healing a
+# pruned model, 11 why deep layers repeat, 12 the paper at its own scale.
 
 # %% [markdown]
 # **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved

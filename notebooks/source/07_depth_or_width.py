@@ -699,4 +699,4 @@ from shortgpt.course.quiz import quiz
 quiz("07")
 
 # %% [markdown]
-# All this was done to transformers. Do layers of models without attention repeat as well? · **Next:** [08 · Beyond transformers](08_beyond_transformers.ipynb) · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
+# Whatever was cut, the model has to write with what is left. How that breaks, and two ways around it: · **Next:** [10 · Generation](10_generation.ipynb) · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)

@@ -581,4 +581,4 @@ from shortgpt.course.quiz import quiz
 quiz("10")
 
 # %% [markdown]
-# One question was left open all along: why can deep layers go at all? The paper has an explanation, and the last lesson tests it. · **Next:** [11 · Why deep layers repeat](11_why_layers_repeat.ipynb) · **Previous:** [08 · Beyond transformers](08_beyond_transformers.ipynb)
+# This is the last lesson so far (08, 09, 11 and 12 are yet to come). Can you answer the [ten questions](20_ten_questions.ipynb) of the course now? · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)

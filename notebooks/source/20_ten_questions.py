@@ -21,7 +21,7 @@
 #
 # The figures are drawn from results that the lessons and the scripts in `measure/` have stored, so the page is quick. "Our model" is SmolLM2-135M-Instruct, the small one of the lessons. Some questions it can't answer: it guesses where it should know. There two more models take part: gemma-3-270m, and qwen2.5-coder-1.5b-instruct ("the larger model"), which is ten times as large and knows Chinese. Where a claim of the paper does not hold on one of them, the answer names the model.
 #
-# **Before:** lessons [00](00_start_here.ipynb) to [08](08_beyond_transformers.ipynb), [10](10_generation.ipynb) and [11](11_why_layers_repeat.ipynb), or any part of them · **Takes:** about 1 minute on 2 CPU cores, and as long as you need to think · **Memory:** about 1 GB · **Download:** nothing
+# **Before:** lessons [00](00_start_here.ipynb) to [07](07_depth_or_width.ipynb) and [10](10_generation.ipynb), or any part of them · **Takes:** about 1 minute on 2 CPU cores, and as long as you need to think · **Memory:** about 1 GB · **Download:** nothing
 
 # %% [markdown]
 # Run this cell first. It is the same in every lesson.
@@ -235,7 +235,7 @@ for n, row in pair.iterrows():
 # %% [markdown]
 # ## 6. What does RWKV's redundancy mean?
 #
-# RWKV is a model without attention. Here is the paper's table 3: **its models, its runs**, nothing of ours; lesson [08](08_beyond_transformers.ipynb) has our own models beside it, and another group's numbers. Left, the plain averages; right, only what stands above guessing, over the benchmarks where the dense model is at least five points above it.
+# There is no lesson for this question yet, so the answer is read from the paper's table 3: **its models, its runs**, nothing of ours. RWKV is a model without attention. Left, the plain averages; right, only what stands above guessing, over the benchmarks where the dense model is at least five points above it.
 
 # %% tags=["hide-input"]
 def above_guessing(rows: pd.DataFrame) -> np.ndarray:
@@ -271,7 +271,7 @@ for name, (ratio, plain, above) in kept.items():
     print(f"{name} without {ratio[at]:.1f} %: keeps {plain[at]:.0f} % plainly, {above[at]:.0f} % above guessing.")
 
 # %% [markdown]
-# **Our answer.** Mamba and RWKV have no softmax attention, and layers can be taken out of both. So redundancy in depth is not a product of attention; it comes with residual layers that are stacked deep. But the two differ. Mamba loses about as slowly as the transformers. RWKV loses from the first cut on, and with a quarter gone it keeps the least of all six models, above guessing by far the least. The paper reads this as less redundancy in RWKV: its layers do more different things, at least as this criterion can see. What one should not conclude is that recurrent models as such are less redundant (Mamba contradicts it), or that more redundancy is a merit: a model that loses little had layers to spare. Two models, one run each and one criterion are a thin base for more, and another group's perplexities for the same two models say nearly the opposite (lesson [08](08_beyond_transformers.ipynb), section 8). TODO(result): one sentence from the twins of lesson 08.
+# **Our answer.** Mamba and RWKV have no softmax attention, and layers can be taken out of both. So redundancy in depth is not a product of attention; it comes with residual layers that are stacked deep. But the two differ. Mamba loses about as slowly as the transformers. RWKV loses from the first cut on, and with a quarter gone it keeps the least of all six models, above guessing by far the least. The paper reads this as less redundancy in RWKV: its layers do more different things, at least as this criterion can see. What one should not conclude is that recurrent models as such are less redundant (Mamba contradicts it), or that more redundancy is a merit: a model that loses little had layers to spare. Two models, one run each and one criterion are a thin base for more. Lesson 08, which is still to come, will have our own measurements.
 
 # %% [markdown]
 # ## 7. How do quantization and layer removal go together?
