@@ -61,7 +61,7 @@ def study(name: str) -> None:
         tables = [(False, accuracy_by_step(controlled_accuracy(cut, tokenizer, items), items))]
         if layers and 0 not in layers:
             depths = range(len(decoder_layers(model)) + 1)
-            samples = samples or [Sample(model, batch, depths) for batch in twins.text_of("calibration", tokenizer)]
+            samples = samples or [Sample(model, batch, depths) for batch in twins.texts(name, tokenizer)[0]]
             healed = twins.without(model, layers, samples)
             tables.append((True, accuracy_by_step(controlled_accuracy(healed, tokenizer, items), items)))
         _add(LENS, readable(cut, asked), named)

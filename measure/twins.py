@@ -6,8 +6,10 @@ About five minutes a twin on one core (mamba and deep: ten). Writes in `data/twi
 (scores, growth of the states, the loss without that layer, of the last layer also without its attention or its FFN); and
 `removal.csv`, a row a twin, set of layers and repair: loss on text that was kept from training, and accuracy on the
 controlled tasks.
-The text is `calibration.jsonl` (of the training text: layers are chosen and repairs fitted on it) and `validation.jsonl`.
-Both are taken from `build/twins/` once, where `measure/twin_text.py` writes it, and kept, so that numbers can be checked.
+The text is `calibration.jsonl` (of the training text: layers are chosen and repairs fitted on it) and `validation.jsonl`; for
+the practised twins, which have forgotten such text, `practice.jsonl` and `practice_test.jsonl`, both of what they have read
+(the items of the controlled tasks are new to all twins).
+All are taken from `build/twins/` once, where `measure/twin_text.py` writes them, and kept, so that numbers can be checked.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ from shortgpt.utils.atomic import file_written_beside
 DATA = Path(__file__).parents[1] / "data" / "twins"
 SEEDS, DRAWS = (0, 1, 2), range(5)
 WINDOW, ITEMS = 256, 100  # tokens of a window; items of each task
-TOKENS = {"calibration": 20_000, "validation": 20_000}  # that are kept of each text
+TOKENS = 20_000  # that are kept of each text
+SOURCES = {"calibration": "train", "validation": "validation", "practice": "practice", "practice_test": "practice"}
 CHUNK = 16  # tokens that Mamba-2 computes at once: the same sums, and short texts need no long chunk
 GREEDY_WINDOWS = 8  # greedy reads hundreds of times, so little
 CRITERIA = ("block_influence", "relative_magnitude", "reverse", "greedy", "random")
@@ -83,20 +86,26 @@ def loaded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
     return model, tokenizer
 
 
+def texts(name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Batches, Batches]:
+    """Windows of the text to choose and to fit on, and of the text to measure on."""
+    both = ("practice", "practice_test") if parts(name)[1] == "practised" else ("calibration", "validation")
+    return text_of(both[0], tokenizer), text_of(both[1], tokenizer)
+
+
 @cache
 def text_of(part: str, tokenizer: PreTrainedTokenizerBase) -> Batches:
-    """Windows of the kept text, ``"validation"`` or ``"calibration"``, taken from `build/twins/` if it isn't there yet."""
+    """Windows of one of the kept texts (`SOURCES`), taken from `build/twins/` if it isn't there yet."""
     file = DATA / f"{part}.jsonl"
     if not file.exists():
-        source = "train" if part == "calibration" else part
-        ids = np.load(DATA.parents[1] / "build" / "twins" / f"{source}.npy", mmap_mode="r")
-        starts = np.flatnonzero(np.asarray(ids[: 100 * TOKENS[part]]) == tokenizer.bos_token_id)
+        ids = np.load(DATA.parents[1] / "build" / "twins" / f"{SOURCES[part]}.npy", mmap_mode="r")
+        some = np.asarray(ids[-100 * TOKENS :] if part == "practice_test" else ids[: 100 * TOKENS])
+        starts = np.flatnonzero(some == tokenizer.bos_token_id)
         documents, size = [], 0
         for begin, end in pairwise(starts):  # each with its beginning only, so that many are read
-            kept = ids[begin + 1 : min(end, begin + 4 * WINDOW)]
+            kept = some[begin + 1 : min(end, begin + 4 * WINDOW)]
             documents.append(tokenizer.decode(kept))
             size += len(kept)
-            if size > TOKENS[part] + WINDOW:
+            if size > TOKENS + WINDOW:
                 break
         with file_written_beside(file) as beside:
             beside.write_text("".join(json.dumps({"text": d}, ensure_ascii=False) + "\n" for d in documents), "utf-8")
@@ -108,7 +117,7 @@ def describe(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     last = len(decoder_layers(model)) - 1
     if {"name": name, "layer": last} in LAYERS:
         return
-    calibration, validation = (text_of(part, tokenizer) for part in ("calibration", "validation"))
+    calibration, validation = texts(name, tokenizer)
     table = state_growth(model, calibration)
     for metric in ("block_influence", "relative_magnitude"):
         table[metric] = score_layers(model, calibration, metric=metric, progress=False).values
@@ -124,11 +133,10 @@ def describe(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     LAYERS.add(*json.loads(table.assign(name=name, kind=kind, seed=seed).to_json(orient="records")))
 
 
-def chosen(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, criterion: str) -> pd.DataFrame:
+def chosen(model: PreTrainedModel, batches: Batches, criterion: str) -> pd.DataFrame:
     """What a criterion removes, by number of layers: ``draw, removed, layers``."""
     depth = len(decoder_layers(model))
     counts = range(max(1, depth // 16), depth // 2 + 1, max(1, depth // 16))
-    batches = text_of("calibration", tokenizer)
     if criterion == "greedy":
         batches = [{key: rows[:GREEDY_WINDOWS] for key, rows in batches[0].items()}]
     left = lambda pruned: len(decoder_layers(pruned))  # noqa: E731
@@ -136,11 +144,11 @@ def chosen(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, criterion
     return table.assign(draw=table["seed"].fillna(0).astype(int), layers=table["layers"].map(sorted))
 
 
-def measured(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+def measured(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: Batches) -> dict[str, float]:
     """Loss on the validation text, and percent right on the controlled tasks, of a model as it is."""
     table = accuracy_by_task(controlled_accuracy(model, tokenizer, controlled_items(most=ITEMS))).set_index("task")
     whole = {f"{task}_whole": table.at[task, "answers_right"] for task in ("addition", "brackets")}
-    return {"loss": loss(model, text_of("validation", tokenizer))} | table["tokens_right"].to_dict() | whole
+    return {"loss": loss(model, validation)} | table["tokens_right"].to_dict() | whole
 
 
 @torch.inference_mode()
@@ -155,13 +163,14 @@ def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     start, depth = time.perf_counter(), len(decoder_layers(model))
     _, kind, seed = parts(name)
     named: dict[str, Any] = {"name": name, "kind": kind, "seed": seed, "depth": depth}
+    calibration, validation = texts(name, tokenizer)
     dense = {"criterion": "dense", "draw": 0, "removed": 0, "repaired": False}
     if named | dense not in REMOVAL:
-        REMOVAL.add(named | dense | {"layers": "[]"} | measured(model, tokenizer))
-    samples = [Sample(model, batch, range(depth + 1)) for batch in text_of("calibration", tokenizer)]
+        REMOVAL.add(named | dense | {"layers": "[]"} | measured(model, tokenizer, validation))
+    samples = [Sample(model, batch, range(depth + 1)) for batch in calibration]
     known: dict[tuple[str, bool], dict[str, float]] = {}  # several criteria often choose the same layers
     for criterion in CRITERIA:
-        sets = chosen(model, tokenizer, criterion)
+        sets = chosen(model, calibration, criterion)
         for row in tqdm(sets.itertuples(), total=len(sets), desc=f"{name} {criterion}", unit="set"):
             for repaired in (False, True):
                 key = {"criterion": criterion, "draw": row.draw, "removed": row.removed, "repaired": repaired}
@@ -169,9 +178,8 @@ def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
                     continue
                 layers = json.dumps(row.layers)
                 if (layers, repaired) not in known:
-                    known[layers, repaired] = measured(
-                        without(model, row.layers, samples if repaired else []), tokenizer
-                    )
+                    smaller = without(model, row.layers, samples if repaired else [])
+                    known[layers, repaired] = measured(smaller, tokenizer, validation)
                 REMOVAL.add(named | key | {"layers": layers} | known[layers, repaired])
     print(name, f"{time.perf_counter() - start:.0f} s", flush=True)
 
