@@ -35,8 +35,8 @@ from shortgpt.course.studies.again import document_losses
 from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.repair.reading import MOST_WRITTEN, TEXT_FILE
 
-FILE, HISTORY = DATA / "distilled.csv", DATA / "distilled_history.csv"
-STATES = Path.home() / ".cache" / "shortgpt" / "distill"
+FILE, HISTORY = "distilled.csv", "distilled_history.csv"
+STATES = "~/.cache/shortgpt/distill"
 REMOVED, RANK, LENGTH = 6, 16, 512
 TASKS = {"grammar": 480, "last_word": 252, "physical": 260, "science": 280}  # items: all there are
 KEYS = ["start", "trained", "text", "tokens"]
@@ -82,8 +82,9 @@ def trained(
     pruned = start_of(row["start"], model, tokenizer)
     if not row["tokens"]:
         return pruned, None
-    folder = STATES / "-".join(str(row[key]) for key in KEYS)
-    written = STATES / "teacher-text" / str(min(row["tokens"], MOST_WRITTEN))  # rows that need as much share it
+    states = Path(STATES).expanduser()
+    folder = states / "-".join(str(row[key]) for key in KEYS)
+    written = states / "teacher-text" / str(min(row["tokens"], MOST_WRITTEN))  # rows that need as much share it
     if row["text"] == "teacher" and (written / TEXT_FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(written / TEXT_FILE, folder)
@@ -121,9 +122,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DATA, help="where the two tables are")
     parser.add_argument("--merge", type=Path)
     args = parser.parse_args()
-    rows = Rows(args.out / FILE.name, KEYS)
+    rows = Rows(args.out / FILE, KEYS)
     if args.merge:
-        rows.add(*(row for row in Rows(args.merge / FILE.name, KEYS).rows if row not in rows))
+        rows.add(*(row for row in Rows(args.merge / FILE, KEYS).rows if row not in rows))
         return
     end, pace = time.perf_counter() + 60 * args.minutes, 0.0  # pace: seconds a token, all that a row needs
     model, tokenizer = load(device="cuda" if args.gpu else "cpu", dtype=torch.float32)
@@ -139,7 +140,7 @@ def main() -> None:
         rows.add(row | {"seconds": seconds, "where": where} | measure(changed, tokenizer, documents, dense))
         if history is not None:
             read = json.loads(history.rename(columns={"tokens": "read"}).to_json(orient="records"))
-            Rows(args.out / HISTORY.name, [*KEYS, "read"]).add(*(row | each for each in read))
+            Rows(args.out / HISTORY, [*KEYS, "read"]).add(*(row | each for each in read))
             pace = (time.perf_counter() - begun) / row["tokens"]
         print(rows.rows[-1], flush=True)
 

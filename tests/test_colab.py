@@ -263,6 +263,8 @@ MAY_NAME_BFLOAT16 = {
     "shortgpt/checkpoints/packaged.py": "what a packaged model is kept in",
     "shortgpt/checkpoints/loading.py": "to compare with what a checkpoint has",
     "shortgpt/cli/options.py": "a choice on the command line",
+    "shortgpt/repair/distilling.py": "the name of a setting, which a device decides",
+    "shortgpt/repair/training.py": "what a GPU that has it computes in",
 }
 
 

@@ -235,8 +235,12 @@ def test_heal_that_is_interrupted_saves_the_best_and_exits_130(folder, monkeypat
         return real_step(run)
 
     monkeypatch.setattr(training, "_one_step", pressed)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     line = ("heal", "cut", "--tokens", 128, "--text", "text.txt", "--length", 16, "--batch-size", 2, "-o", "healed")
-    done = run(*line, "--learning-rate", "3e-3", "--evaluations", 4)
+    try:
+        done = run(*line, "--learning-rate", "3e-3", "--evaluations", 4)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (
         done.exit_code == 130 and "interrupted: stopped after 96 of 128 tokens; this is the best model" in done.stderr
     )
