@@ -83,7 +83,7 @@ def heal_model(
 
         shortgpt heal ./smaller --tokens 100k -o ./healed
         shortgpt heal ./smaller --teacher ./big --tokens 1M -o ./healed2 --lora 16
-        shortgpt heal ./smaller --tokens 1M -o ./own --text my_domain.txt --state ./run
+        shortgpt heal ./smaller --tokens 1M -o ./own --text my_domain.txt --state run
 
     The last one takes long: if it is stopped, the same line goes on. On several GPUs, put accelerate launch -m in front.
 
