@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from shortgpt.model.anatomy import COUNT_NAMES, REMOVED_FIELD, REPAIR_FIELD
+from shortgpt.pruning.repair_record import KINDS
 from shortgpt.utils.untrusted import MOST_LAYERS, in_one_sentence, is_whole, one_line, read_json
 
 _COUNTS = re.compile(r"(.*_)?n?(layers?|blocks?|depths?|stages|codebooks|experts)")  # fields with a number of modules
@@ -104,7 +105,7 @@ def _are_repairs(value: object) -> bool:
 def _is_repair(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and value.get("kind") in ("fold", "linear", "merge", "distill")
+        and value.get("kind") in KINDS
         and are_layers(value.get("layers"))
         and is_whole(value.get("samples"))
         and is_whole(value.get("tokens", 0))

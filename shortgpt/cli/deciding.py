@@ -135,6 +135,11 @@ def _model_of(plan: PruningPlan, wish: Wish, loading: Loading) -> tuple[str, Loa
         return wish.model, loading
     if not plan.model:
         raise UsageError(f"{wish.plan} names no model: say which one with --model")
+    return dense_of(plan, loading)
+
+
+def dense_of(plan: PruningPlan, loading: Loading) -> tuple[str, Loading]:
+    """The model that a plan was made for, and how to load it in the version that it was made for."""
     hub_id, _, commit = plan.model.partition("@")
     if re.fullmatch(r"[0-9a-f]{40}", commit):
         return hub_id, replace(loading, revision=loading.revision or commit)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 import shortgpt
+from shortgpt.cli.deciding import dense_of
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import FLAG, FROM_0, FROM_1, OUTPUT, Loading, Progress, Texts, spelt
 from shortgpt.cli.places import require_room
@@ -17,8 +18,6 @@ from shortgpt.cli.printing import Result
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from shortgpt.pruning.plan import PruningPlan
 
 TRAINING = Group("Training", sort_key=1)
 _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
@@ -100,31 +99,24 @@ def heal_model(
         overwrite: Replace what is at OUTPUT.
         verify: Reload and compare logits.
     """
+    from shortgpt.pruning.plan_words import plan_beside
     from shortgpt.utils.distributed import this_process
 
     require_room(output, overwrite=overwrite)
-    plan = _plan_in(pruned)
-    name = teacher or (plan.model if plan else "")
+    plan = plan_beside(pruned)
+    name, where = (teacher, loading) if teacher or plan is None else dense_of(plan, loading)
     if not name:
         raise UsageError(f"{pruned} does not say which model it was made of: name that with --teacher")
     documents = None if text is None else Texts(text=text).documents("calibration")
     first = this_process()[0] == 0  # before anything is loaded: each process has a GPU of its own
     small, tokenizer = loading.load(pruned)
-    dense, _ = loading.load(name)
+    dense, _ = where.load(name)
     healed, history = shortgpt.distill(
         small, dense, tokenizer, documents, tokens=tokens, folder=state, progress=progress, **asdict(training)
     )
     if first:
         shortgpt.save(healed, output, tokenizer=tokenizer, plan=plan, overwrite=overwrite, verify=verify)
     return _report(history, output, name, verify=verify)
-
-
-def _plan_in(folder: str) -> PruningPlan | None:
-    """The plan that `prune` wrote into a checkpoint."""
-    from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
-
-    file = Path(folder) / PLAN_FILE
-    return PruningPlan.from_json(file) if file.is_file() else None
 
 
 def _report(history: pd.DataFrame, output: Path, teacher: str, *, verify: bool) -> Result:

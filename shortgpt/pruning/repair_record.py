@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from shortgpt.model.anatomy import REMOVED_FIELD, REPAIR_FIELD
 
+KINDS = ("fold", "fold_both", "linear", "merge", "distill")  # how a model can have been repaired
 Step = dict[str, Any]  # kind, sites, samples (and tokens): how; layers: where, original indices
 
 

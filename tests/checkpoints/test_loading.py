@@ -14,6 +14,7 @@ from shortgpt import describe, load
 from shortgpt.checkpoints.cache import cache_folder
 from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 from shortgpt.pruning.repair_record import repairs_so_far
+from shortgpt.repair.healing import FITS
 
 
 def test_importing_costs_nothing_and_needs_no_network():
@@ -177,9 +178,11 @@ def test_a_record_of_a_repair_that_nobody_wrote_is_refused(record, tiny, tokeniz
         load(tmp_path)
 
 
-@pytest.mark.parametrize("several", [True, False])
-def test_a_record_as_a_list_of_steps_or_as_the_first_release_wrote_it(several, tiny, tokenizer, tmp_path):
-    step = {"kind": "fold", "sites": "gaps", "layers": [1], "samples": 4}
+@pytest.mark.parametrize(
+    ("kind", "several"), [("fold", False), *((kind, True) for kind in (*FITS, "merge", "distill"))]
+)
+def test_a_record_as_a_list_of_steps_or_as_the_first_release_wrote_it(kind, several, tiny, tokenizer, tmp_path):
+    step = {"kind": kind, "sites": "gaps", "layers": [1], "samples": 4}
     tiny.config.shortgpt_repair = [step] if several else step
     tiny.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -15,6 +15,7 @@ import termios
 import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -54,6 +55,7 @@ from shortgpt.cli.options import Loading, parse_device_map, parse_max_memory
 from shortgpt.evaluation import comparing
 from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
 from shortgpt.evaluation.comparing import OFFLINE_TASKS
+from shortgpt.pruning.plan import PLAN_FILE
 from shortgpt.repair import training
 from shortgpt.scoring.influence import METRICS
 
@@ -222,6 +224,22 @@ def test_heal_is_what_distill_does_and_goes_on(folder):
     again = ok(*line, "-o", "again")  # nothing is left to do
     assert "saved to again and verified" in again.stderr and again.stdout.count("yes") == 1
     assert Path("again", "model.safetensors").read_bytes() == Path("healed", "model.safetensors").read_bytes()
+
+
+def test_heal_loads_the_teacher_in_the_version_that_the_plan_was_made_for(folder, monkeypatch):
+    ok("prune", "cut", "--plan", "plan.json", "--quiet")
+    plan = json.loads(Path("cut", PLAN_FILE).read_text())
+    Path("cut", PLAN_FILE).write_text(json.dumps(plan | {"model": "owner/name@" + 40 * "a"}))
+    asked, real = [], Loading.load
+
+    def at_hand(loading, name):
+        asked.append((name, loading.revision))
+        return real(replace(loading, revision=None), "cut" if name == "cut" else "model")
+
+    monkeypatch.setattr(Loading, "load", at_hand)
+    line = ("heal", "cut", "--tokens", 32, "--text", "text.txt", "--length", 16, "--batch-size", 2, "--evaluations", 1)
+    ok(*line, "-o", "healed")
+    assert asked == [("cut", None), ("owner/name", 40 * "a")]
 
 
 def test_heal_that_is_interrupted_saves_the_best_and_exits_130(folder, monkeypatch):
