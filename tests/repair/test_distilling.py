@@ -21,7 +21,7 @@ from shortgpt.pruning.plan import PruningPlan
 from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.repair import distilling, training
 from shortgpt.repair.reading import HOLD_BACK, TEXT_FILE, split, teacher_text
-from shortgpt.repair.training import STATE_FILE, learning_rate, step_rows
+from shortgpt.repair.training import LONGEST_STEP, STATE_FILE, learning_rate, step_rows
 
 TEXTS = [
     f"the {a} came in over the {b} and the {c} rose with it, slowly. " * 4
@@ -290,3 +290,16 @@ def test_two_processes_learn_what_one_does(dense, tokenizer, tmp_path):
         two = remove_layers(build_tiny(seed=1), [2, 3])
         two.load_state_dict(torch.load(tmp_path / f"rank{rank}" / "weights.pt"))
         torch.testing.assert_close(logits(two), logits(one), rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_are_cut_to_the_longest_step(dense, tokenizer, monkeypatch):
+    norms, real = [], torch.optim.AdamW.step
+
+    def look(optimizer, *args, **options):
+        gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+        norms.append(torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm().item())
+        return real(optimizer, *args, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", look)
+    distill(remove_layers(dense, [2, 3]), dense, tokenizer, TEXTS, states=1e4, **STEPS | {"tokens": 64 * 2})
+    assert norms == pytest.approx([LONGEST_STEP] * 2, rel=1e-4), "far longer without"

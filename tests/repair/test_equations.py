@@ -40,6 +40,13 @@ def test_the_solution_is_that_of_float64(ridge, spread, monkeypatch):
     assert float((found - old).norm()) <= 1e-8 * float(old.norm()) and torch.equal(some.square, before)
 
 
+def test_no_matrix_is_factored_in_float64_where_float32_and_refinement_do(monkeypatch):
+    monkeypatch.setattr(torch.linalg, "cholesky", lambda *_, **__: pytest.fail("factored in float64"))
+    some, _ = sums(spread=6)
+    for ridge in RIDGES:
+        some.solve(ridge)
+
+
 def test_sums_are_those_of_all_tokens_weighted():
     some, (z, r, w) = sums(spread=1)
     torch.testing.assert_close(some.square, z.T @ (w[:, None] * z))

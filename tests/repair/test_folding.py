@@ -8,6 +8,7 @@ from accelerate import dispatch_model
 from small import LAYERS, build_tiny, random_batch
 
 from shortgpt import decoder_layers, heal, hidden_states, remove_layers
+from shortgpt.repair import folding
 from shortgpt.repair.fitting import Sample
 from shortgpt.repair.folding import fit_fold, fit_fold_both, gain, norm_behind, output_projection
 
@@ -57,6 +58,15 @@ def test_in_front_of_a_norm_nothing_gets_worse(family):
     with torch.no_grad():
         new, _ = fit_fold(layer, 2, samples, states, goals)
     assert relative_error(new, goals) <= before
+
+
+def test_in_front_of_a_norm_a_step_that_does_not_help_is_taken_back(monkeypatch):
+    layer, samples, states, goals = one_layer("gemma2")  # which it reaches as it is
+    before = copy.deepcopy(layer.state_dict())
+    monkeypatch.setattr(folding, "solve", lambda parts, i: 100 * torch.randn(before["mlp.down_proj.weight"].T.shape))
+    with torch.no_grad():
+        fit_fold(layer, 2, samples, states, goals)
+    assert torch.equal(layer.mlp.down_proj.weight, before["mlp.down_proj.weight"])
 
 
 @pytest.mark.parametrize("family, offset", [("gemma2", 1), ("olmo2", 0)])
