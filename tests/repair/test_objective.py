@@ -47,7 +47,7 @@ def test_top_k_tells_the_likeliest_apart_and_makes_one_event_of_the_rest():
 
 @pytest.mark.parametrize("certain", ["teacher", "student"])
 def test_who_has_no_doubt_gives_numbers_too(certain):
-    sure, unsure = torch.tensor([[300.0, 0, 0, 0, 0, 0, 0]]), torch.tensor([[0.3, 0, 0, 0, 0, 0, 0]])  # all but the first: 0 in float32
+    sure, unsure = (torch.tensor([[first, 0, 0, 0, 0, 0, 0]]) for first in (300.0, 0.3))  # e^-300 is 0 in float32
     student, teacher = (unsure, sure) if certain == "teacher" else (sure, unsure)
     student.requires_grad_()
     found = answer_divergence(student, teacher, top_k=3)
