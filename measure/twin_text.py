@@ -97,7 +97,7 @@ def kept(source: Source, cache: Path, seen: set[str], measured: set[int]) -> tup
     )
     file = cache / "cleaned" / f"{source.key}-{seeded(repr(source) + code)[:12]}.json"
     if not file.exists():
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.with_suffix(".part").write_text(json.dumps(read(source, cache, seen, measured)), encoding="utf-8")
         file.with_suffix(".part").replace(file)
     train, held = json.loads(file.read_text(encoding="utf-8"))
