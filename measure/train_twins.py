@@ -4,8 +4,8 @@
 twin that is finished is left as it is. The text is made by ``python measure/twin_text.py``. The state is kept in
 build/twins/state/ every minute: whenever this is stopped, the same command goes on, and ends with the same weights. Seed 0
 goes to data/twins/ (which is committed), the other seeds to build/twins/; losses of all to data/twins/losses.csv. With
-``--jobs 2`` two are trained side by side, the quickest way on two cores: all 24 take about 7 hours with AVX-512 and AMX
-(estimated from the tokens a second of a few steps).
+``--jobs 2`` two are trained side by side, the quickest way on two cores: all 27 take about 7 hours with AVX-512 and AMX
+(products in bfloat16), and three times that with AVX2 (in float32); estimated from the tokens a second of a few steps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,12 +129,18 @@ def train(run: Run) -> bool:
     return True
 
 
+@cache
+def quick_bfloat16(device: torch.device) -> bool:
+    """Whether products are computed in bfloat16: a processor without instructions for that takes eight times as long."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def _step(run: Run, model: PreTrainedModel, optimizer: torch.optim.AdamW, step: int) -> float:
     ids = windows(run.train, run.seed, step, run.batch).to(run.device)
     for group in optimizer.param_groups:
         group["lr"] = rate(step, run.steps)
     with dropped(model, run.kind, run.seed, step):
-        with torch.autocast(ids.device.type, torch.bfloat16):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=quick_bfloat16(ids.device)):
             loss = loss_of(model, ids)
         loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
