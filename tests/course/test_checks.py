@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 import pkgutil
 import re
 import sys
@@ -284,6 +285,27 @@ def least_squares(z, y, goal, ridge, power=1, of=lambda y, goal: goal - y, lengt
     scale = length(y, goal).norm(dim=-1, keepdim=True) ** power
     rows = torch.cat([z / scale, ridge**0.5 * torch.eye(z.shape[1], dtype=z.dtype)])
     return torch.linalg.lstsq(rows, torch.cat([of(y, goal) / scale, z.new_zeros(z.shape[1], y.shape[1])])).solution
+
+
+# ---- lesson 12 ----
+
+
+def counted(layer, layers, hidden, vocabulary, tied):
+    return layer * layers + hidden * (vocabulary * (1 + (not tied)) + 1)
+
+
+def too_large(total, layer, layers, budget, down=False, least=0):
+    gone = (total - budget) // layer if down else (total - budget + layer - 1) // layer
+    gone = max(gone, least)
+    return gone if gone <= layers - 1 else None
+
+
+def reached(shares, times, limit, scale=math.log, down=False):
+    pairs = list(zip(shares, times, strict=True))
+    for (a, low), (b, high) in itertools.pairwise(pairs):
+        if (high < limit <= low) if down else (low < limit <= high):
+            return a + (scale(limit) - scale(low)) * (b - a) / (scale(high) - scale(low))
+    return None
 
 
 # ---- lesson 07 ----
@@ -728,6 +750,29 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda inner, down, mask: added(inner, torch.ones_like(down)[:1], mask), "its column of down"),
         (lambda inner, down, mask: inner.square().mean((0, 1)).sqrt() @ down, "last axis of inner"),
     ],
+    "model_parameters": [
+        (lambda layer, layers, h, v, tied: counted(layer, layers, h, v, tied) - h, "last norm is missing"),
+        (lambda layer, layers, h, v, tied: counted(layer, layers, h, v, False), "count it once"),
+        (lambda layer, layers, h, v, tied: counted(layer, layers, h, v, not tied), "second matrix at the end"),
+        (lambda layer, layers, h, v, tied: counted(layer, layers, h, v, True), "second matrix"),
+        (lambda layer, layers, h, v, tied: layer * layers + h, "embedding is missing"),
+        (lambda layer, layers, h, v, tied: counted(layer, 1, h, v, tied), "there are `layers` layers"),
+    ],
+    "layers_to_remove": [
+        (lambda total, layer, layers, budget: too_large(total, layer, layers, budget, down=True), "round up"),
+        (lambda total, layer, layers, budget: too_large(total, layer, layers, budget, least=-99), "loses nothing"),
+        (lambda total, layer, layers, budget: max(0, -(-(total - budget) // layer)), "return None"),
+        (lambda total, layer, layers, budget: too_large(total, layer, layers + 1, budget), "last layer has to stay"),
+        (lambda total, layer, layers, budget: too_large(total - 20, layer, layers, budget), ""),
+        (lambda total, layer, layers, budget: too_large(layers * layer, layer, layers, budget), "outside the layers"),
+    ],
+    "first_share_at": [
+        (lambda s, t, limit: reached(s, t, limit, lambda x: x), "straight line in the factor"),
+        (lambda s, t, limit: next((a for a, b in zip(s, t, strict=True) if b >= limit), None), "first measured share"),
+        (lambda s, t, limit: reached(s, [*itertools.accumulate(t, max)], limit) or s[-1], "then return None"),
+        (lambda s, t, limit: s[t.index(next(x for x in t if x >= limit)) - 1], "last measured share below"),
+        (lambda s, t, limit: reached(s[::-1], t[::-1], limit, down=True), "first time counts"),
+    ],
     "half_life": [
         (lambda d: torch.exp(-d), "left after one token"),
         (lambda d: 1 / d, "1/e"),
@@ -916,6 +961,9 @@ RIGHT: dict[str, list[Callable]] = {
         ],
     ],
     "channel_scores": [added],
+    "model_parameters": [counted, lambda *a: torch.tensor(counted(*a))],
+    "layers_to_remove": [too_large],
+    "first_share_at": [reached],
     "half_life": [lambda d: -1 / torch.log2(torch.exp(-d.double())), lambda d: (0.6931471805599453 / d).numpy()],
     "run_memory": [
         stepped,

@@ -93,3 +93,46 @@ def test_skipping_in_the_prompt_and_drafting_lesson_10():
         r"more than ([\d.]+) times, and only above α = ([\d.]+)\. Ours reaches ([\d.]+)\.", text
     )
     assert found < needed and ceiling < 1.5
+
+
+def test_scale_lesson_12():
+    heading = "1. Does a larger model have more layers to spare?"
+    factors = dict(re.findall(r"([\w.-]+) × ([\d,.]+)", printed("12_paper_at_scale", heading)))
+    factors = {name: float(value.rstrip(".").replace(",", "")) for name, value in factors.items()}
+    assert max(factors.values()) > 200 * min(factors.values()) and min(factors, key=factors.get) == "Llama-2-7B"
+    (limits,) = tables("12_paper_at_scale", heading)
+    limits.columns = limits.columns.get_level_values(0)
+    ours = limits.loc[["smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-1.5b-instruct"]]
+    assert limits["× 2"].max() < 27 and limits["× 2"].median() < 16, "most of them much earlier than a quarter"
+    assert ours["× 2"].idxmax() == "qwen2.5-coder-1.5b-instruct" and ours["× 2"].idxmin() == "gemma-3-270m"
+    assert limits.loc["Llama-2-7B", "× 2"] < ours.loc["smollm2-135m-instruct", "× 2"], "loses more than our model"
+
+    retention, others = tables("12_paper_at_scale", "2. What the paper measured")
+    for table in (retention, others):
+        table.columns = table.columns.get_level_values(0)
+    grown, kept = others["perplexity, times dense"], others["accuracy kept (%)"]
+    assert len(others) == 6 and grown.idxmax() == "Qwen1.5-14B" and round(grown.max()) == 166
+    assert (grown.drop("Qwen1.5-14B").between(3, 6.5)).all() and (kept.drop("Qwen1.5-14B") > 75).all()
+    assert retention["retention (%)"].min() > 80
+
+    _, counted = tables("12_paper_at_scale", "3. How many parameters?")
+    known = counted.dropna()
+    assert len(known) >= 6 and (known["all (billion)"] == known["as published"]).all()
+    assert counted.loc["meta-llama/Llama-2-7b-hf", "16-bit weights (GB)"] < 14
+
+    text = printed("12_paper_at_scale", "4. How much time?")
+    ((simple, finer),) = numbers(r"at most (\d+)% too high, the finer one at most (\d+)%", text)
+    assert finer < simple < 35, "by about a third at most, and less with attention"
+    (check,) = tables("12_paper_at_scale", "4. How much time?")
+    assert len(check) == 5 and (check["with attention"] >= check["measured"]).all(), (
+        "errs on the safe side, five shapes"
+    )
+
+    (plan,) = tables("12_paper_at_scale", "5. A plan for seven billion")
+    largest = plan.loc["meta-llama/Llama-2-70b-hf"]
+    assert largest.iloc[0] > 130 and 80 < largest.iloc[1] and largest.iloc[2] < 40
+
+    needs = printed("12_paper_at_scale", "Exercise 2: How many layers have to go?")
+    gone = {line.split(":")[0]: dict(re.findall(r"([\w.-]+) (\d+) of", line)) for line in needs.splitlines()[1:]}
+    assert int(gone["80 GB"]["Llama-2-70b-hf"]) in range(36, 40), "nearly half of 80"
+    assert int(gone["24 GB"]["Llama-2-13b-hf"]) in (6, 7), "about one in six of 40"

@@ -59,4 +59,9 @@ from .lesson_11 import (
     check_growth_exponent as check_growth_exponent,
     check_growth_parts as check_growth_parts,
 )
+from .lesson_12 import (
+    check_first_share_at as check_first_share_at,
+    check_layers_to_remove as check_layers_to_remove,
+    check_model_parameters as check_model_parameters,
+)
 from .verdict import CheckFailed as CheckFailed, NotSolved as NotSolved, require_passed as require_passed
