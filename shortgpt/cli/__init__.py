@@ -1,4 +1,4 @@
-"""The `shortgpt` command: score, prune, heal, eval, info. The same functions as in Python, for the shell.
+"""The `shortgpt` command: score, prune, heal, eval, challenge, info. The same functions as in Python, for the shell.
 
 A module for each command; `options` holds the groups of options they share. What every command does is here and in
 `printing` and `failing`: results to standard output (a table, or JSON), progress and messages to standard error, one
@@ -15,6 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from shortgpt import __version__
+from shortgpt.cli.challenge import score_entry
 from shortgpt.cli.evaluate import compare_models
 from shortgpt.cli.failing import UsageError, heeding_ctrl_c, told
 from shortgpt.cli.heal import heal_model
@@ -57,6 +58,7 @@ app.command(score_model, name="score")
 app.command(prune_model, name="prune")
 app.command(heal_model, name="heal")
 app.command(compare_models, name="eval")
+app.command(score_entry, name="challenge")
 app.command(tell, name="info")
 
 

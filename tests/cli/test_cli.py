@@ -62,7 +62,7 @@ from shortgpt.scoring.influence import METRICS
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
 LAYERS = 12  # enough for the layer numbers in the examples
-COMMANDS = ("score", "prune", "heal", "eval", "info")
+COMMANDS = ("score", "prune", "heal", "eval", "challenge", "info")
 TEXT = "the tide came in over the flats and the boats rose with it. "
 
 
