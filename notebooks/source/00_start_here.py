@@ -24,7 +24,7 @@
 # By the usual score, layers 17 and 11 both do very little. So both should be easy to miss. **Read what the model writes.
 # Why can it do without one of the two, and not without the other?**
 #
-# **Takes:** about 2 minutes on 2 CPU cores, and 15 to read · **Memory:** about 2 GB · **Download:** 93 MB once (shared by
+# **Takes:** about 2 minutes on 2 CPU cores, and 10 to read · **Memory:** about 2 GB · **Download:** 93 MB once (shared by
 # all lessons) · **Before:** a little Python; no knowledge of language models
 
 # %% tags=["setup"]
@@ -251,9 +251,8 @@ plt.show()
 #
 # ## 5. Is it the number of layers, or the choice?
 #
-# All models in the next figure but the first lack six layers (and your guess as many as you wrote down). One lacks the six
-# lowest, one the last six, two lack six drawn at random. **Predict first:** will a random choice be twice as bad as the
-# lowest scores, or a hundred times?
+# In the next figure all models but the first lack six layers: the six lowest, the last six, two draws at random, and your
+# guess. **Predict first:** will a random choice be twice as bad as the lowest scores, or a hundred times?
 
 # %%
 found = {"all layers": dense, "lowest scores": after}
@@ -277,13 +276,13 @@ said = "; ".join(f"{name} {value:,.0f}" for name, value in found.items())
 print(f"Perplexity: {said}.")
 
 # %% [markdown]
-# The five shorter models with six layers gone are equally small. Which layers went makes the difference, by orders of
-# magnitude: without its last six the model does worse than picking tokens blindly. A measurement of seconds avoided that.
+# The shorter models are equally small. Which layers went makes the difference, by orders of magnitude: without its last
+# six the model does worse than picking tokens blindly. A measurement of seconds avoided that.
 #
 # > **Limits.** This is a very small model, measured on four short texts, and perplexity is not the only thing that counts
 # > (lesson 05). The score is a guide and can be wrong: layer 11 showed it. The number six is our choice; lesson 03 goes
-# > along the whole curve. With another `MODEL` the words of this lesson still speak of the default model; read your own
-# > output.
+# > along the whole curve. For another `MODEL` (`shortgpt.suggested_models()` prints a table of them) read your own output:
+# > the words of this lesson speak of the default model.
 #
 # ## What we saw
 #
