@@ -126,8 +126,8 @@ from shortgpt import built_in_text, calibration_batches
 
 batches = calibration_batches(tokenizer, built_in_text()["text"], samples=8)
 GENRES = ("encyclopedic", "news", "science", "story")
-found = [built_in_text("perplexity", genre=genre)["text"].iloc[0] for genre in GENRES]
-unseen = [text[:700] for text in found]  # the beginning of each
+whole = [built_in_text("perplexity", genre=genre)["text"].iloc[0] for genre in GENRES]
+unseen = [text[:700] for text in whole]  # the beginning of each
 
 # %% [markdown]
 # Here is the method in plain PyTorch: `model` is an ordinary model of the library `transformers`. A **hook** is a
