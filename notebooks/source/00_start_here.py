@@ -209,7 +209,7 @@ scores = score_layers(model, batches, progress=False)
 plan = choose_layers(scores, depth // 5)
 pruned = remove_layers(model, plan)  # shares the weights: nothing is copied
 dense, after = (perplexity(each, tokenizer, unseen) for each in (model, pruned))
-folder = "../output/00_start_here"
+folder = "../output/00_start_here/pruned_model"
 save(pruned, folder, tokenizer=tokenizer, plan=plan, overwrite=True)
 
 print(f"perplexity: {dense:.2f} before, {after:.2f} after")
@@ -266,9 +266,10 @@ for name, out in {
     found[name] = perplexity(remove_layers(model, out), tokenizer, unseen)
 
 _, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
-for name, value in reversed(found.items()):
-    ax.plot(value, name, "k*" if name == "your guess" else "ko", markersize=9)
-    ax.annotate(f" {value:,.0f}", (value, name), va="bottom")
+for y, (name, value) in enumerate(found.items()):
+    ax.plot(value, -y, "k*" if name == "your guess" else "ko", markersize=9)
+    ax.annotate(f" {value:,.0f}", (value, -y), va="bottom")
+ax.set_yticks([-y for y in range(len(found))], found)
 ax.axvline(len(tokenizer), linestyle=":", color="black")
 ax.set(xscale="log", xlabel="perplexity (log scale; dotted: picking tokens blindly)")
 ax.margins(x=0.15, y=0.1)
