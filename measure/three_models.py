@@ -213,7 +213,7 @@ def page() -> str:
 
 
 def figure() -> None:
-    """The curves of figure 5, for the page and the project's README."""
+    """The curves of figure 5, for the page."""
     matplotlib.use("Agg")
     bold = ["block_influence", "relative_magnitude", "greedy", "angular_span_all_tokens"]
     shown = ["dense", *bold, "random", "reverse", "sequential"]

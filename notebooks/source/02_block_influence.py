@@ -629,6 +629,61 @@ print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest s
 # need. Lesson 03 measures every layer.
 
 # %% [markdown]
+# ## 11. One vector
+#
+# [Lesson 00](00_start_here.ipynb) began with a riddle: layers 17 and 11 have nearly the same score, but without layer 11
+# nothing is left of a sentence. What does this layer do that the others need?
+#
+# Lesson 01 saw that one layer makes the state of the *first* token extremely long. Which one? And how far does it turn the
+# first token, and how far the others?
+
+# %%
+page = calibration_batches(tokenizer, built_in_text()["text"], samples=1)[0]
+seen = hidden_states(model, page)[:, 0]  # [layers + 1, tokens, hidden]
+sink = int(seen[:, 0].norm(dim=-1).diff().argmax())  # where the first token grows most
+before, after = seen[sink, 0].norm(), seen[sink + 1, 0].norm()
+turn = block_influence(seen[sink], seen[sink + 1])  # [tokens]
+print(f"layer {sink}: the first token's state grows from {before:.0f} to {after:.0f}")
+print(f"it turns the first token by {turn[0]:.2f}, all others by {turn[1:].mean():.3f}")
+print(f"Block Influence, the mean over {len(turn)} tokens: {turn.mean():.3f}")
+
+# %% [markdown]
+# In Block Influence each token has one vote, so what happens to a single token can hardly be seen in it.
+#
+# Is this single token the reason why the layer is needed? We can test that. A hook lets the layer pass on its input
+# unchanged for *some* tokens; for the others it works as before. **Predict first:** what hurts more: to skip the layer for
+# the first token only, or for all the others? The other layers in the figure are there for comparison.
+
+# %%
+from shortgpt import continue_text
+from shortgpt.course.plots import plot_one_vector
+from shortgpt.course.studies.one_vector import one_vector, skipped_for
+
+genres = ("encyclopedic", "news", "science", "story")
+short = [built_in_text("perplexity", genre=g)["text"].iloc[0][:700] for g in genres]
+others = [layer * len(decoder_layers(model)) // 30 for layer in (2, 8, 24, 28)]
+vectors = one_vector(model, tokenizer, [sink, *others], short)
+plot_one_vector(vectors, perplexity(model, tokenizer, short))
+plt.show()
+
+# %% [markdown]
+# For the sink's layer the order is reversed: to skip it for one token in a hundred and more costs far more than to skip
+# it for all the rest. For the other layers the first token hardly matters. So what the later layers need from layer 11 is
+# **one vector**: the long state of the first token, which their attention uses as a place to look at when nothing else
+# fits (the *attention sink*). And the sentence of the riddle?
+
+# %%
+for tokens, name in {"first": "the first token only", "others": "all other tokens"}.items():
+    with skipped_for(model, sink, tokens):
+        text = continue_text(model, tokenizer, "The capital of France is", new_tokens=12)
+    print(f"layer {sink} skipped for {name}: The capital of France is … {' '.join(text.split())}")
+
+# %% [markdown]
+# That is the answer to the riddle. Layer 17 turns every token a little, and nothing depends on it alone. Layer 11 turns
+# most tokens a little, too, and prepares one vector that all later layers rely on. The mean over tokens is nearly the same
+# for both.
+
+# %% [markdown]
 # ## Exercises
 #
 # Four functions to write yourself. To try them before you see a solution, open the

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from html import escape
 from pathlib import Path
 
 import ipywidgets
@@ -9,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from small import LAYERS, build_tiny
 
-from shortgpt import Ablation, best_within, frontier_steps, read_grid, token_paths
-from shortgpt.course.explorers import explore_frontier, explore_pruning, explore_token, parts
+from shortgpt import Ablation, best_within, continue_text, frontier_steps, read_grid, remove_layers, token_paths
+from shortgpt.course.explorers import explore_frontier, explore_pruning, explore_token, explore_writing, parts
 from shortgpt.course.explorers.frontier import budget_html, draw_budget
 from shortgpt.course.explorers.pruning import cost_html, draw_tries
 from shortgpt.course.explorers.token import labels_of, path_table
@@ -102,6 +103,42 @@ def test_without_an_order_block_influence_is_the_algorithm(tokenizer):
     inside(box, ipywidgets.Button)[0].click()
     expected = removal_order(score_layers(model, calibration_batches(tokenizer, samples=4), progress=False))
     assert [i for i, layer in enumerate(inside(box, ipywidgets.ToggleButton)) if layer.value] == expected[:1]
+
+
+@pytest.fixture
+def writing(tokenizer):
+    box = explore_writing(build_tiny(), tokenizer, "the <door>", new_tokens=4)
+    told, tries, _ = inside(box, ipywidgets.HTML)
+    return inside(box, ipywidgets.ToggleButton), inside(box, ipywidgets.Button), told, tries
+
+
+def test_the_text_answers_when_layers_are_pressed(writing, tokenizer):
+    layers, (back,), told, tries = writing
+    model = build_tiny()
+    assert told.value.count("With all layers:") == 1 and 'aria-live="polite"' in told.value
+    for i in (3, 1):
+        layers[i].value = True
+    text = escape(continue_text(remove_layers(model, [1, 3]), tokenizer, "the <door>", new_tokens=4).strip())
+    assert f"Without layers 1, 3:<br>the &lt;door&gt; <b>{text}</b>" in told.value
+    assert layers[3].description == "layer 3 out"
+    assert re.findall(r'scope="row"[^>]*>(.*?)<', tries.value) == [
+        "Without layers 1, 3",
+        "Without layer 3",
+        "With all layers",
+    ]
+    back.click()
+    assert "With all layers:" in told.value and not any(layer.value for layer in layers)
+    assert re.findall(r'scope="row"[^>]*>(.*?)<', tries.value)[0] == "With all layers", "the newest first, none twice"
+    assert tries.value.count("<tr>") == 3
+
+
+def test_without_any_layer_nothing_is_written_and_it_goes_on(writing):
+    layers, _, told, _ = writing
+    for layer in layers:
+        layer.value = True
+    assert "leaves none: keep at least one" in told.value
+    layers[0].value = False
+    assert "Without layers 1, 2, 3, 4, 5:" in told.value
 
 
 SENTENCES = ["the door opened", "a <b>"]
@@ -267,6 +304,7 @@ def test_figures_are_not_pyplots(grid, tokenizer):
     explore_frontier(grid)
     explore_token(build_tiny(), tokenizer, SENTENCES)
     explore_pruning(build_tiny(), tokenizer, ORDER, text=TEXT, prompt="a", new_tokens=1)
+    explore_writing(build_tiny(), tokenizer, "a", new_tokens=1)
     assert plt.get_fignums() == []
 
 

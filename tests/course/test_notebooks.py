@@ -136,7 +136,7 @@ def test_first_cells_announce_minutes_memory_and_download(path):
 def test_readme_and_lesson_announce_the_same_minutes(path):
     here = re.search(r"\*\*Takes:\*\* about (\d+) minute", cells(path)[0].source)
     row = re.search(
-        rf"\(notebooks/{path.name}\)[^|]*\| (\d+) \|", (REPOSITORY / "README.md").read_text(encoding="utf-8")
+        rf"\(notebooks/{path.name}\)[^|]*\| \d+ \| (\d+) \|", (REPOSITORY / "README.md").read_text(encoding="utf-8")
     )
     assert here and row and here[1] == row[1], (here, row)
 

@@ -92,6 +92,25 @@ def test_retention_panels_that_share_axes_start_with_the_same_row():
     assert axes[0].get_xlim() == axes[1].get_xlim()
 
 
+def test_the_strip_crosses_what_is_left_out_and_writes_the_text_below(capsys):
+    ax = plots.plot_strip(6, {(): "is  Paris\n$x$", (4, 1): "is not"})
+    crossed = [[box.get_hatch() == "xxx" for box in ax.patches[row * 6 : row * 6 + 6]] for row in range(2)]
+    assert [[i for i, out in enumerate(row) if out] for row in crossed] == [[], [1, 4]]
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["without none", "… is Paris " + plots.literal("$x$"), "without 1, 4", "… is not"]
+    assert sentence(capsys).endswith("without none; without 1, 4.")
+
+
+def test_one_vector_is_drawn_with_two_markers_a_layer(capsys):
+    rows = [(11, "first", 117.0), (11, "others", 37.5), (2, "first", 33.0), (2, "others", 90.0)]
+    ax = plots.plot_one_vector(pd.DataFrame(rows, columns=["layer", "skipped_for", "perplexity"]), 30.0)
+    first, others, dense = ax.lines
+    assert first.get_ydata().tolist() == [117, 33] and others.get_ydata().tolist() == [37.5, 90]
+    assert first.get_marker() != others.get_marker() and set(dense.get_ydata()) == {30.0}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["layer 11", "layer 2"]
+    assert "layer 11: 117.0 and 37.5; layer 2: 33.0 and 90.0." in sentence(capsys)
+
+
 def test_the_other_figures_draw_and_speak(capsys):
     plots.plot_layers(6, {"ours": [1, 2], "last": [5]})
     assert "1, 2 of 6" in sentence(capsys)

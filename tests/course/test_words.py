@@ -42,6 +42,21 @@ def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
     return [tuple(float(number.replace(",", "").replace("−", "-")) for number in row) for row in found]
 
 
+def test_one_vector_lesson_02():
+    text = printed("02_block_influence", "11. One vector")
+    ((dense,),) = numbers(r"[Pp]erplexity ([\d.]+) with all layers", text)
+    rows = {
+        int(layer): (first, others) for layer, first, others in numbers(r"layer (\d+): ([\d.]+) and ([\d.]+)", text)
+    }
+    ((sink, before, after),) = numbers(r"layer (\d+): the first token's state grows from (\d+) to (\d+)", text)
+    assert sink == 11 and after > 5 * before and len(rows) == 5
+    first, others = rows.pop(11)
+    assert first > 3 * dense and others < 1.5 * dense, "one token costs far more than all the rest"
+    assert all(first < others and first < 1.15 * dense for first, others in rows.values()), "not so elsewhere"
+    alone, rest = (re.search(rf"skipped for {name}: .* … (.*)", text)[1] for name in ("the first", "all other"))
+    assert "Paris" not in alone and rest.startswith("Paris")
+
+
 def test_prune_it_yourself_lesson_03():
     (table,) = tables("03_pruning", "6. Explore: prune it yourself")
     perplexity = table["perplexity"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from io import BytesIO
@@ -12,6 +12,15 @@ from io import BytesIO
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
+COLUMN = 15  # buttons below each other: all of them and the answer fit on one screen
+# The line through a removed layer is to be seen without colour; the outline shows where the keyboard is.
+STYLE = """<style>
+.shortgpt-layers button { height: 25px; line-height: 23px; width: 118px; margin: 1px 2px; text-align: left;
+  background: #d9e6f2; color: black; border: 1px solid #33567a; }
+.shortgpt-layers button.mod-active { background: white; color: #333; border-style: dashed; box-shadow: none;
+  text-decoration: line-through; }
+.shortgpt-layers button:focus-visible { outline: 3px solid #de8f05; outline-offset: -1px; }
+</style>"""
 WAIT = 0.1  # seconds: clicks that follow each other faster get one answer
 
 
@@ -75,3 +84,28 @@ def button(description: str, tooltip: str, pressed: Callable[[], None], width: s
     made = widgets.Button(description=description, tooltip=tooltip, layout=widgets.Layout(width=width))
     made.on_click(lambda _: pressed())
     return made
+
+
+def layer_buttons(depth: int) -> list[widgets.ToggleButton]:
+    """A button for each layer; pressed means left out. `label` gives them their names."""
+    width = widgets.Layout(width="118px")
+    return [widgets.ToggleButton(tooltip=f"remove layer {i}, or put it back", layout=width) for i in range(depth)]
+
+
+def label(layers: Sequence[widgets.ToggleButton]) -> None:
+    """Let each button say whether its layer is out, also to those who don't see the line through it."""
+    for i, layer in enumerate(layers):
+        layer.description = f"layer {i} out" if layer.value else f"layer {i}"
+
+
+def pressed(layers: Sequence[widgets.ToggleButton]) -> list[int]:
+    """The layers that are left out, ascending."""
+    return [i for i, layer in enumerate(layers) if layer.value]
+
+
+def beside_layers(layers: Sequence[widgets.Widget], side: list[widgets.Widget]) -> widgets.Widget:
+    """The buttons of the layers in columns, and beside them what they say."""
+    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, len(layers), COLUMN)]
+    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
+    stack.add_class("shortgpt-layers")
+    return widgets.HBox([stack, widgets.VBox([*side, widgets.HTML(STYLE)], layout=widgets.Layout(margin="0 0 0 16px"))])

@@ -12,22 +12,22 @@ from matplotlib.ticker import MaxNLocator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.choosing.by_score import removal_order
-from shortgpt.course.explorers.parts import announced, button, image, latest, unless_paused
+from shortgpt.course.explorers.parts import (
+    announced,
+    beside_layers,
+    button,
+    image,
+    label,
+    latest,
+    layer_buttons,
+    pressed,
+    unless_paused,
+)
 from shortgpt.course.plots.style import PALETTE, plain_log_ticks
 from shortgpt.course.studies.ablation import PROMPT, Ablation
 from shortgpt.model.text import calibration_batches
 from shortgpt.pruning.plan import check_indices
 from shortgpt.scoring.influence import score_layers
-
-COLUMN = 15  # buttons below each other: all of them and the answer fit on one screen
-# The line through a removed layer is to be seen without colour; the outline shows where the keyboard is.
-STYLE = """<style>
-.shortgpt-layers button { height: 25px; line-height: 23px; width: 118px; margin: 1px 2px; text-align: left;
-  background: #d9e6f2; color: black; border: 1px solid #33567a; }
-.shortgpt-layers button.mod-active { background: white; color: #333; border-style: dashed; box-shadow: none;
-  text-decoration: line-through; }
-.shortgpt-layers button:focus-visible { outline: 3px solid #de8f05; outline-offset: -1px; }
-</style>"""
 
 
 def explore_pruning(
@@ -52,34 +52,24 @@ def explore_pruning(
     if order is None:
         order = removal_order(score_layers(model, calibration_batches(tokenizer, samples=4), progress=False))
     order = check_indices(order, depth, keep_one=False)
-    layers = [
-        widgets.ToggleButton(tooltip=f"remove layer {i}, or put it back", layout=widgets.Layout(width="118px"))
-        for i in range(depth)
-    ]
+    layers = layer_buttons(depth)
     numbers, written, picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
-
-    def picked() -> list[int]:
-        return [i for i, layer in enumerate(layers) if layer.value]
-
-    def mark() -> None:
-        for i, layer in enumerate(layers):
-            layer.description = f"layer {i} out" if layer.value else f"layer {i}"
 
     def measure() -> None:
         try:
-            numbers.value, picture.value = answer_html(ablation, picked(), order)
+            numbers.value, picture.value = answer_html(ablation, pressed(layers), order)
         except ValueError as error:
             numbers.value, written.value = announced(escape(str(error))), ""
         else:
             write()
 
     def write_now() -> None:
-        now = picked()
+        now = pressed(layers)
         if tuple(now) in ablation.tried:  # else a newer choice is about to be measured
             written.value = announced(f"{escape(prompt)} <b>{escape(ablation.writes(now).strip())}</b>")
 
     def answer() -> None:
-        mark()
+        label(layers)
         written.value = "<i>…</i>"
         ask()
 
@@ -93,21 +83,13 @@ def explore_pruning(
     changed, pause = unless_paused(answer)
     for layer in layers:
         layer.observe(changed, "value")
-    for first in (mark, measure, write_now):  # at once: what is asked for in a cell comes after it
+    for first in (lambda: label(layers), measure, write_now):  # at once: what is asked for in a cell comes after it
         first()
     algorithm = button(
-        "The algorithm's choice", "as many layers as you removed", lambda: choose(order[: max(1, len(picked()))])
+        "The algorithm's choice", "as many layers as you removed", lambda: choose(order[: max(1, len(pressed(layers)))])
     )
     reset = button("Put all back", "remove no layer", lambda: choose([]))
-    return _page(layers, [widgets.HBox([algorithm, reset]), numbers, written, picture])
-
-
-def _page(layers: Sequence[widgets.Widget], side: list[widgets.Widget]) -> widgets.Widget:
-    """The layers in columns, and what they say beside them."""
-    columns = [widgets.VBox(layers[i : i + COLUMN]) for i in range(0, len(layers), COLUMN)]
-    stack = widgets.HBox(columns, layout=widgets.Layout(flex="0 0 auto"))
-    stack.add_class("shortgpt-layers")
-    return widgets.HBox([stack, widgets.VBox([*side, widgets.HTML(STYLE)], layout=widgets.Layout(margin="0 0 0 16px"))])
+    return beside_layers(layers, [widgets.HBox([algorithm, reset]), numbers, written, picture])
 
 
 def answer_html(ablation: Ablation, removed: Sequence[int], order: Sequence[int]) -> tuple[str, str]:
@@ -136,13 +118,13 @@ def draw_tries(
     figure = Figure(figsize=(6.4, 2.9), layout="constrained")
     ax = figure.subplots()
     of_algorithm = {key for key in tried if key and set(key) == set(order[: len(key)])}
-    for label, marker, colour, keys in (
+    for name, marker, colour, keys in (
         ("your choices", "o", PALETTE[0], [key for key in tried if key not in of_algorithm]),
         ("the algorithm's", "s", PALETTE[1], of_algorithm),
     ):
         if keys:
             points = sorted((len(key), tried[key]["perplexity"]) for key in keys)
-            ax.plot(*zip(*points, strict=True), marker, color=colour, markeredgecolor="black", label=label)
+            ax.plot(*zip(*points, strict=True), marker, color=colour, markeredgecolor="black", label=name)
     now = tried[tuple(last)]
     ax.plot(now["removed"], now["perplexity"], "o", markersize=15, fillstyle="none", color="black")
     most = max(len(key) for key in tried)

@@ -6,7 +6,14 @@ from the data, and returns the Axes. The sentence is there for readers who can't
 
 from shortgpt.course.plots.choosing import plot_agreement, plot_criteria, plot_tokens_needed
 from shortgpt.course.plots.curves import plot_removal_curves
-from shortgpt.course.plots.layers import plot_layers, plot_norms, plot_scores, plot_similarity
+from shortgpt.course.plots.layers import (
+    plot_layers,
+    plot_norms,
+    plot_one_vector,
+    plot_scores,
+    plot_similarity,
+    plot_strip,
+)
 from shortgpt.course.plots.repairs import plot_repairs
 from shortgpt.course.plots.results import plot_divergence_along, plot_frontier, plot_sweep
 from shortgpt.course.plots.retention import plot_beside_paper, plot_retention
@@ -33,6 +40,7 @@ __all__ = [
     "plot_frontier",
     "plot_layers",
     "plot_norms",
+    "plot_one_vector",
     "plot_prunability",
     "plot_removal_curves",
     "plot_repairs",
@@ -40,6 +48,7 @@ __all__ = [
     "plot_retention",
     "plot_scores",
     "plot_similarity",
+    "plot_strip",
     "plot_sweep",
     "plot_token_path",
     "plot_tokens_needed",

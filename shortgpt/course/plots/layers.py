@@ -99,3 +99,46 @@ def plot_layers(depth: int, removed: Sequence[int] | Mapping[str, Sequence[int]]
     ]
     say(f"{'; '.join(said)}.")
     return ax
+
+
+def plot_strip(depth: int, texts: Mapping[Sequence[int], str], ax: Axes | None = None) -> Axes:
+    """Layers left out, and what the model then writes: a row of `depth` boxes for each entry, its text below.
+
+    `texts`: layers (a tuple) → text. Boxes of layers that are left out are white, hatched and carry their number.
+    """
+    ax = ax or new_axes(9, 0.35 + 0.62 * len(texts))
+    for y, (gone, text) in enumerate(texts.items()):
+        for layer in range(depth):
+            out = layer in gone
+            look = {"facecolor": "white", "hatch": "xxx"} if out else {"facecolor": PALETTE[0]}
+            ax.add_patch(plt.Rectangle((layer - 0.45, y - 0.4), 0.9, 0.34, edgecolor="black", linewidth=0.6, **look))
+        names = ", ".join(map(str, sorted(gone))) or "none"
+        ax.text(-0.9, y - 0.23, f"without {names}", ha="right", va="center", fontsize=9)
+        ax.text(-0.45, y + 0.22, literal("… " + " ".join(text.split())), va="center", fontsize=9)
+    ax.set(xlim=(-1, depth), ylim=(len(texts) - 0.45, -0.6), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    said = [f"without {', '.join(map(str, sorted(gone))) or 'none'}" for gone in texts]
+    say(f"rows of {depth} layers, those left out crossed, and below each row the text: {'; '.join(said)}.")
+    return ax
+
+
+def plot_one_vector(table: pd.DataFrame, dense: float, ax: Axes | None = None) -> Axes:
+    """Perplexity when a layer is skipped for the first token only, and for all others only; `table` is of `one_vector`."""
+    layers = list(dict.fromkeys(table["layer"]))
+    ax = ax or new_axes(7, 3.4)
+    for shift, (tokens, name) in enumerate({"first": "for the first token only", "others": "for all others"}.items()):
+        rows = table[table["skipped_for"] == tokens].set_index("layer")["perplexity"].loc[layers]
+        places = np.arange(len(layers)) + 0.2 * shift - 0.1
+        marker: dict[str, Any] = {"marker": "os"[shift], "fillstyle": ("full", "none")[shift]}
+        ax.plot(places, rows, linestyle="", markersize=9, color=PALETTE[shift], label=f"skipped {name}", **marker)
+    ax.axhline(dense, color="black", linestyle="--", linewidth=1, label="all layers")
+    ax.set(yscale="log", ylabel="perplexity (log scale)", xlim=(-0.5, len(layers) - 0.5))
+    ax.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
+    plain_log_ticks(ax)
+    ax.legend()
+    cells = table.set_index(["layer", "skipped_for"])["perplexity"]
+    said = [f"layer {i}: {cells[i, 'first']:.1f} and {cells[i, 'others']:.1f}" for i in layers]
+    say(
+        f"perplexity {dense:.1f} with all layers; skipped for the first token only, and for all others: {'; '.join(said)}."
+    )
+    return ax
