@@ -30,7 +30,7 @@
 # - say what perplexity, choice and generation each reveal, and hide, about a pruned model.
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) · **Takes:** about 4 minutes on 2 CPU cores; reading
-# about 30 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# about 40 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
