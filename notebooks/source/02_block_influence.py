@@ -17,19 +17,20 @@
 #
 # # 02 · Block Influence: derive, compute, trust
 #
-# Lesson 01 ended with a puzzle: from one layer to the next, the hidden states hardly turn. ShortGPT makes a score of
-# that, **Block Influence** (section 3.1, equation 1), and removes the layers that score lowest. The formula is one
-# line. Getting it right on a real model, and knowing how far to trust it, takes a lesson.
+# In lesson 01 the hidden states hardly turned from one layer to the next. ShortGPT makes a score of that, **Block
+# Influence** (section 3.1, equation 1), and removes the layers that score lowest. The formula is one line. This
+# lesson is about getting it right on a real model, and about how far to trust it.
 #
 # **You will be able to**
 #
 # * derive Block Influence from the cosine, and say why every part of the formula is where it is;
 # * compute it for one layer by hand and for all layers with the toolkit, with standard errors;
-# * test a score: against float64, against padding and batch splits, and against half precision;
-# * say how much text a stable choice of layers needs, and why the kind of text matters.
+# * say what goes wrong with the same formula in half precision;
+# * say how much text a stable choice of layers needs, and what changes it.
 #
-# **Before:** [lesson 01](01_hidden_states.ipynb) (hidden state, residual stream, hook) · **Takes:** about 4 minutes on
-# 2 CPU cores · **Memory:** about 3 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 01](01_hidden_states.ipynb) (hidden state, residual stream, hook) · **Takes:** about 4 minutes
+# on 2 CPU cores; reading about 30 minutes, exercises 40 · **Memory:** about 3 GB · **Download:** 93 MB once (shared
+# by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
@@ -60,10 +61,10 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# The imports, the model, and one switch: nothing is trained here, so no gradients are kept.
+# Nothing is trained here, so no gradients are kept.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
-# what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import copy
@@ -95,8 +96,7 @@ _ = torch.set_grad_enabled(False)
 #
 # $$\cos(a, b) = \frac{a^\top b}{\lVert a \rVert\,\lVert b \rVert}$$
 #
-# Take $a = (3, 4)$, of length 5. Predict the cosine with each of these: $(6, 8)$, $(4, 3)$, $(-4, 3)$, $(-3, -4)$. Only
-# one of them needs arithmetic.
+# Take $a = (3, 4)$, of length 5. Predict the cosine with each of these: $(6, 8)$, $(4, 3)$, $(-4, 3)$, $(-3, -4)$.
 
 # %%
 a = torch.tensor([3.0, 4.0])
@@ -105,9 +105,8 @@ cosines = [float(a @ b / (a.norm() * b.norm())) for b in others]
 pd.DataFrame({"b": [tuple(b.tolist()) for b in others], "cosine": cosines, "1 - cosine": [1 - c for c in cosines]}).round(4)
 
 # %% [markdown]
-# Same direction: 1, however long. Right angle: 0. Opposite: −1. And $(4, 3)$ has the dot product 24 with $a$, both
-# lengths are 5, so 24/25. The last column turns the scale round: 0 for "did not turn", growing with the turn, at most
-# 2. Here are the four pairs as arrows.
+# Same direction: 1, at any length. Right angle: 0. Opposite: −1. And $(4, 3)$ gives 24/25. The last column is 0 for
+# "did not turn", grows with the turn, and is at most 2. Which of the four turns would you call small?
 
 # %%
 def draw_pair(ax, x_in, x_out):
@@ -126,11 +125,11 @@ print("One minus cosine of (3, 4) (solid) and four other vectors (dashed): longe
       "opposite 2.")  # fmt: skip
 
 # %% [markdown]
-# The second picture deserves a look. Its two arrows differ by about 16 degrees, plainly visible, and $1 - \cos$ is just
-# 0.04. Values of this size are what the middle layers of real models have. Small turns give *very* small scores, since
-# $1 - \cos\theta \approx \theta^2 / 2$.
+# In the second picture the arrows differ by about 16 degrees, plainly visible, and $1 - \cos$ is just 0.04, because
+# $1 - \cos\theta \approx \theta^2 / 2$. The middle layers of real models have values of this size.
 #
-# Move the slider to get a feeling for the scale (in a running notebook; otherwise change the 16 in the cell below).
+# Move the slider to get a feeling for the scale (in a running notebook; otherwise change the 16 in the cell after
+# it).
 
 # %%
 def show_turn(degrees):
@@ -157,10 +156,10 @@ show_turn(16)
 #
 # $$\mathrm{BI}_i = 1 - \mathbb{E}_{X,t}\left[\frac{X_{i,t}^\top X_{i+1,t}}{\lVert X_{i,t}\rVert_2\,\lVert X_{i+1,t}\rVert_2}\right] \qquad \text{(ShortGPT, equation 1)}$$
 #
-# Three design choices hide in it. *One minus*, so that a low score means a layer that changes little. *An expectation*
-# over tokens and texts, because a layer may be idle on one token and busy on the next. And the expectation stands
-# *outside* the cosine: first compare, then average. Does the order matter? Take two tokens; the layer turns one to the
-# left and the other to the right. Predict both results.
+# *One minus*: a low score means a layer that changes little. *An expectation* over tokens and texts: a layer may
+# change one token much and the next one little. And the expectation is *outside* the cosine: first compare, then
+# average. Does the order matter? Take two tokens; the layer turns one to the left and the other to the right.
+# Predict both results.
 
 # %%
 x_in = torch.tensor([[5.0, 0.0], [5.0, 0.0]])
@@ -176,8 +175,8 @@ plt.show()
 print(f"Compare first, then average: {compare_first:.2f}. Average first (right panel), then compare: {average_first:.2f}.")
 
 # %% [markdown]
-# Averaging first cancels the two turns, and a layer that moved every token looks idle. On a real model something worse
-# joins in. We capture the states of four documents and compute both orders for every layer.
+# Averaging first cancels the two turns: a layer that moved every token seems to do nothing. What happens on a real
+# model? We compute both orders for every layer on four documents.
 
 # %%
 texts = built_in_text().drop_duplicates("genre")["text"].head(4)
@@ -203,11 +202,11 @@ print(
 )
 
 # %% [markdown]
-# In the wrong order nearly every layer looks idler than it is: turns of different tokens cancel in the mean, and the
-# long first token, which hardly turns in most layers, weighs heavily. One layer looks far busier. It is the one in
-# which lesson 01 saw the first token leap to its extreme length, long enough to swing the whole mean. Equation 1 gives
-# every token one vote, whatever its length, and that layer gets an ordinary score. (Whether it is an ordinary layer is
-# another matter. Keep its number for section 10.)
+# In the wrong order nearly every layer scores too low: turns of different tokens cancel in the mean, and the long
+# first token, which hardly turns in most layers, weighs heavily. One layer scores far too high. It is the one in
+# which lesson 01 saw the first token become extremely long, long enough to turn the whole mean. Equation 1 gives
+# every token one vote, whatever its length, and that layer gets an average score. Remember its number for section
+# 10.
 
 # %% [markdown]
 # ## 3. Why length does not matter, and when it does
@@ -217,7 +216,7 @@ print(
 #
 # But it is a choice. A layer that merely *stretches* its input scores 0, although it makes all later additions
 # relatively smaller. A score that takes length into account is the **relative magnitude** $|f(x)| / |x + f(x)|$
-# (Samragh et al., arXiv 2311.18329), lesson 01's "how much does a layer add". Would it choose other layers? First the
+# (Samragh et al., arXiv 2312.09299), lesson 01's "how much does a layer add". Would it choose other layers? First the
 # tiny case.
 
 # %%
@@ -264,17 +263,15 @@ print(f"Block Influence and relative magnitude rise together; {len(both)} of the
 # %% [markdown]
 # ## 4. The toolkit's function
 #
-# Here is equation 1 for one pair of states, without the expectation, exactly as the toolkit computes it:
-#
-# $$1 - \frac{X_{i,t}^\top X_{i+1,t}}{\lVert X_{i,t}\rVert_2\,\lVert X_{i+1,t}\rVert_2}$$
+# Here is equation 1 for one pair of states, without the expectation, as the toolkit computes it:
 
 # %%
 print(inspect.getsource(block_influence))
 
 # %% [markdown]
-# One line, once the shapes are known to agree. The `.float()` in it is not decoration; section 7 shows what happens without. The expectation is in
-# `score_layers`: it streams texts through the model, sums per document, and forgets each pair of states at once. It
-# also leaves out padding. To be sure what it does, compute one layer by hand, with a hook of our own, and compare.
+# Section 7 shows what the `.float()` is for. The expectation is in `score_layers`: it reads texts, sums per
+# document, leaves out padding, and keeps no states. Does it do what we think? Compute one layer by hand, with a
+# hook of our own, and compare.
 
 # %%
 layer, seen = len(decoder_layers(model)) // 2 - 1, {}
@@ -292,13 +289,14 @@ print(f"layer {layer}: by hand {by_hand:.8f}, by toolkit {by_toolkit:.8f}")
 assert abs(by_hand - by_toolkit) < 1e-6
 
 # %% [markdown]
-# They agree to a millionth, and will for any layer you write in place of 14.
+# They agree to a millionth.
 
 # %% [markdown]
 # ## 5. All layers
 #
-# Now the real measurement. The built-in calibration text has 27 English documents in nine genres. Each document is one
-# *sample*; we score genre by genre and merge, so that the genres can be compared later without reading anything twice.
+# Now the real measurement. The built-in calibration text has 27 English documents in nine genres; we read the first
+# 512 tokens of each. Each document is one *sample*. We score genre by genre and merge, so that the genres can be
+# compared later.
 #
 # Predict first: which layers of a 30-layer model will score highest? Which lowest?
 
@@ -339,9 +337,9 @@ for ax, ((name, layers), removed) in zip(axes, chosen.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the paper's four models the low layers form one block in roughly the last third of the depth, and the very last layer
-# always stays. In SmolLM2-135M most of them sit in the middle, with two more further up and one near the start. So
-# "remove deep layers" is not the rule. The rule is "measure", and it gives different answers for different models.
+# In the paper's four models the low layers form one block in roughly the last third, and the last layer always
+# stays. In SmolLM2-135M most of them are in the middle, with two further up and one near the start. So "remove deep
+# layers" is not the rule. Measure.
 
 # %% [markdown]
 # ## 6. Trust, part one: is the number right?
@@ -422,9 +420,9 @@ print(f"In float16 arithmetic {lost.mean():.0%} of all token-layer pairs become 
       f"practically all.")  # fmt: skip
 
 # %% [markdown]
-# The deeper the layer, the longer the states, the more is lost. (The low bars on the left are a few tokens, the first one
-# among them, whose states are long from early on; so it isn't quite true that the first layers are safe.) NaN ("not a number") at least is loud, unless someone
-# silences it. The paper's published code replaces NaN by 0.5. With that, what would be chosen?
+# The deeper the layer, the longer the states, and the more is lost. (The low bars on the left are a few tokens,
+# such as the first one, that are long from early on.) NaN ("not a number") at least is visible. The paper's
+# published code replaces NaN by 0.5. What would be chosen then?
 
 # %%
 silenced = half.float().nan_to_num(nan=0.5).mean((1, 2))
@@ -440,10 +438,10 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
 # this overflow cannot happen there.)
 
 # %% [markdown]
-# ## 8. Trust, part two: how sure is the choice?
+# ## 8. How sure is the choice?
 #
-# The scores are means over 27 documents. Other documents would give slightly other means. The *standard error* says how
-# much; it is computed over documents, since tokens of one text are not independent. To compare two layers, take their
+# The scores are means over 27 documents. The *standard error* says how much other documents would change them; it
+# is computed over documents, since tokens of one text are not independent. To compare two layers, take their
 # difference on the *same* documents: what a text does to both cancels. Predict which of these three differences are
 # certain: layers 14 and 24, 14 and 17, 3 and 12.
 
@@ -477,12 +475,10 @@ print(f"{sum(settled)} layers are chosen in more than 95 percent of the resample
       f"others share the remaining places.")  # fmt: skip
 
 # %% [markdown]
-# So the honest answer to "which six?" is: these few for sure, and for the last place a choice among near equals. By
-# this measure a plan that takes the other one is no worse.
+# Five layers are settled. The sixth place is a choice among near equals.
 #
-# How much text does one need for that? The scores keep one sum per document, so we can pretend to have read less,
-# without reading again: draw two *separate* sets of $n$ documents, choose layers from each, and see how many choices
-# they share. Predict: will the lowest three, six or nine be the hardest to agree on?
+# How much text does one need? Draw two *separate* sets of $n$ documents, choose layers from each, and see how many
+# choices they share. Predict: will the lowest three, six or nine be the hardest to agree on?
 
 # %%
 def agreement(documents, choose, draws=300):
@@ -524,11 +520,11 @@ for choose in stability:
 # %% [markdown]
 # ## 9. Which text?
 #
-# More of the same text is one thing, *other* text another. Our nine genres are scored already. Three more: Chinese,
-# Python's own documentation (`pydoc_data.topics`, part of every Python), and random tokens, which are no text at all.
-# SmolLM2 hardly knows Chinese, so take that row as "text foreign to the model".
+# Now *other* text. Our nine genres are scored already. Three more: Chinese, Python's own documentation
+# (`pydoc_data.topics`, part of every Python), and random tokens. SmolLM2 hardly knows Chinese, so take that row as
+# "text foreign to the model".
 #
-# Predict which of the three will be the odd one out.
+# Predict which of the three will differ most.
 
 # %%
 from pydoc_data.topics import topics
@@ -585,11 +581,10 @@ pd.DataFrame(rows).T.astype({"tokens": int, "of lowest 6": int, "of lowest 9": i
 # %% [markdown]
 # ## 10. What Block Influence does not tell
 #
-# Everything so far was about whether BI is measured well. Whether it measures the right thing is another question.
-# What we want to know is the *damage* when a layer goes. BI looks at the layer's own step only; it can't see whether
-# later layers depend on that step, or are able to make up for it. A preview of lesson 03: remove one layer at a time
-# and measure **perplexity**, the model's surprise at text it has not seen (lower is better, lesson 05 has the
-# details).
+# So far we asked whether BI is measured well. Does it measure the right thing? We want to know the *damage* when a
+# layer goes. BI looks at the layer's own step only, and not at whether later layers need it. A preview of lesson
+# 03: remove one layer at a time and measure **perplexity**, the model's surprise at text it has not seen (lower is
+# better). Predict: will the layer with the odd number of section 2 fit in?
 
 # %%
 by_rank = np.argsort(scores.values)
@@ -617,15 +612,14 @@ print(f"Perplexity grows {damage[0]:.2f}-fold without layer {tried[0]} (lowest s
       f"{scores.values[odd]:.3f}.")  # fmt: skip
 
 # %% [markdown]
-# The ends of the picture support the score. The lowest layers cost little (and among themselves one document can't rank
-# them); a layer with a very high score costs a great deal.
+# The ends of the picture support the score: the lowest layers cost little, and a layer with a very high score costs
+# a great deal.
 #
 # The square does not fit. By its score this layer is average, but removing it hurts more than removing layers that
-# score higher. It is the layer that creates the attention sink. It changes *one* token in hundreds, which is one vote
-# in equation 1, yet all later layers rely on that token. The wrong formula of section 2 noticed it, for a wrong
-# reason; the right formula, by design, does not.
+# score higher. In this layer the first token becomes extremely long (lesson 01, section 6). That is *one* token in
+# hundreds, one vote in equation 1. The wrong formula of section 2 noticed it, for a wrong reason.
 #
-# So Block Influence is a *proxy*: cheap, stable, good at naming candidates that can go, and blind to what later layers
+# So Block Influence is cheap, stable, and good at naming candidates that can go. It does not see what later layers
 # need. Lesson 03 measures every layer.
 
 # %% [markdown]
@@ -686,18 +680,17 @@ for tokens, name in {"first": "the first token only", "others": "all other token
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. To try them before you see a solution, open the
-# [exercise notebook](exercises/02_block_influence.ipynb): there each solution is left out, and a check tells you what is
-# wrong with yours. Here they are solved.
+# Four functions to write yourself. Try them first in the [exercise notebook](exercises/02_block_influence.ipynb):
+# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: All layers from the states that transformers reports
 #
 # **Difficulty:** easy · **Minutes:** 5
 #
-# Suppose that somebody hands you `reported`, what `output_hidden_states=True` returns (one tensor `[batch, tokens, hidden]`
-# more than there are layers), and `last`, the output of the last layer, captured with a hook. There is no padding. Return
-# a list with the Block Influence of every layer. You may use `block_influence`.
+# You get `reported`, what `output_hidden_states=True` returns (one tensor `[batch, tokens, hidden]` more than there
+# are layers), and `last`, the output of the last layer, captured with a hook. There is no padding. Return a list
+# with the Block Influence of every layer. You may use `block_influence`.
 #
 # <details><summary>Hint 1</summary>
 # Lesson 01, section 5: one of the reported states is not what a layer put out.
@@ -728,8 +721,8 @@ print(f"the last layer's score: {layer_influences(reported, last)[-1]:.2f}")
 print(f"the same with the reported last entry: {layer_influences(reported, reported[-1])[-1]:.2f}")
 
 # %% [markdown]
-# The second number mixes the last layer with the final norm. It is easy to overlook: nothing fails, no other layer is
-# affected, and the number looks possible.
+# The second number mixes the last layer with the final norm. It is easy to overlook: nothing fails, and the number
+# looks possible.
 
 # %% [markdown]
 # ### Exercise 2: One layer, with padding
@@ -737,8 +730,8 @@ print(f"the same with the reported last entry: {layer_influences(reported, repor
 # **Difficulty:** medium · **Minutes:** 10
 #
 # Block Influence of one layer for a padded batch: `x_in` and `x_out` are `[batch, tokens, hidden]`, and `mask` is
-# `[batch, tokens]`, 1 at real tokens and 0 at pads. Every real token counts the same, whichever sample it stands in. The
-# states may be in `float16`, and pads may hold anything at all. Write the cosine out; don't use `block_influence`.
+# `[batch, tokens]`, 1 at real tokens and 0 at pads. Every real token counts the same, in whichever sample it is.
+# The states may be in `float16`, and pads may hold anything. Write the cosine out; don't use `block_influence`.
 #
 # <details><summary>Hint 1</summary>
 # Compute one number per token, then choose the tokens that count, then average.
@@ -762,19 +755,19 @@ from shortgpt.course.checks import check_masked_influence
 check_masked_influence(masked_influence)
 
 # %% [markdown]
-# Choosing is safer than multiplying by the mask: zero times NaN ("not a number") is NaN, and a pad that sees nothing can become NaN in some
-# attention implementations. And one mean over all tokens is not the mean of each sample's mean, unless all samples are
-# equally long; a score that changes with the batching is not a property of the layer.
+# Choosing is safer than multiplying by the mask: zero times NaN ("not a number") is NaN, and a pad can become NaN
+# in some attention implementations. And one mean over all tokens is not the mean of each sample's mean, unless all
+# samples are equally long.
 
 # %% [markdown]
 # ### Exercise 3: How far does a span of layers turn?
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Some methods remove a row of neighbouring layers at once and ask how far the whole row turns the states (Gromov et al.,
-# arXiv 2403.17887). Return the mean *angle* between the state that enters layer `start` and the one that leaves the last of
-# the `n` layers from there on, as a fraction of a half turn: 0 for the same direction, 1 for the opposite one. `states` is
-# `[layers + 1, batch, tokens, hidden]`, without padding.
+# Some methods remove a row of neighbouring layers at once and ask how far the whole row turns the states (Gromov et
+# al., arXiv 2403.17887). Return the mean *angle* between the state that enters layer `start` and the one that
+# leaves the last of the `n` layers from there on, as a fraction of a half turn: 0 for the same direction, 1 for the
+# opposite one. `states` is `[layers + 1, batch, tokens, hidden]`, without padding.
 #
 # <details><summary>Hint 1</summary>
 # Which entry of <code>states</code> leaves layer i? And if n is 1?
@@ -807,8 +800,8 @@ single = sum(span_angle(states, layer, 1) for layer in range(best, best + 6))
 print(f"the turns of these six layers one by one: {180 * single:.0f} degrees in all")
 
 # %% [markdown]
-# Six turns add up to far more than the turn of all six: the layers don't all turn in the same direction. A score for each layer
-# alone can't know that, and lesson 06 compares both ways of choosing.
+# Six turns add up to far more than the turn of all six: the layers don't all turn in the same direction. A score
+# for each layer alone can't see that; lesson 06 compares both ways of choosing.
 
 # %% [markdown]
 # ### Exercise 4: Is the difference of two layers real?
@@ -850,8 +843,9 @@ for pair in ((14, 24), (14, 17), (3, 12)):
     print(f"layer {a} minus layer {b}: {difference:+.4f} +- {error:.4f}")
 
 # %% [markdown]
-# The same three pairs as in section 8, from a small part of the text, so that the errors are larger. The idea is the same:
-# what a text does to both layers cancels within each sample, and what remains can be told from chance.
+# The same pairs as in section 8, from a small part of the text, so the errors are larger. These windows have 64
+# tokens, and layer 14 minus layer 17 has the other sign here: a tiny difference belongs to the window that was
+# read, and a standard error over documents does not cover that.
 
 # %% [markdown]
 # ## What we saw
@@ -905,7 +899,7 @@ quiz("02")
 # %% [markdown]
 # ## Next
 #
-# We have a score for each layer, and know how far to trust it. Time to remove layers and see what the model still can
-# do.
+# We have a score for each layer, and know how far to trust it. Now we remove layers and see what the model can
+# still do.
 #
 # **Next:** [03 · Pruning](03_pruning.ipynb) · **Previous:** [01 · Hidden states](01_hidden_states.ipynb)

@@ -17,18 +17,18 @@
 #
 # # 03 · Pruning: remove, reload, generate, explore
 #
-# Block Influence says which layers turn the hidden states least. That is a statement about angles, and nobody ever complained
-# about an angle. In this lesson we take layers out and look at what happens: to the text, to the model object, to the file on
-# disk. At the end you turn the screw yourself, until the model breaks.
+# Block Influence says which layers turn the hidden states least. In this lesson we take layers out and look at what
+# happens: to the text, to the model object, to the file on disk. At the end you remove layers yourself, until the
+# model fails.
 #
 # **You will be able to**
 # - measure what each single layer is worth, and say how well Block Influence predicts it;
 # - explain what must change in a model when a layer goes, and prove that nothing else did;
 # - save a pruned model, reload it without this toolkit, and prune it further;
-# - compare removal orders, and find the point where a model stops being of use.
+# - compare removal orders, and find the point where a model stops being useful.
 #
-# **Before:** lesson [02 · Block Influence](02_block_influence.ipynb) · **Takes:** about 5 minutes on 2 CPU cores ·
-# **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** lesson [02 · Block Influence](02_block_influence.ipynb) · **Takes:** about 5 minutes on 2 CPU cores;
+# reading about 25 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. It is the same in every lesson.
@@ -59,11 +59,10 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# Now the model, and what we need from the toolkit. `depth` is the number of its **decoder layers**: the blocks of attention and
-# feed-forward network that each add their result to the hidden states.
+# The model, and what we need from the toolkit. `depth` is the number of its **decoder layers**.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
-# what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -90,11 +89,12 @@ print(f"{type(model).__name__} with {depth} decoder layers")
 # %% [markdown]
 # ## 1. One layer at a time
 #
-# The plainest question one can ask of a layer is: what if it weren't there? We ask it of every layer, one after the other, and
-# measure **perplexity**, the exponential of the mean loss per token: how many equally likely tokens the model seems to hesitate
-# between. Lower is better.
+# What if a layer weren't there? We ask it of every layer, one after the other, and measure **perplexity**, the
+# exponential of the mean loss per token: how many equally likely tokens the model seems to hesitate between. Lower
+# is better.
 #
-# Thirty models have to be measured, so the text is short: the openings of four documents that the scores below have not seen.
+# Thirty models have to be measured, so the text is short: the *openings* of four documents that the scores below
+# have not seen. (On the four whole documents, the text of lessons 04 and 05, the dense model's perplexity is 30.0.)
 
 # %%
 documents = built_in_text("perplexity")
@@ -114,8 +114,8 @@ damage = scores.table[["layer", "score"]].assign(perplexity=alone, times_worse=[
 damage.sort_values("perplexity", ascending=False).head(6).round(3)
 
 # %% [markdown]
-# These are the six worst to lose. All of them, with Block Influence below (the upper half is figure 1 of the paper, on our
-# model):
+# These are the six worst to lose. Here are all, with Block Influence below (the upper half is figure 1 of the
+# paper, on our model):
 
 # %%
 _, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
@@ -132,8 +132,8 @@ print(f"Losing layer {worst['layer']:.0f} alone takes perplexity to {worst['perp
 print(f"Losing layer {mildest['layer']:.0f} alone takes it to {mildest['perplexity']:.1f}, from {dense:.1f}.")
 
 # %% [markdown]
-# At both ends the two rows of bars tell the same story. In the long valley between them some bars stand tall in one row only. A
-# scatter plot shows it better: each point is one layer.
+# At both ends the two rows agree. In between, some are high in one row only. A scatter plot shows it better: each
+# point is one layer. Which would you call the largest surprise?
 
 # %%
 _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
@@ -156,9 +156,8 @@ by_score, by_damage = place.loc[surprise]
 print(f"The largest surprise is layer {surprise}: number {by_score} of {depth} by score, number {by_damage} by damage.")
 
 # %% [markdown]
-# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of ranks. 1 is
-# the same order, 0 no relation. The easy part is to tell the outsiders from the rest, so we also leave those out.
-
+# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of
+# ranks. 1 is the same order, 0 no relation. We also compute it without the layers that stand out.
 
 # %%
 def rank_correlation(table):
@@ -171,15 +170,15 @@ print(f"among the {len(valley)} layers with a score below 0.1: {rank_correlation
 print(f"worst perplexity among the six lowest scores: {damage.nsmallest(6, 'score')['perplexity'].max():.1f}")
 
 # %% [markdown]
-# Take the three numbers together. Block Influence finds what must not be touched at the two ends: layers 0, 1 and 29 are high on
-# both axes, and in the paper's models, too, the first layers and the last one hurt most (figure 1). In the valley it is a moderate
-# guide. Layers 2, 11 and 28 have quite ordinary scores and do several times the damage of their neighbours; layer 24 stands out
-# in score and hardly in damage. But to choose layers for removal only the low end of the list matters, and there Block Influence
-# made no bad mistake: none of its lowest six does much harm alone.
+# Block Influence finds what must stay at the two ends: layers 0, 1 and 29 are high on both axes, as in the paper's
+# models (figure 1). In between it is a moderate guide: layers 2, 11 and 28 have ordinary scores and do several
+# times the damage of their neighbours. But for pruning only the low end of the list matters, and there Block
+# Influence made no bad mistake.
 
 # %% [markdown]
-# Then why not choose by damage itself? Predict first: is it better to remove the six layers that are cheapest to lose one at a
-# time, or the six with the lowest scores? To be fair we also measure on four texts that neither choice has seen.
+# Why not choose by damage itself? Predict first: is it better to remove the six layers that are cheapest to lose
+# one at a time, or the six with the lowest scores? To be fair we also measure on four texts that neither choice has
+# seen.
 
 # %%
 unseen = [text[:700] for text in documents.groupby("genre").tail(1)["text"]]  # the last of each genre
@@ -192,11 +191,10 @@ for name, column in {"cheapest alone": "perplexity", "lowest Block Influence": "
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# On the texts that the choice was made on, damage wins. On unseen texts its lead is gone: thirty evaluations on a few hundred
-# tokens found layers that matter little *for these tokens*. (Don't read a victory of Block Influence into the last column either;
-# the difference is small for so little text.) With more text the single-layer test would become a better judge, but it reads that
-# text once for every layer, where Block Influence reads it once and needs no right answers. Nor is either of them told how layers
-# act together: when two go, each may be missed more.
+# On the texts that the choice was made on, damage wins. On unseen texts its lead is gone: thirty evaluations on a
+# few hundred tokens found layers that matter little *for these tokens*. With more text damage would judge better,
+# but it reads that text once for every layer, where Block Influence reads it once. And neither knows how layers act
+# together.
 
 # %% [markdown]
 # One more thing about the end of the stack. If layers matter less and less with depth, the last should be the cheapest of all. In
@@ -214,8 +212,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## 2. What removal changes in the model
 #
-# Taking an item out of a list sounds like one line of code. Let's write that line, and see what is wrong with it. Three layers
-# of lowest score are to go.
+# Taking an item out of a list is one line of code. Let's write that line for the three lowest layers. What will be
+# wrong with it?
 
 # %%
 plan = choose_layers(scores, 3)
@@ -227,14 +225,14 @@ print("layers in the configuration:", by_hand.config.num_hidden_layers)
 print("the layers call themselves:", [layer.self_attn.layer_idx for layer in by_hand.model.layers])
 
 # %% [markdown]
-# Two things are now out of step.
+# Two things are wrong.
 #
-# **The configuration** still promises the old number of layers. It is what `from_pretrained` builds a model from: whoever
-# reloads this one would get full depth, with fresh random numbers in the layers for which the file has no weights.
+# **The configuration** still has the old number of layers. `from_pretrained` builds a model from it: after a reload
+# this one would have full depth, with random numbers in the layers for which the file has no weights.
 #
-# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has computed for the
-# earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair the configuration only, and generate with
-# and without that cache.
+# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has
+# computed for the earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair the
+# configuration only, and generate with and without that cache.
 
 # %%
 by_hand.config.num_hidden_layers = len(by_hand.model.layers)
@@ -252,15 +250,12 @@ for use_cache in (False, True):
         print(f"use_cache={use_cache}: IndexError: {error}")
 
 # %% [markdown]
-# Without the cache the model works. With the cache, which is what everybody uses, a layer that still believes in its old number
-# asks for a slot that isn't there. (Had we left the configuration wrong as well, the cache would have had slots enough and
-# nothing would have failed here: the two mistakes hide each other, until somebody saves the model and reloads it.)
+# Without the cache the model works. With it, a layer that still has its old number asks for a slot that doesn't
+# exist. (With the configuration wrong as well, the cache would have enough slots and nothing would fail until
+# somebody saves and reloads the model.)
 #
-# (Some configurations also list the kind of attention of each layer, as Gemma's does. In our copy that list still has its
-# old length: a third thing out of step. Nothing fails, but a layer may get the attention mask of another kind.)
-#
-# So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it that has one
-# entry per layer.
+# So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it
+# that has one entry per layer (some configurations, as Gemma's, list the kind of attention of each layer).
 
 # %%
 pruned = remove_layers(model, plan)
@@ -284,9 +279,8 @@ plt.show()
 # %% [markdown]
 # ### The weights are shared
 #
-# What did the pruned model cost in memory? We add up the storage behind all tensors of a model, each piece once, and then
-# of both models together.
-
+# What does the pruned model cost in memory? We add up the storage behind all tensors of a model, each piece once,
+# and then of both models together.
 
 # %%
 def megabytes(*models):
@@ -302,9 +296,9 @@ last, last_pruned = decoder_layers(model)[-1].mlp.down_proj.weight, decoder_laye
 print("the last layers' weights lie at the same address:", last.data_ptr() == last_pruned.data_ptr())
 
 # %% [markdown]
-# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try thirty
-# models in a row. It has two consequences. Memory is freed only when the dense model goes too (or after a save and reload), and
-# training one model would train the other; `copy.deepcopy(pruned)` makes it independent.
+# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try
+# thirty models. Memory is freed only when the dense model goes too (or after a save and reload), and training one
+# model would train the other; `copy.deepcopy(pruned)` makes it independent.
 
 # %% [markdown]
 # ## 3. Proof: removing a layer is skipping it
@@ -331,7 +325,6 @@ print("the middle one skipped:", run([toy[0], lambda x: x, toy[2]], 5))
 # takes the place of the module's output. Ours returns the module's input. So the dense model computes these layers, and then
 # ignores them. Its logits (the scores of all possible next tokens) must be those of the pruned model: not nearly, exactly.
 
-
 # %%
 def pass_on(layer, inputs, output):
     return inputs[0]  # the hidden states that came in
@@ -349,8 +342,9 @@ print(f"largest difference, removed against skipped: {(without - skipped).abs().
 print(f"largest difference, removed against dense: {(without - whole).abs().max():.1f}")
 
 # %% [markdown]
-# The second line guards against a proof that proves nothing: had the hooks not worked, the first would have been as large.
-# And the cache? With the right indices, generation with and without it must give the same tokens.
+# The same, exactly. The second line shows that the comparison can fail: had the hooks not worked, the first
+# difference would have been as large. And with the right indices, generation with and without the cache must give
+# the same tokens.
 
 # %%
 cached, uncached = generate(pruned, True, tokens=20), generate(pruned, False, tokens=20)
@@ -358,11 +352,9 @@ torch.testing.assert_close(cached, uncached, rtol=0, atol=0)
 print("the same with and without cache:", repr(tokenizer.decode(cached[0])))
 
 # %% [markdown]
-# ## 4. Save, reload, talk
+# ## 4. Save, reload, generate
 #
-# A pruned model should be a model like any other. `save` writes an ordinary checkpoint, plus the plan that led to it and a model
-# card (`README.md`) that tells it in words. (We use a
-# temporary folder; for your own, give any path.)
+# `save` writes an ordinary checkpoint, plus the plan that led to it and a model card (`README.md`). (We use a temporary folder; for your own, give any path.)
 
 # %%
 temporary = tempfile.TemporaryDirectory()
@@ -371,8 +363,8 @@ for file in sorted(folder.iterdir()):
     print(f"{file.name:26}{file.stat().st_size / 1e6:8.2f} MB")
 
 # %% [markdown]
-# The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a fingerprint of
-# the text. Whoever finds the folder in a year can tell what this model is. (Only three scores are printed here.)
+# The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a
+# fingerprint of the text. (Only three scores are printed here.)
 
 # %%
 written = json.loads((folder / "pruning_plan.json").read_text())
@@ -380,7 +372,7 @@ written["scores"] = {layer: round(score, 4) for layer, score in list(written["sc
 print(json.dumps(written, indent=1))
 
 # %% [markdown]
-# Reload it with nothing but `transformers`, and ask for the same logits.
+# Does it reload with nothing but `transformers`, and give the same logits?
 
 # %%
 reloaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval().to(model.device)
@@ -389,8 +381,8 @@ with torch.inference_mode():
 print(f"{type(reloaded).__name__}, {len(decoder_layers(reloaded))} layers, the same logits to the last bit")
 
 # %% [markdown]
-# Does it talk? The model was trained to chat: the **chat template** wraps a question in the marks it knows. (A base model was
-# not, and has no template. It gets the question as plain text.)
+# How does it answer? The **chat template** wraps a question in the marks that the model was trained with. (A base
+# model has no template and gets plain text.)
 
 # %%
 for question in ("What is the capital of France?", "Write one sentence about the moon."):
@@ -403,14 +395,14 @@ for question in ("What is the capital of France?", "Write one sentence about the
         print(fill(f"  {name}: {continue_text(each, tokenizer, prompt, new_tokens=30)}", 110, subsequent_indent="    "))
 
 # %% [markdown]
-# It understands the question, it knows the answer, and it answers in sentences. After the first answer it goes on
-# for longer than it should.
+# It answers in sentences, and the answer is right. After it, the pruned model goes on for longer than it should.
 
 # %% [markdown]
 # ### Prune the pruned model
 #
-# Later we want three layers more. But which is layer 25 of a model that lacks three already? Plans always use the numbers of the
-# dense model, and the saved configuration remembers what is gone, so the same plan fits the dense and the half-pruned model.
+# Later we want three layers more. But which is layer 25 of a model that lacks three already? Plans always use the
+# numbers of the dense model, and the saved configuration remembers what is gone. Will two steps give the same model
+# as one?
 
 # %%
 further = choose_layers(scores, 6)
@@ -435,9 +427,9 @@ print("the folder still exists:", folder.exists())
 # %% [markdown]
 # ## 5. How far can one go?
 #
-# The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** measure (the second asks how
-# large a layer's addition is against what leaves it, whatever its direction). The others know only the position: **reverse**
-# takes the last layer first, **sequential** the first layer first, **random** draws.
+# The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** (how large a
+# layer's addition is against what leaves it) measure. The others know only the position: **reverse** takes the last
+# layer first, **sequential** the first layer first, **random** draws. Will the two that measure choose alike?
 
 # %%
 magnitude = score_layers(model, batches, metric="relative_magnitude", progress=False)
@@ -447,9 +439,8 @@ plot_layers(depth, {name: order[:6] for name, order in orders.items()})
 plt.show()
 
 # %% [markdown]
-# The first six of each. Predict first: after how many layers does each order reach a perplexity of 1,000?
-#
-# Measuring takes time, so the baselines are measured at every third layer only, and no set of layers twice.
+# These are the first six of each. Predict: after how many layers does each order reach a perplexity of 1,000? (To
+# save time the others are measured at every third layer only.)
 
 # %%
 measured = {}
@@ -477,25 +468,22 @@ ax.annotate("picking blindly among all tokens", (7.5, model.config.vocab_size), 
 plt.show()
 
 # %% [markdown]
-# There are two worlds in this picture. The two orders that measured something stay close to each other, and choose the same six
-# layers and the same twelve: on this model, how far a layer turns the state and how much it adds tell the same story. Their
-# perplexity rises steadily and without a cliff, and twelve layers do not take it to 1,000. The orders that only know positions
-# are past 1,000 at their first point. Above the
-# dotted line a model is not just unsure but sure of the wrong thing.
+# The two orders that measure stay close to each other and choose the same six layers. Their perplexity rises
+# steadily, and twelve layers do not take it to 1,000. The orders that know only positions are past 1,000 at their
+# first point. Above the dotted line a model is worse than one that guesses blindly.
 #
-# Look at *random* and *sequential* once more: both come down somewhere. More layers gone, lower perplexity. Damage doesn't add up,
-# and that is why an order that judges layers one at a time can't be the last word.
+# *Random* and *sequential* both come down somewhere: more layers gone, lower perplexity. Damage doesn't add up, so
+# an order that judges layers one at a time can't be the best possible.
 #
-# How good is the good curve? At nine layers perplexity is between three and four times the dense one. Large, but not out of line:
-# the paper's Llama-2-7B (already in 4 bits) goes from 8.03 to 40.78 when nine of 32 layers go, while its accuracy on MMLU, a
-# multiple-choice exam, stays where it was (ShortGPT, table 4). Perplexity and tests of knowledge don't break at the same point; lesson 05 is about that.
-# And a word of caution: each point is one measurement on a few hundred tokens. The gap between the two worlds is beyond doubt, the
-# difference between the two lower curves is not.
+# At nine layers perplexity is between three and four times the dense one. The paper's Llama-2-7B (in 4 bits) goes
+# from 8.03 to 40.78 when nine of 32 layers go, while its accuracy on MMLU, a multiple-choice exam, stays where it
+# was (ShortGPT, table 4). Lesson 05 is about that difference.
 
 # %% [markdown]
 # ### What it writes
 #
-# Perplexity is an average over a text that somebody else wrote. What the model writes by itself is another matter.
+# Perplexity is an average over a text that somebody else wrote. What does the model write by itself without three,
+# six, nine layers?
 
 # %%
 PROMPT = "The old lighthouse keeper opened the door and"
@@ -504,15 +492,14 @@ for n in (0, 3, 6, 9):
     print(fill(f"{n} removed: … {continue_text(smaller, tokenizer, PROMPT, new_tokens=32).strip()}", 110), "\n")
 
 # %% [markdown]
-# Three layers cost the thread: each sentence is fine, and the model says it again and again. Deeper cuts shorten the loop. What it
-# never loses, even at nine, are words and phrases. Perplexity alone would not have told this; a model is also what it writes.
+# Without three layers each sentence is correct, and the model says it again and again. Deeper cuts shorten the
+# loop. Words and phrases remain, even without nine. Perplexity alone would not have told this.
 
 # %% [markdown]
 # ## 6. Explore: prune it yourself
 #
-# So far the layers went in an order that somebody else had made. Here you choose. Press a layer to take it out and press it
-# again to put it back (by keyboard: Tab and the space bar). Perplexity is measured on a short text, from the first changed
-# layer on, so an answer takes about a second; *the algorithm's choice* takes as many layers as you have taken, by Block
+# Press a layer to take it out and press it again to put it back (by keyboard: Tab and the space bar). Perplexity is
+# measured on a short text of its own; *the algorithm's choice* takes as many layers as you have taken, by Block
 # Influence.
 #
 # Predict first: six layers are to go. Is it better to spread them, or to take six in a row?
@@ -524,8 +511,8 @@ from shortgpt.course.explorers import explore_pruning
 explore_pruning(model, tokenizer, orders["Block Influence"], prompt=PROMPT)
 
 # %% [markdown]
-# Without a running notebook: put your layers into the dictionary and run the cell. `work` is the number of multiplications
-# for a token, in percent of the dense model's.
+# Without a running notebook: put your layers into the dictionary and run the cell. `work` is the number of
+# multiplications for a token, in percent of the dense model's.
 
 # %%
 CHOICES = {
@@ -552,9 +539,8 @@ ablation.table(CHOICES).drop(columns=["layers"]).round(1)
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. To try them before you see a solution, open the
-# [exercise notebook](exercises/03_pruning.ipynb): there each solution is left out, and a check tells you what is wrong with yours.
-# Here they are solved.
+# Four functions to write yourself. Try them first in the [exercise notebook](exercises/03_pruning.ipynb): there the
+# solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: Take layers out of a list
@@ -581,8 +567,8 @@ from shortgpt.course.checks import check_without_layers
 check_without_layers(without_layers)
 
 # %% [markdown]
-# Every number in this lesson means a place in *some* list, and the hard part is to know which. A list that changes while you
-# count in it is the surest way to remove the wrong layers without noticing: the result runs, and is a little worse.
+# Every number in this lesson means a place in *some* list. If the list changes while you count in it, you remove
+# the wrong layers without an error: the result runs, and is a little worse.
 
 # %% [markdown]
 # ### Exercise 2: New addresses in the cache
@@ -627,7 +613,8 @@ written = [by_hand.generate(**inputs, max_new_tokens=12, do_sample=False, use_ca
 print("the same with and without cache:", torch.equal(*written))
 
 # %% [markdown]
-# This is the repair that section 2 asked for: list, configuration and addresses changed together, and the cache works.
+# This is the repair that section 2 asked for: with list, configuration and addresses changed together, the cache
+# works.
 
 # %% [markdown]
 # ### Exercise 3: Lists in the configuration
@@ -664,8 +651,8 @@ from shortgpt.course.checks import check_sliced_config
 check_sliced_config(sliced_config)
 
 # %% [markdown]
-# The tempting line is `values[:len(kept)]`. It gives a list of the right length, so nothing complains, and a model whose layers
-# attend in the wrong way. Mistakes that fail loudly are the kind ones.
+# The tempting line is `values[:len(kept)]`. It gives a list of the right length, so nothing fails, and a model
+# whose layers attend in the wrong way.
 
 # %% [markdown]
 # ### Exercise 4: A greedy search
@@ -715,20 +702,23 @@ found = greedy(cost, candidates, 2)
 print(f"greedy removes {found} after {len(tried)} trials; perplexity on its own page {tried[tuple(found)]:.1f}")
 
 # %% [markdown]
-# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. The toolkit's
-# `choose_by` makes each of them cheaper by going on from stored states, and lesson 06 asks whether the search is worth it. Mind the page:
-# a choice made on one page is the best for that page.
+# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. Lesson 06 asks
+# whether it is worth it. And a choice made on one page is the best for that page.
 
 # %% [markdown]
 # ## What we saw
 #
 # - Losing the first layers or the last one does great harm; most of the others can be missed one at a time.
-# - Block Influence tells the outsiders from the rest and put no harmful layer among its lowest six. Inside the valley its order
-#   agrees only moderately with the damage, and it overlooked a few layers that matter.
-# - Removing a layer equals skipping it, to the last bit, provided that list, indices and configuration change together.
-# - A pruned model is a view while you try things, and an ordinary checkpoint once it is saved; plans name dense indices.
-# - Measured orders degrade gradually; going by position alone destroys this model within three layers. Text falls into loops long
-#   before perplexity looks alarming.
+# - Block Influence put no harmful layer among its lowest six. In the middle its order agrees only moderately with
+#   the damage, and it missed a few layers that matter.
+# - Removing a layer equals skipping it, to the last bit, if list, indices and configuration change together.
+# - A pruned model is a view while you try things, and an ordinary checkpoint once it is saved.
+# - Orders that measure degrade gradually; going by position alone destroys this model within three layers. Text
+#   falls into loops long before perplexity looks alarming.
+#
+# > **Limits.** One small model, and perplexities of a few hundred tokens. The gap between measured orders and the
+# > others is far larger than any error; the difference between the two measured orders, and between single layers
+# > in the middle, is not.
 
 # %% [markdown]
 # ## Three questions

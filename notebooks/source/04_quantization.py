@@ -17,7 +17,8 @@
 #
 # # 04 · Quantization combined with pruning
 #
-# Removing layers makes a model *shorter*. Storing each remaining weight in fewer bits makes it *thinner*. One changes how many weights there are, the other how many bits each of them takes, so in the layers the two savings multiply. Do the two *losses* multiply as well (ShortGPT, section 4.5)? And which of the two should come first?
+# Removing layers leaves fewer weights. Quantization stores each remaining weight in fewer bits. In the layers the
+# two savings multiply. Do the two *losses* multiply as well (ShortGPT, section 4.5)? And which should come first?
 #
 # **You will be able to**
 #
@@ -27,7 +28,9 @@
 # - compute whether the losses of pruning and quantization add up;
 # - save a pruned, quantized model and check that what reloads is what you saved.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 3 minutes on 2 CPU
+# cores; reading about 30 minutes, exercises 40 · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all
+# lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
@@ -60,7 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -84,7 +88,6 @@ model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU te
 # %% [markdown]
 # Several figures below are horizontal bars, so one small function draws them, with hatches for readers who don't see the colours.
 
-
 # %%
 def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> plt.Axes:
     ax = table.plot.barh(edgecolor="black", width=0.75, color=PALETTE, **options)
@@ -98,18 +101,19 @@ def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> pl
     plt.tight_layout()
     return ax
 
-
 # %% [markdown]
 # ## 1. Rounding a weight
 #
-# Almost all weights of a language model sit in its *linear layers*: matrices that multiply the hidden state. Here each weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer has 16. To *quantize* is to put a grid of so few values under the weights and move every weight to the nearest grid point.
+# Almost all weights of a language model are in its *linear layers*, matrices that multiply the hidden state. Here
+# each weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer has 16. To
+# *quantize* is to move every weight to the nearest point of a grid of so few values.
 #
-# The simplest grid is evenly spaced, symmetric around zero, and just wide enough for the largest weight. With $b$ bits the integers run from $-q_{max}$ to $q_{max}$, where $q_{max} = 2^{b-1}-1$:
+# The simplest grid is evenly spaced, symmetric around zero, and just wide enough for the largest weight. With $b$
+# bits the integers run from $-q_{max}$ to $q_{max}$, where $q_{max} = 2^{b-1}-1$:
 #
 # $$ s = \frac{\max_j |w_j|}{q_{max}} \qquad q_j = \mathrm{round}\!\left(\frac{w_j}{s}\right) \qquad \hat w_j = s\, q_j $$
 #
-# Only the small integers $q_j$ and one *scale* $s$ a row are stored. This rule is called *absmax*. (One of the $2^b$ integers stays unused, so that both sides of zero have the same number of points.)
-
+# Only the small integers $q_j$ and one *scale* $s$ a row are stored. This rule is called *absmax*.
 
 # %%
 def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
@@ -119,9 +123,9 @@ def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
     q = (w / s).round()  # [rows, columns], whole numbers from -q_max to q_max
     return s * q
 
-
 # %% [markdown]
-# Try it on four numbers first, with 4 bits. The largest weight is 0.70, so the scale is $0.70 / 7 = 0.10$. *Predict:* where do 0.23 and 0.04 end up, and how large can the error of one weight be at most?
+# Try it on four numbers with 4 bits. The largest weight is 0.70, so the scale is $0.70 / 7 = 0.10$. *Predict:*
+# where do 0.23 and 0.04 end up, and how large can the error of one weight be at most?
 
 # %%
 w = torch.tensor([[0.70, -0.32, 0.23, 0.04]])
@@ -132,9 +136,11 @@ print("errors   ", [round(x, 4) for x in (w_hat - w)[0].tolist()])
 assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
 
 # %% [markdown]
-# No weight moves by more than half a step. That is small for 0.70 and everything for 0.04, which became zero: **the step is set by the largest weight of the row, and the small weights pay for it.**
+# No weight moves by more than half a step. That is little for 0.70, but 0.04 became zero: **the largest weight of
+# the row sets the step, and the small weights lose.**
 #
-# Now a row of the real model: one output channel of a feed-forward matrix (`mlp.up_proj`) in the middle of the network.
+# Now a row of the real model: one output channel of a feed-forward matrix (`mlp.up_proj`) in the middle of the
+# network.
 
 # %%
 LAYER = len(decoder_layers(model)) // 2 - 1  # in the middle
@@ -162,13 +168,15 @@ print(
 )
 
 # %% [markdown]
-# Weights crowd around zero, and the few at the edges dictate the width. Eight bits are fine enough not to mind. Four bits are not: most weights share a handful of grid points.
+# Most weights are close to zero, and the few at the edges set the width. Eight bits are fine enough. With four bits
+# most weights share a handful of grid points.
 
 # %% [markdown]
 # ## 2. One scale for how many weights?
 #
-# A remedy follows at once: give each short *group* of weights its own scale, so that one large weight spoils its own group only. The function is already the right one, since it treats rows separately: cut the matrix into rows of 64 first. We measure the damage as *relative error*, the length of $\hat w - w$ over the length of $w$.
-
+# Give each short *group* of weights its own scale, and a large weight disturbs only its own group. The function
+# treats rows separately, so we cut the matrix into rows of 64 first. We measure the damage as *relative error*, the
+# length of $\hat w - w$ over the length of $w$. How much will groups help?
 
 # %%
 def relative_error(w: torch.Tensor, w_hat: torch.Tensor) -> float:
@@ -182,12 +190,16 @@ for bits in (8, 4):
           f"{relative_error(weight, per_group):6.2%} with a scale per group of 64")  # fmt: skip
 
 # %% [markdown]
-# Going from 8 to 4 bits makes the step 18 times coarser (127 / 7), and the error follows. Groups win some of it back, at a price: a float32 scale for every 64 weights is half a bit a weight.
+# From 8 to 4 bits the step gets 18 times coarser (127 / 7), and so does the error. Groups win some of it back, at a
+# price: a float32 scale for every 64 weights is half a bit a weight.
 
 # %% [markdown]
 # ## 3. NF4: levels where the weights are
 #
-# The second remedy is a grid that isn't even. If weights are roughly normal, then levels should be dense around zero and sparse outside. *NF4* ("normal float, 4 bits"; Dettmers et al., arXiv 2305.14314) is such a list of 16 levels, scaled by the largest weight of each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even grid's?
+# The grid need not be even. If weights are roughly normal, levels should be dense around zero. *NF4* ("normal
+# float, 4 bits"; Dettmers et al., arXiv 2305.14314) is such a list of 16 levels, scaled by the largest weight of
+# each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even
+# grid's?
 
 # %%
 import logging
@@ -211,10 +223,8 @@ print(
 )
 
 # %% [markdown]
-# The outermost gap is about twice the even grid's: NF4 has its levels where the weights are, and the few at the edge pay for it. (The bars at −1 and 1 are the largest weight of each block, divided by itself.)
-#
-# Rounding to NF4 means dividing by the block's largest weight and taking the nearest level. We write it out, and check it against the library that will do the work for us, bitsandbytes.
-
+# The outermost gap is about twice the even grid's. Rounding to NF4 means dividing by the block's largest weight and
+# taking the nearest level. We write it out. Does it equal bitsandbytes, the library that `quantize` uses?
 
 # %%
 def round_nf4(w: torch.Tensor, block: int = 64) -> torch.Tensor:
@@ -232,10 +242,11 @@ print(
 )
 
 # %% [markdown]
-# The scales can themselves be stored in 8 bits, with scales of their own. This is *double quantization*, and `quantize` uses it: the overhead falls from half a bit a weight to about an eighth.
+# Two weights share a byte. `quantize` also stores the scales in 8 bits (*double quantization*): their cost falls
+# from half a bit a weight to about an eighth.
 
 # %% [markdown]
-# ## 4. A confession about this model
+# ## 4. Where our weights come from
 #
 # Before we believe any 4-bit number we must look at where our weights come from. (With another `MODEL` this section asks whether its weights have the same history; the grid is the default model's.) The default model is distributed as a small download, a *GGUF* file (the format of llama.cpp) of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. The rounding must still be visible: here is one block, with 16 lines from its smallest weight to its largest.
 
@@ -257,14 +268,12 @@ print(f"The 32 points lie at most {off:.1%} of a step from 16 evenly spaced line
 # %% [markdown]
 # What happens to such weights when they are rounded once more? We round the real matrix and a freshly drawn normal one of the same size with five methods. The last of them, `round_min_max`, is the rule of the download.
 
-
 # %%
 def round_min_max(w: torch.Tensor, bits: int = 4, block: int = 32) -> torch.Tensor:
     blocks = w.reshape(-1, block)
     low, high = blocks.amin(-1, keepdim=True), blocks.amax(-1, keepdim=True)
     step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)  # a block of equal weights has no width
     return (low + step * ((blocks - low) / step).round()).reshape(w.shape)
-
 
 # %% [markdown]
 # The fresh matrix has the same shape and spread, and no history. *Predict:* on which of the five grids will the two matrices part?
@@ -305,9 +314,8 @@ def with_rounded_weights(rounded) -> PreTrainedModel:
             linear.weight = torch.nn.Parameter(rounded(linear.weight.detach()), requires_grad=False)
     return view
 
-
 # %% [markdown]
-# Three grids of 4 bits, beside the weights as they were loaded. Whoever didn't know about the download would call one of them a miracle.
+# Three grids of 4 bits, beside the weights as they were loaded. Predict: which of them costs nothing?
 
 # %%
 grids = {
@@ -327,7 +335,7 @@ print(f"Rounding on the grid of the default model's download multiplies perplexi
 # %% [markdown]
 # ## 5. The whole model: what is the size?
 #
-# `quantize` rounds the linear layers and leaves the rest alone: to 8 bits with the library torchao and a scale for each row, to 4 bits with bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: the formula that one finds everywhere, number of elements times bytes an element, and `size`, which adds up the memory that is really held.
+# `quantize` rounds the linear layers and leaves the rest alone: to 8 bits with the library torchao and a scale for each row, to 4 bits with bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: with the usual formula, number of elements times bytes an element, and with `size`, which adds up the memory that is really held.
 
 # %%
 versions = {"32 bits": model, "8 bits": quantize(model, 8), "4 bits": quantize(model, 4)}
@@ -340,9 +348,9 @@ sizes["smaller by"] = sizes["real MB"].iloc[0] / sizes["real MB"]
 sizes.round(2)
 
 # %% [markdown]
-# The formula claims that 8 bits save nothing: a torchao weight introduces itself as a float32 tensor of the old shape, with the integers hidden inside. With 4 bits it sees the packed bytes, but not the scales. Count storage, not shapes.
-#
-# And still the real factors fall short of 4 and 8. Where are the missing megabytes?
+# The formula says that 8 bits save nothing: torchao's weight looks like a float32 tensor of the old shape, with the
+# integers inside. Count storage, not shapes. But the real factors are below 4 and 8, too. Where are the missing
+# megabytes?
 
 # %%
 rest = sizes["real MB"] - embedding_mb
@@ -353,12 +361,17 @@ print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real
       f"the rest shrinks by {rest.iloc[0] / rest.iloc[1]:.1f} and {rest.iloc[0] / rest.iloc[2]:.1f} times.")  # fmt: skip
 
 # %% [markdown]
-# The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two would only split them into two tables. In Llama-2-7B the two tables are about 4 % of the weights and nobody notices; in a small model they become the largest piece.
+# The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two
+# would split them into two tables. In Llama-2-7B the two tables are about 4 % of the weights; in a small model they
+# become the largest part.
 
 # %% [markdown]
 # ## 6. The grid: pruning times bits
 #
-# Now both savings together. First the order in which layers go: lowest Block Influence first, as in lesson 03. Then `size_quality_grid` makes nine models, three depths times three precisions, and measures each: its size, and its perplexity on the same four documents. (`none` keeps 32 bits; `int8` and `nf4` are the 8 and 4 bits of section 5.) No weights are copied for the pruned ones, and each quantized one is thrown away after its turn.
+# Now both savings together. Layers go in the order of Block Influence, as in lesson 03. `size_quality_grid` makes
+# nine models, three depths times three precisions, and measures the size of each and its perplexity on four
+# documents, one of each of four genres: the text that every lesson calls *the four documents*. (`none` keeps 32
+# bits; `int8` and `nf4` are the 8 and 4 bits of section 5.)
 #
 # *Predict:* which costs more, removing six layers, or going from 32 bits to 4?
 
@@ -371,19 +384,27 @@ display(grid.pivot(index="removed", columns="method", values="perplexity")[["non
 display(grid.pivot(index="removed", columns="method", values="memory_mb")[["none", "int8", "nf4"]].round(1))
 
 # %% [markdown]
-# The same nine models as points in a plane: left is small, down is good. The number beside a point says how many layers are gone. (The dashed line joins the models that no other one beats; section 7 is about it.) *Predict:* which of the nine would you never choose?
+# The same nine models as points: left is small, down is good. The number beside a point says how many layers are
+# gone; the dashed line joins the models that no other one beats. *Predict:* which of the nine would you never
+# choose?
 
 # %%
 plot_frontier(grid)
 plt.show()
 
 # %% [markdown]
-# Follow the points of one number from right to left. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Layers are dearer: three of them cost more than the whole way from 32 bits to 4.
+# From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains
+# less memory at a visible cost. Layers cost more: three of them more than the whole way from 32 bits to 4.
 #
-# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`measure/grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
+# Nine models on four documents show the pattern. For decisions we measured more, once, and stored the table
+# (`measure/grid.py`): up to nine layers, two further 4-bit methods, and *all eighteen* English documents, so that
+# the dense perplexity is 32.0 there and not the 30.0 of the four. Two tasks of 120 items, explained in lesson 05,
+# come with it: `grammar` (guessing gives 50 %) and `last_word`. The new methods:
 #
-# - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above. A baseline for all cleverer ways.
-# - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix stay what they were. It is what the paper uses.
+# - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above.
+# - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix
+#   column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix
+#   stay close. It is what the paper uses.
 
 # %%
 measured = read_grid(data_folder() / "grid.csv")
@@ -394,19 +415,21 @@ for column in ("perplexity", "grammar", "last_word"):
     display(pruned_first.pivot(index="removed", columns="method", values=column)[METHODS].round(1))
 
 # %% [markdown]
-# Read across the rows. `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ, NF4, rtn4. The accuracies confirm it only where rtn4 finds the fewest last words; otherwise they disagree, with standard errors of two to five points.
+# `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ, NF4, rtn4. The accuracies, with standard errors of two to five points, confirm only that rtn4 finds the fewest last words.
 
 # %% [markdown]
 # ## 7. When is a layer worth more than its bits?
 #
-# A model is worth having if no other is both smaller and better. Such models form the **frontier**; all others are beaten. *Predict:* is a 32-bit or an 8-bit model with layers removed ever on it?
+# A model is worth having if no other is both smaller and better. Such models form the **frontier**. *Predict:* is a
+# 32-bit or an 8-bit model with layers removed ever on it?
 
 # %%
 plot_frontier(pruned_first).set_title(STORED)
 plt.show()
 
 # %% [markdown]
-# What does a megabyte cost on each of these steps? Perplexity is an exponential, so we measure the damage by its logarithm, the *loss*. Its unit, from the natural logarithm, is the *nat*.
+# What does a megabyte cost on each of these steps? Perplexity is an exponential, so we measure the damage by its
+# logarithm, the *loss*. Its unit, from the natural logarithm, is the *nat*.
 
 # %%
 price = pruned_first.set_index(["removed", "method"])
@@ -425,16 +448,19 @@ print(STORED)
 prices.round(3)
 
 # %% [markdown]
-# Take the figure and the prices together, from the right. The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and saves less, and is still cheap for what it saves. Only then, when there are no more bits to take, do models with fewer layers appear: **no 8-bit and no 32-bit model with layers removed is on the frontier**, because a dense one with fewer bits is both smaller and better. And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by the last bits.
+# The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and is still cheap for what it
+# saves. Only then do models with fewer layers appear: **no 8-bit and no 32-bit model with layers removed is on the
+# frontier.** And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by
+# the last bits.
 #
-# So when is a layer worth more than its bits? For *memory*: when the bits are used up. (With the caveat that here embeddings are two thirds of a 4-bit model, and layers can't touch them; in a large model three layers in 30 are nearly a tenth.) For *time* the answer is another one, see section 12.
+# So for *memory* a layer is worth more than its bits when there are no bits left to take. (Here embeddings are two
+# thirds of a 4-bit model, and layers can't touch them.) For *time* the answer is different, see section 12.
 #
-# One detail: `rtn4` lies right of `int8`, though it has 4 bits. torchao 0.18 keeps each 4-bit value in a byte, so on a CPU it shows the quality of such rounding and not the size.
+# `rtn4` is right of `int8` although it has 4 bits, because torchao keeps each 4-bit value in a byte.
 
 # %% [markdown]
-# A budget is the question one really has: *what is the best model that fits?* Set one with the slider, or walk along the
-# frontier with the two buttons, and read what the next step up would bring and the next step down would cost. *judge by*
-# changes the measure, and with it the frontier. Find the budget below which the best model has fewer layers.
+# *What is the best model that fits?* Set a budget with the slider, or walk along the frontier with the two buttons.
+# *judge by* changes the measure. Find the budget below which the best model has fewer layers.
 
 # %%
 from shortgpt import best_within, frontier_steps
@@ -456,13 +482,15 @@ columns = ["method", "removed", "memory_mb", "perplexity", "more", "change", "gr
 frontier_steps(pruned_first)[columns].round(2)
 
 # %% [markdown]
-# The steps differ by orders of magnitude. At the small end a few megabytes change perplexity by a great deal; at the large
-# end hundreds of megabytes bring next to nothing. A good place to stop is where the next step stops being cheap.
+# At the small end a few megabytes change perplexity a lot; at the large end hundreds of megabytes bring next to
+# nothing.
 
 # %% [markdown]
 # ## 8. Do the losses add up?
 #
-# Perplexity is an exponential, so the fair question is about its logarithm, the loss. Write $\ell(p, q)$ for the mean loss with pruning $p$ and quantization $q$. The paper calls the two methods *orthogonal*, and here is a way to make that exact: if the two damages have nothing to do with each other, then doing both costs the sum of the single costs, and the *interaction* is zero:
+# Write $\ell(p, q)$ for the mean loss with pruning $p$ and quantization $q$. If the two damages have nothing to do
+# with each other (the paper calls the methods *orthogonal*), then doing both costs the sum of the single costs, and
+# the *interaction* is zero:
 #
 # $$ \underbrace{\ell(p, q) - \ell(0, 0)}_{\text{both}} \;-\; \underbrace{[\ell(p, 0) - \ell(0, 0)]}_{\text{pruning alone}} \;-\; \underbrace{[\ell(0, q) - \ell(0, 0)]}_{\text{quantization alone}} $$
 #
@@ -495,13 +523,16 @@ worst = added.loc[added["interaction"].abs().idxmax()]
 print(f"The largest is {worst['interaction']:+.3f} ± {worst['interaction_error']:.3f} nats ({worst['method']}, {worst['removed']} layers), next to {worst['added_by_pruning']:.2f} for pruning and {worst['added_by_quantization']:.2f} for quantization.")
 
 # %% [markdown]
-# Up to six layers the first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. All interactions are positive, so who adds the two losses expects a little too little.
+# Up to six layers the first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**,
+# so in perplexity they nearly multiply. All interactions are positive: the sum is a little too low.
 #
-# At nine layers it is more than a little. The interaction is a tenth of the loss of both, or less; but beside the loss by quantization alone it is large. Without these nine layers, 4 bits cost at least one and a half times what they cost the dense model, and with NF4 nearly twice as much. It looks as if a pruned model had less left to repair a rounding error with.
+# At nine layers it is clearly too low. Without these nine layers, 4 bits cost at least one and a half times what
+# they cost the dense model, and with NF4 nearly twice as much.
 #
 # ## 9. Which first?
 #
-# We pruned, then quantized. One can also quantize the dense model once and remove layers from the result. *Predict:* for which of the methods can the order matter at all?
+# We pruned, then quantized. One can also quantize the dense model and remove layers from the result. *Predict:* for
+# which of the methods can the order matter at all?
 
 # %%
 rows = []
@@ -515,9 +546,12 @@ print(STORED)
 orders.round(4)
 
 # %% [markdown]
-# Where each matrix is rounded by itself, the order cannot matter: a layer that stays has the same matrix either way. *GPTQ* is another case, since what it does depends on the states that reach a matrix. If the dense model is quantized first, those states come from all layers; afterwards some of them are gone. One would bet on pruning first, so that it makes up for errors in the model that will be used. With three and six layers the table shows no difference. With nine, quantizing *first* is clearly better in perplexity. The two accuracies (in the stored table, not shown) say the opposite: it is a few points lower in all six comparisons, each time within the errors. It is one run with one calibration text, and we have no explanation.
+# Where each matrix is rounded by itself, the order cannot matter. *GPTQ* depends on the states that reach a matrix.
+# With three and six layers the table shows no difference. With nine, quantizing *first* is clearly better in
+# perplexity. It is one run with one calibration text, and we have no explanation.
 #
-# Here are the paper's own numbers for it (table 5): Llama-2-7B, another model, 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with four answers, one in English, one in Chinese.
+# The paper's own numbers (table 5) are for Llama-2-7B with 27 % of the model removed. MMLU and CMMLU are
+# multiple-choice exams with four answers, one in English, one in Chinese. Which order is ahead?
 
 # %%
 paper = data_folder() / "paper"
@@ -532,11 +566,12 @@ gap = table5.loc["quantization then removal"] - table5.loc["removal then quantiz
 print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on MMLU and {gap.iloc[1]:.1f} on CMMLU, from one run each.")
 
 # %% [markdown]
-# About a point, from one run each: too little to prefer either order.
+# Quantizing first is ahead by about a point, from one run each: too little to prefer either order.
 #
 # ## 10. The paper's table, and what it hides
 #
-# Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our 4-bit models, each relative to its own unpruned 4-bit model, because perplexities of different models on different texts must not share an axis. *Look for* the shape of the two panels: do they tell the same story?
+# Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our
+# 4-bit models, each relative to its own unpruned 4-bit model. Do the two panels tell the same story?
 
 # %%
 table4 = pd.read_csv(paper / "table4_gptq.csv")
@@ -565,14 +600,17 @@ print(f"In the paper, perplexity rises {paper_rise.iloc[-1]:.1f} times while MML
 print(f"The default model's perplexity rises {our_rise.iloc[-1]:.1f} times at {share.iloc[-1]:.0f} percent of the layers.")
 
 # %% [markdown]
-# The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. (Ours rises earlier, and without that leap.) Read alone, MMLU says that nine layers of 32 were superfluous. Read alone, perplexity says that the model fell apart. Both are measured on the same models. A multiple-choice test asks only which of four letters is likeliest; a model can lose much of its grip on language and still rank four letters. **A pruned model needs more than one measure**, and lesson 05 is about that. (Our own model would not help to settle it: at its size MMLU is at guessing level even when dense.)
+# The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. Ours
+# rises earlier: small cuts cost it more, and near 30 % it costs less. Read alone, MMLU says that nine layers of 32
+# were not needed. Read alone, perplexity says that the model fell apart. Both are measured on the same models. **A
+# pruned model needs more than one measure**: lesson 05.
 
 # %% [markdown]
 # ## 11. Save it, reload it, let it write
 #
-# `save` writes an ordinary checkpoint, then reloads it and compares logits before it lets you have it. That is not pedantry: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model, load it into a second one and let that write.
+# `save` writes an ordinary checkpoint, then reloads it and compares logits: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model and load it into a second one. Will that one have the same logits?
 #
-# *Try it:* change `bits` in the next cell to 4, and `order[:3]` to `order[:6]`, and compare what it writes.
+# *Try it:* change `bits` to 4, and `order[:3]` to `order[:6]`, and compare what it writes.
 
 # %%
 import tempfile
@@ -595,7 +633,10 @@ print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).
 # %% [markdown]
 # ## 12. Is it faster?
 #
-# Smaller is not automatically faster. On a CPU an 8-bit weight is turned back into a float before it is multiplied; whether the smaller memory traffic outweighs that extra work depends on the processor, the kernel and the batch. A removed layer is different: it is work that nobody does any more. `speed_table` measures reading a prompt (*prefill*) and writing token by token (*decode*). The numbers are those of the machine that built this page; run the cell for yours.
+# On a CPU an 8-bit weight is turned back into a float before it is multiplied. Whether the smaller memory traffic
+# outweighs that extra work depends on processor, kernel and batch. A removed layer is work that nobody does any
+# more. `speed_table` measures reading a prompt (*prefill*) and writing token by token (*decode*). *Predict:* which
+# of the four models writes fastest? The numbers are those of the machine that built this page.
 
 # %% tags=["volatile"]
 del small, reloaded
@@ -619,14 +660,19 @@ plt.show()
 print("Measured on:", stored["processor"].iloc[0])
 
 # %% [markdown]
-# In time the picture is turned around: here no quantized model is worth its place, since all of them write more slowly than the model that they were made from, and removing layers makes each of them faster by about the same fifth. So that is when a layer is worth more than its bits: when it is *time* that is short, and the kernels at hand unpack the bits before they multiply.
+# No quantized model is on it: all of them write more slowly than the model that they were made from, and removing
+# layers makes each of them faster by about the same fifth. So a layer is worth more than its bits when *time* is
+# short and the kernels unpack the bits before they multiply.
 #
-# The honest summary of such a table is short: **quantization saves memory for certain, and time perhaps; removing layers saves both, wherever the model runs.** Seldom in full proportion, though: with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the paper measured 1.19 (table 4). On a GPU, and with kernels made for it, 4 bits can also be much faster, because writing one token at a time is limited by how fast weights can be read.
+# **Quantization saves memory for certain, and time perhaps; removing layers saves both.** Seldom in full
+# proportion: with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the
+# paper measured 1.19 (table 4). On a GPU, with kernels made for it, 4 bits can also be much faster.
 
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/04_quantization.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+# Four functions to write yourself. Try them first in the [exercise notebook](exercises/04_quantization.ipynb):
+# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How many bits does a weight take?
@@ -664,17 +710,22 @@ for group in (shape[1], 128, 64, 32, 16, 8):
     print(f"{shape[0]} x {shape[1]} in groups of {group:3}: {stored:.2f} bits a weight")
 
 # %% [markdown]
-# Small groups are not free. With a 16-bit scale for every eight weights, the "4-bit" matrix takes half as much again. This is why NF4 quantizes its scales once more (*double quantization*), and why one should ask of every reported number of bits whether the scales are in it.
+# Small groups are not free. With a 16-bit scale for every eight weights, the "4-bit" matrix takes half as much
+# again. Ask of every reported number of bits whether the scales are in it.
 
 # %% [markdown]
 # ### Exercise 2: Round in groups
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Section 1 rounded a row with one scale. Now let each group of `group` neighbours in a row have its own: the largest absolute value of the group lies at the end of the grid, whose integers run from $-q_{max}$ to $q_{max}$ with $q_{max} = 2^{b-1}-1$. Return the rounded weights, as floats and in the shape of `weight`, `[outputs, inputs]`. The number of inputs is a multiple of `group`. A group may be all zeros, and then it stays so.
+# Section 1 rounded a row with one scale. Now let each group of `group` neighbours in a row have its own: the
+# largest absolute value of the group is at the end of the grid, whose integers run from $-q_{max}$ to $q_{max}$
+# with $q_{max} = 2^{b-1}-1$. Return the rounded weights, as floats and in the shape of `weight`, `[outputs,
+# inputs]`. The number of inputs is a multiple of `group`. A group may be all zeros, and then it stays so.
 #
 # <details><summary>Hint 1</summary>
-# Can you give the matrix another shape, in which each row is one group? Neighbours in memory are neighbours in a row.
+# Can you give the matrix another shape, in which each row is one group? Neighbours in memory are neighbours in a
+# row.
 # </details>
 # <details><summary>Hint 2</summary>
 # The scale of a group of zeros is 0, and you divide by it. What would a tiny positive scale give?
@@ -703,7 +754,8 @@ for group in (matrix.shape[1], 64, 32, 16):
     print(f"groups of {group:3}: the error is {error:.1%} of the matrix")
 
 # %% [markdown]
-# The smaller the group, the smaller the largest weight in it, and the finer its grid. Put beside the bill of exercise 1, that is the trade that every grouped format makes: bits for scales, or bits for weights. (Section 4 explains why blocks of 32 with *minimum and maximum* are a special case for this model. This grid is symmetric, and not that one.)
+# The smaller the group, the smaller the largest weight in it, and the finer its grid. Every grouped format makes
+# this trade: bits for scales, or bits for weights.
 
 # %% [markdown]
 # ### Exercise 3: The models worth keeping
@@ -746,7 +798,8 @@ for row in stored.iloc[kept].itertuples():
     print(f"{row.memory_mb:4.0f} MB  perplexity {row.perplexity:6.1f}  {row.method}, {row.removed} layers removed")
 
 # %% [markdown]
-# It is the frontier of section 7. Such a list is only as sure as its numbers: two neighbours that differ by less than their standard errors could change places with another text.
+# It is the frontier of section 7. Two neighbours that differ by less than their standard errors could change places
+# with another text.
 
 # %% [markdown]
 # ### Exercise 4: Do the losses add up?
@@ -785,19 +838,23 @@ for removed in (3, 6, 9):
     print(f"{STORED}: {removed} layers and NF4 {extra:+.3f} ± {error:.3f} nats beyond the sum of the two")
 
 # %% [markdown]
-# `added_losses` in section 8 weighs documents by their length, and here each counts the same, so the numbers differ a little. The message doesn't. Had you computed the error from the spread of the four losses one by one, it would be many times larger, since it would count how much documents differ from each other, which says nothing about the interaction.
+# `added_losses` in section 8 weighs documents by their length, so its numbers differ a little. An error computed from the spread of the four losses one by one would be many times larger: it would count how much documents differ from each other.
 
 # %% [markdown]
 # ## What we saw
 #
 # - Rounding to 8 bits with one scale a row hardly changes perplexity, at any depth we tried.
-# - 4 bits cost visibly more on a model this small, but less than removing three layers; reading text while rounding (GPTQ) makes it cheaper, and simple rounding in groups dearer.
-# - For memory, bits come first: a model with layers removed is worth its place only when 4 bits are not small enough. For time it was the other way round, on the processor that we measured.
-# - Pruning and quantization nearly add up in the logarithm of perplexity. The interaction is small up to six layers; at nine, 4 bits cost half as much again as on the dense model, or more.
+# - 4 bits cost visibly more on a model this small, but less than removing three layers. Reading text while rounding
+#   (GPTQ) helps; simple rounding in groups costs most.
+# - For memory, bits come first. For time it was the other way round, on the processor that we measured.
+# - Pruning and quantization nearly add up in the logarithm of perplexity. At nine layers, 4 bits cost half as much
+#   again as on the dense model, or more.
 # - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
-# - Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
+# - Real storage is less spectacular than the bit count promises, because embeddings stay in full precision.
 #
-# All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, and eighteen short documents. Question 7 of [the ten questions](20_ten_questions.ipynb) puts the same grid to a model of 1.5 billion.
+# > **Limits.** One model of 135 million parameters whose weights had been rounded to 4 bits before, eighteen short
+# > documents, one calibration text for GPTQ, one processor for the times. Question 7 of [the ten
+# > questions](20_ten_questions.ipynb) puts the same grid to a model of 1.5 billion.
 
 # %% [markdown]
 # ## Three questions

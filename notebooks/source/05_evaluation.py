@@ -17,16 +17,20 @@
 #
 # # 05 · Evaluation: perplexity, choice and generation; English and Chinese
 #
-# How much does a pruned model still know? One can ask in three ways: how surprised it is by good text (*perplexity*), which of several answers it finds likeliest (*choice*), and what it writes when left alone (*generation*). The three can disagree so much that a paper reporting only one of them can be right in every number and still mislead. In this lesson we take each measure apart by hand, then put the same three models through all of them.
+# How much does a pruned model still know? One can ask in three ways: how surprised it is by good text
+# (*perplexity*), which of several answers it finds likeliest (*choice*), and what it writes by itself
+# (*generation*). The three can disagree so much that a paper with only one of them is right in every number and
+# still misleads. We take each measure apart by hand, then put the same three models through all of them.
 #
 # **You will be able to**
 #
 # - compute perplexity, bits per byte and a multiple-choice score from logits, and check them against the tools;
 # - read an accuracy together with its standard error and its chance level;
-# - compare two models on the same items, which is sharper than comparing two accuracies;
+# - compare two models on the same items;
 # - say what perplexity, choice and generation each reveal, and hide, about a pruned model.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) · **Takes:** about 4 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) · **Takes:** about 4 minutes on 2 CPU cores; reading
+# about 40 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
@@ -59,7 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -85,7 +90,8 @@ MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in less
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
-# The candidates of this lesson: the dense model, and what is left after removing the three and the six layers with the lowest Block Influence (lesson 03). `remove_layers` shares the weights, so three models take the memory of one.
+# Three models: the dense one, and what is left after removing the three and the six layers with the lowest Block
+# Influence (lesson 03). `remove_layers` shares the weights, so three models take the memory of one.
 
 # %%
 scores = score_layers(model, calibration_batches(tokenizer, built_in_text()["text"], samples=8), progress=False)
@@ -98,11 +104,14 @@ for n in (3, 6):
 # %% [markdown]
 # ## 1. Perplexity by hand
 #
-# At every position a language model gives a probability to each token of its vocabulary. The *loss* of a token is how improbable the model found the token that really came, $-\log p$ (in *nats*, the unit of the natural logarithm): zero for certainty, large for surprise. *Perplexity* is the exponential of the mean loss of tokens $t_2 \dots t_T$:
+# At every position a language model gives a probability to each token of its vocabulary. The *loss* of a token is
+# $-\log p$ of the token that really came (in *nats*, the unit of the natural logarithm): zero for certainty, large
+# for surprise. *Perplexity* is the exponential of the mean loss of tokens $t_2 \dots t_T$:
 #
 # $$ \mathrm{PPL} = \exp\!\Big(\frac{1}{T-1}\sum_{i=2}^{T} -\log p(t_i \mid t_1 \dots t_{i-1})\Big) $$
 #
-# A perplexity of 20 means: as uncertain as if it had to pick among 20 equally likely tokens each time. Logits at position $i-1$ predict token $i$, hence the shift by one in the code.
+# A perplexity of 20 means: as uncertain as if it had to pick among 20 equally likely tokens each time. Logits at
+# position $i-1$ predict token $i$, hence the shift by one in the code.
 
 # %%
 SENTENCE = "The doctor washed her hands and opened the door of the waiting room."
@@ -120,7 +129,7 @@ print(f"by hand {by_hand:.4f}, by the toolkit {by_toolkit:.4f}")
 assert np.isclose(by_hand, by_toolkit, rtol=1e-4)
 
 # %% [markdown]
-# One number hides what made it. *Predict:* which words of the sentence surprise the model most, and where does a model without six layers lose?
+# *Predict:* which words of the sentence surprise the model most, and where does a model without six layers lose?
 
 # %%
 dense, pruned = losses_by_hand(model), losses_by_hand(models["−6 layers"])
@@ -141,13 +150,16 @@ print(f"Mean loss: {dense.mean():.2f} dense, {pruned.mean():.2f} pruned, so perp
       f"{int((dense > blind).sum())} tokens cost the dense model more than blind guessing ({blind:.1f} nats).")  # fmt: skip
 
 # %% [markdown]
-# The first words are hard for both, since almost anything may start a sentence. The first two cost even more than blind guessing among all tokens would: the model expected something else. Words that the context all but dictates ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses mostly in between, here at "her", "door" and "waiting". That some tokens get *easier* is no contradiction: pruning shifts the predictions everywhere, and one sentence is a small sample.
+# The first words are hard for both, since almost anything may start a sentence. Words that the context nearly fixes
+# ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses mostly in between,
+# here at "her", "door" and "waiting".
 
 # %% [markdown]
 # ## 2. Long texts: window and stride
 #
-# A document can be longer than what a model reads at once. So it is read in *windows* that overlap: each window moves on by a *stride*, and only tokens that have no loss yet are scored. The overlap is context. This draws what `perplexity_table` does with a document of 2,300 tokens.
-
+# A document can be longer than what a model reads at once. So it is read in *windows* that overlap: each window
+# moves on by a *stride*, and only tokens that have no loss yet are scored. The overlap is context. How often is a
+# token read? This draws what `perplexity_table` does with a document of 2,300 tokens.
 
 # %%
 starts = np.arange(0, 1600, 512)  # a document of 2,300 tokens, window 1024, stride 512
@@ -173,12 +185,14 @@ short = [perplexity_table(model, tokenizer, article, window=w, stride=w // 2) fo
 pd.concat(short)[["window", "stride", "perplexity", "tokens"]].round(2).reset_index(drop=True)
 
 # %% [markdown]
-# The same model, the same text, and a whole range of perplexities. (The longest window holds the whole article at once.) A perplexity without its window and stride can't be compared with another, which is one reason why those of different papers rarely agree.
+# The same model, the same text, and very different perplexities. A perplexity without its window and stride can't
+# be compared with another.
 
 # %% [markdown]
 # ## 3. By genre, with standard errors
 #
-# The built-in perplexity text has nine genres with two documents each; to save time we take five of them. *Predict:* is the damage of pruning the same for all?
+# The built-in perplexity text has nine genres with two documents each; to save time we take five. *Predict:* is the
+# damage of pruning the same for all?
 
 # %%
 documents = built_in_text("perplexity").query("genre in ['dialogue', 'encyclopedic', 'news', 'science', 'story']")
@@ -189,7 +203,7 @@ table = genres.pivot(index="genre", columns="model", values="perplexity")[list(m
 table.assign(rise=table.iloc[:, -1] / table["dense"]).round(1).sort_values("dense")
 
 # %% [markdown]
-# The last column is the factor by which six layers fewer multiply perplexity. As a figure, with bars of one standard error:
+# The last column is the factor by which six layers fewer multiply perplexity. As a figure, with one standard error:
 
 # %%
 def points(rows: pd.DataFrame, x: str, y: str, order: list[str]) -> plt.Axes:
@@ -213,7 +227,9 @@ print(f"Dense perplexity runs from {table['dense'].min():.0f} ({table['dense'].i
       f"six layers fewer multiply it by {rise.min():.1f} to {rise.max():.1f}.")  # fmt: skip
 
 # %% [markdown]
-# The damage isn't the same for all, but two documents a genre are too few to say which kind of text suffers most. Something else is certain: from dialogue to story the dense perplexity grows by a larger factor than the removal of three layers costs in any genre. So the *text* must be the same when models are compared. The standard errors are as rough as two documents allow, and they say how much another choice of documents could change a value, not how uncertain the difference of two models on the same documents is.
+# From dialogue to story the dense perplexity grows by a larger factor than the removal of three layers costs in any
+# genre. So the *text* must be the same when models are compared. Two documents a genre are too few to say which
+# kind of text suffers most.
 
 # %% [markdown]
 # ## 4. Bits per byte: comparing what tokens can't
@@ -234,13 +250,16 @@ languages = pd.DataFrame(rows)
 languages.round(3)
 
 # %% [markdown]
-# Per token, Chinese looks *easier*. It is an illusion of the tokenizer: it knows few Chinese characters and cuts the others into pieces of their UTF-8 bytes, and once the first byte of a character is given, the next one is easy to guess. Many easy pieces make a low average.
+# Per token, Chinese looks *easier*, because of the tokenizer: it knows few Chinese characters and cuts the others
+# into pieces of their UTF-8 bytes. Once the first byte of a character is given, the next one is easy to guess. Many
+# easy pieces make a low average.
 #
 # *Bits per byte* divides the same total loss by something that no tokenizer can change, the bytes of the text:
 #
 # $$ \text{bits per byte} = \frac{\sum_i -\log_2 p(t_i \mid t_1 \dots t_{i-1})}{\text{bytes of the text}} $$
 #
-# It is what a text would take if it were compressed with this model. (A byte is not the same amount of language everywhere: a Chinese character takes three, an English letter one. So compare models within a language first, and languages with care.)
+# (A Chinese character takes three bytes, an English letter one. So compare models within a language first.) Which
+# language loses more, in bits?
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), layout="constrained")
@@ -263,11 +282,14 @@ print(f"Per token the dense model finds {per_token.idxmin()} easier; per byte Ch
 # %% [markdown]
 # ## 5. Choice by hand
 #
-# A multiple-choice benchmark never lets the model write. It computes the log-probability of each answer as a continuation of the question, and takes the likeliest:
+# A multiple-choice benchmark never lets the model write. It computes the log-probability of each answer as a
+# continuation of the question, and takes the likeliest:
 #
 # $$ \text{score}(c) = \sum_{i \in \text{tokens of } c} \log p(t_i \mid \text{question}, \text{earlier tokens of } c) $$
 #
-# The code needs one decision: the answer's tokens are those that come after the question's. If there is no question, the answer follows the token that starts a document. (A long answer pays for more tokens. Benchmarks therefore often report a second score, `acc_norm`, that is divided by the answer's length; ours is the plain one, `acc`.)
+# The answer's tokens are those that come after the question's. Without a question, the answer follows the token
+# that starts a document. (A long answer pays for more tokens. Benchmarks therefore often report a second score,
+# `acc_norm`, divided by the answer's length; ours is the plain one, `acc`.)
 
 # %%
 START = tokenizer.convert_tokens_to_ids(begin_token(tokenizer, "a choice"))  # what it follows without a question
@@ -282,9 +304,8 @@ def choice_score(model, question: str, choice: str) -> float:
     logits = logits[len(before) - 1 : -1]  # those that predict the answer: [answer tokens, vocabulary]
     return -cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
 
-
 # %% [markdown]
-# Now one item of the science task, in the form in which the benchmark puts it. *Look at* the lead of the best answer over the second best.
+# Now one item of the science task. Which answer leads, and by how much?
 
 # %%
 tasks_folder = data_folder() / "tasks"
@@ -304,12 +325,12 @@ picks = ", ".join(f"{name} picks {column.idxmax()!r} with a lead of {column.max(
 print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 
 # %% [markdown]
-# Only the *order* of the bars counts, and here it stays: in this item the lead even grows when layers go, although perplexity gets worse. Nor is there any room to ramble: the answers are given.
+# Only the *order* counts, and here it stays: the lead even grows when layers go, although perplexity gets worse.
 
 # %% [markdown]
 # ## 6. The harness
 #
-# lm-evaluation-harness does this for thousands of tasks, most of the paper's among them. `evaluate` runs it. Five tasks need no network, because their items ship with the project:
+# `evaluate` runs lm-evaluation-harness, which does this for thousands of tasks. Five tasks need no network, because their items ship with the project:
 #
 # | task | what it asks | chance |
 # |---|---|---|
@@ -319,7 +340,8 @@ print(f"The right answer is {item['choices'][item['answer']]!r}: {picks}.")
 # | `science` | which of four answers is right? | 25 % |
 # | `chinese` | which of two continuations is good Chinese? | 50 % |
 #
-# One limitation of these items first. They were written for this course, and their wording gives some answers away. When the question is hidden and only the choices are shown, the dense model should be at guessing level. Is it?
+# These items were written for this course, and their wording gives some answers away. When the question is hidden
+# and only the choices are shown, the dense model should be at guessing level. Is it?
 
 # %%
 measured = json.loads((data_folder() / "measured.json").read_text(encoding="utf-8"))["accuracy"]
@@ -328,9 +350,11 @@ print(STORED)
 hidden[["value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# It isn't: on `physical` and on `science` it is several standard errors above guessing without having read a question (measured on all items by `measure/default_model.py`). So a part of each score is a feeling for likely wording. It follows that the *height* of an accuracy here says less about knowledge than it seems to. What we use is its *fall* when layers go, on the same items.
+# On `physical` and `science` it is several standard errors above guessing without having read a question. So the
+# *height* of an accuracy here says less about knowledge than it seems to. We use its *fall* when layers go, on the
+# same items.
 #
-# Now a check that the harness means what we computed: grammar items, by hand and by harness.
+# Does the harness mean what we computed? Grammar items, by hand and by harness.
 
 # %%
 LIMIT = 100
@@ -358,9 +382,10 @@ for name, m in models.items():
     print(f"{name}: {by_harness:.2f} % by the harness")
 
 # %% [markdown]
-# Good; from now on the harness does the counting. All items of all five tasks take a quarter of an hour for each model, too long for a lesson. But `evaluate` can keep what it has measured in a file: a run that was stopped goes on where it was, and what is in the file for *this* model, these tasks and these settings is read and not run again. A file that we filled this way comes with the project (`measure/evaluation.py`), so the next cell takes seconds.
-#
-# Another `MODEL`, or another version of the harness, is not in the file, so everything is run. Then 100 items of each task are enough: some minutes for each model. (That is also the number to take if you leave out the line with `shutil`, to see it run.)
+# All items of all five tasks take a quarter of an hour for each model. `evaluate` can keep what it has measured in
+# a file, and reads what is there for *this* model, these tasks and these settings. A file filled this way comes
+# with the project (`measure/evaluation.py`), so the next cell takes seconds. Another `MODEL` is not in the file:
+# then 100 items of each task are run, some minutes for each model.
 
 # %%
 TASKS = ["last_word", "grammar", "physical", "science", "chinese"]
@@ -373,7 +398,9 @@ results = pd.concat(
 results.query("model == 'dense'")[["task", "metric", "value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# An accuracy from $n$ items has a standard error of $\sqrt{a(1-a)/n}$: up to five points for a hundred items, up to four for these. *Predict:* for how many tasks is the fall from dense to three layers fewer larger than two standard errors?
+# An accuracy $a$ from $n$ items has a standard error of $\sqrt{a(1-a)/n}$. A *difference* of two accuracies has a
+# larger one, $\sqrt{e_1^2 + e_2^2}$ from the two errors. *Predict:* for how many tasks is the fall from dense to
+# three layers fewer larger than two standard errors of the difference?
 
 # %%
 ax = points(results, "task", "value", TASKS)
@@ -386,12 +413,16 @@ falls = [f"{task} from {row.iloc[0]:.0f} over {row.iloc[1]:.0f} to {row.iloc[2]:
 print(f"From dense over −3 to −6 layers, in percent: {', '.join(falls)}.")
 
 # %% [markdown]
-# Three layers fewer cost `grammar` and `science` far more than two standard errors; for the other three tasks the fall is smaller than that, or none. With six, the last word goes to about half, and grammar loses still more. But these are the errors of single accuracies, and the question is about differences. Is there a sharper way to ask it?
+# Two: `grammar` and `science`. `physical` falls by more than two standard errors of either accuracy, but by less
+# than two of the difference, so it may be chance. `last_word` and `chinese` have hardly moved. With six layers
+# fewer the last word falls to about half, and grammar falls further.
 
 # %% [markdown]
 # ## 7. The same items: a paired comparison
 #
-# The models answered the *same* items, and most items say nothing about their difference: both are right, or both are wrong. What counts is the items on which they disagree. So take the difference item by item, +1, 0 or −1, and the standard error of its mean.
+# The models answered the *same* items, and most items say nothing about their difference: both are right, or both
+# are wrong. So take the difference item by item, +1, 0 or −1, and the standard error of its mean. Will it be
+# smaller than that of section 6?
 
 # %%
 rows = []
@@ -403,16 +434,19 @@ for name in ("−3 layers", "−6 layers"):
 pd.DataFrame(rows).set_index("model").round(1)
 
 # %% [markdown]
-# The paired standard error is the smaller one, with the same items and the same answers. Comparing two accuracies from different papers, or with a different `limit`, throws that away. Note also the column *gained*: pruned models get items right that the dense one had wrong. Some of that is luck, and it is another reason not to read single points.
+# The paired standard error is the smaller one, with the same answers. Comparing two accuracies from different
+# papers gives that up. Note also the column *gained*: pruned models get items right that the dense one had wrong.
 
 # %% [markdown]
 # ## 8. Retention, and why it flatters
 #
-# The paper sums up with *retention*: the pruned model's score in percent of the dense model's. A model that only guesses keeps $50/70 = 71\,\%$ of a two-choice score of 70 that way. A stricter number takes the guessing level $g$ off both:
+# The paper sums up with *retention*: the pruned model's score in percent of the dense model's. A model that only
+# guesses keeps $50/70 = 71\,\%$ of a two-choice score of 70 that way. A stricter number takes the guessing level
+# $g$ off both:
 #
 # $$ \text{retention} = \frac{a_{pruned}}{a_{dense}} \qquad\qquad \text{above chance} = \frac{a_{pruned} - g}{a_{dense} - g} $$
 #
-# It makes sense only where the dense model is clearly above chance. `retention_table` computes both, with standard errors, and leaves the second empty where the dense model isn't three standard errors above guessing.
+# `retention_table` computes both, with standard errors, and leaves the second empty where the dense model isn't three standard errors above guessing. Which bars will change most?
 
 # %%
 kept = retention_table(results)
@@ -434,9 +468,9 @@ right_.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
 # %% [markdown]
-# `last_word` has no guessing level and looks the same on both sides. The choice tasks fall a good deal further on the right. (The bar beyond 100 % is noise; taking chance off magnifies the noise, too.) Whenever a paper says that a pruned model "keeps 90 % of the performance", ask what guessing would have kept.
+# `last_word` has no guessing level and is the same on both sides. The choice tasks fall a good deal further on the right. (The bar beyond 100 % is noise, which taking chance off makes larger.) Whenever a paper says that a pruned model "keeps 90 % of the performance", ask what guessing would have kept.
 #
-# For your own model, `compare` does perplexity, tasks, size and the plain retention in one call, with standard errors if you ask for them. Look at those first: this is a quick look at 20 items.
+# For your own model, `compare` does perplexity, tasks, size and plain retention in one call.
 
 # %%
 compare(models, tokenizer, tasks=["grammar"], texts=article["text"], limit=20, errors=True).drop(columns=["average", "average_error"]).round(1)
@@ -444,7 +478,8 @@ compare(models, tokenizer, tasks=["grammar"], texts=article["text"], limit=20, e
 # %% [markdown]
 # ## 9. Generation: let it write
 #
-# In generation, the model's own output becomes its input. `continue_text` writes greedily, always the likeliest token. *Predict:* which model is the first to talk nonsense, and which kind of nonsense?
+# In generation, the model's own output becomes its input. *Predict:* which model is the first to write nonsense,
+# and which kind of nonsense?
 
 # %%
 PROMPTS = [
@@ -461,14 +496,18 @@ writing = generation_report(models, tokenizer, PROMPTS, new_tokens=40, progress=
 print(side_by_side(writing[writing["prompt"].isin(PROMPTS[:2])]))
 
 # %% [markdown]
-# Reading is the best test and the least comparable one. Two numbers help: `repetition` is the share of three-word sequences that had occurred before, and `perplexity` says how surprising the text is *to the dense model*, which acts as a reader. Neither of them measures truth.
+# Two numbers help with reading: `repetition` is the share of three-word sequences that had occurred before, and
+# `perplexity` says how surprising the text is *to the dense model*. Which of the two will rise first?
 
 # %%
 summary = generation_summary(writing).set_index("model")
 summary[["repetition", "repetition_error", "perplexity", "perplexity_error"]].round(2)
 
 # %% [markdown]
-# The dense model finds its own writing easiest, of course. Repetition rises with the first three layers; surprise goes on rising with the next three. And see how one number alone could be fooled: a loop is easy to foresee, so the soup text without three layers, which says the same thing over and over, is *less* surprising than what the dense model wrote itself.
+# Repetition rises with the first three layers; surprise goes on rising with the next three. One number alone could
+# mislead: a loop is easy to predict, so the soup text without three layers, which says the same thing over and
+# over, is *less* surprising than what the dense model wrote itself.
+
 # %% [markdown]
 # An instruct model should also answer. Its *chat template* puts the markers around a question that it was trained with. (A base model has no template, and gets the question as plain text.)
 
@@ -494,7 +533,9 @@ few = choice_and_generation(models["−6 layers"], tokenizer, "science", limit=3
 few[["question", "answer", "choice", "written", "read"]]
 
 # %% [markdown]
-# *Predict:* for the dense model and after pruning, which way gets more answers right, and where does the distance grow? The table has the first 120 questions of each task (measured by `measure/evaluation.py`). `choice` and `written` are the percent right in each way, and `unread` the percent of written texts in which none of the given answers was found.
+# *Predict:* which way gets more answers right, and where does the distance grow? The table has the first 120
+# questions of each task (measured by `measure/evaluation.py`): percent right in each way, and `unread`, the percent
+# of written texts in which none of the given answers was found.
 
 # %%
 answered = pd.read_csv(data_folder() / "choice_generation.csv", keep_default_na=False)
@@ -582,7 +623,9 @@ if LIVE:
 # %% [markdown]
 # ## 11. Side by side
 #
-# Now all measures for all three models, each in its own unit, because percent of perplexity and percent of accuracy are not the same percent. Choice is the mean accuracy over `grammar`, `physical` and `science`, with the mean guessing level dotted. Generation appears twice: as the exact last word, which is one step of writing in a context given by someone else, and as the repetition in free writing.
+# Now all measures for all three models, each in its own unit. Choice is the mean accuracy over `grammar`,
+# `physical` and `science`, with the mean guessing level dotted. Generation appears twice: as the exact last word,
+# one step of writing, and as the repetition in free writing. *Predict:* which breaks first?
 
 # %%
 chosen = results[results["task"].isin(["grammar", "physical", "science"])].groupby("model", sort=False)
@@ -610,14 +653,15 @@ for name in ("−3 layers", "−6 layers"):
           f"the last word {word[name] / word['dense']:.0%}; repetition goes from {loop['dense']:.0f} to {loop[name]:.0f} percent.")  # fmt: skip
 
 # %% [markdown]
-# Which breaks first? Our answer is less tidy than one would like.
+# - **Three layers fewer.** Perplexity has risen, and choice has lost about a quarter of what it had above chance.
+#   The last word has not moved by anything we can measure.
+# - **Six layers fewer.** Perplexity has more than doubled. Choice has lost two fifths, and the exact last word
+#   nearly half.
+# - **Choice is not one thing.** `grammar` lost more than the last word did, and `physical` only a quarter.
+# - **Writing** is another thing again: written answers to `physical` (section 10) did not survive three layers.
+#   [Lesson 10](10_generation.ipynb) asks why.
 #
-# - **Three layers fewer.** Perplexity has risen for certain, and choice has lost about a quarter of what it had above chance. The last word has not moved by anything we can measure.
-# - **Six layers fewer.** Perplexity has more than doubled. Choice has lost two fifths, and the exact last word nearly half: on average they fall together.
-# - **Choice is not one thing.** Within it, `grammar` lost more than the last word did, and `physical` only a quarter. What a task needs matters as much as its format.
-# - **Writing** is another thing again. A counted word in a good context survives like a choice; answering the `physical` questions in writing (section 10) did not survive three layers.
-#
-# So the measures come apart, and any one of them alone would have given another picture of the same two models. *Try it:* add prompts; the error bars shrink with the square root.
+# Any one of these measures alone would have given another picture of the same two models.
 
 # %% [markdown]
 # ## 12. English against Chinese
@@ -638,7 +682,7 @@ for row in terms.itertuples():
     print(f"{row.model}, {row.task}: keeps {row.above_chance:.0f} ± {row.above_chance_error:.0f} percent of what it had above chance")
 
 # %% [markdown]
-# The task points where the bits per byte pointed: with six layers fewer, Chinese can hardly be told from guessing, and English can. But the Chinese number is rough, because the model starts so near to guessing: the two languages differ by less than two standard errors. Two measures that agree say more than either, and still it is a hint and no proof.
+# The task points where the bits per byte pointed: with six layers fewer, Chinese can hardly be told from guessing, and English can. But the Chinese number is rough, because the model starts so near to guessing: the two languages differ by less than two standard errors. Two measures that agree say more than either, but the difference is not certain.
 #
 # The larger model of section 10 was trained on Chinese, too. It was asked the same science questions in both languages (`science_zh` is a translation, item by item), with layers chosen by reading English or Chinese prose. *Predict:* does the language of the calibration text decide which language suffers?
 
@@ -714,7 +758,8 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/05_evaluation.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+# Four functions to write yourself. Try them first in the [exercise notebook](exercises/05_evaluation.ipynb): there
+# the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: One perplexity for several documents
@@ -752,7 +797,8 @@ print(f"all tokens together:   {corpus_perplexity(losses):.1f}")
 print(f"mean of perplexities:  {sum(apart) / len(apart):.1f}")
 
 # %% [markdown]
-# The mean of perplexities is larger than the perplexity of the whole, and one hard document would pull it up further, because an exponential exaggerates what is large. When two numbers for "the same" model and text disagree, ask which of the two ways it was.
+# The mean of perplexities is larger than the perplexity of the whole, and one hard document would raise it further,
+# because an exponential exaggerates what is large.
 
 # %% [markdown]
 # ### Exercise 2: What is kept, above guessing
@@ -788,7 +834,8 @@ for task, choices in {"grammar": 2, "physical": 2, "science": 4}.items():
     print(f"{STORED}, {task}: {before:.1f} to {after:.1f} %, plain retention {100 * after / before:.0f} %, above guessing {kept:.0f} %")
 
 # %% [markdown]
-# By plain retention a model that only guesses keeps more than half, wherever there are two answers. The paper reports plain retention (table 2). With the guessing level taken off the pruned model looks worse on all three, and no measurement has changed.
+# By plain retention a model that only guesses keeps more than half, wherever there are two answers. With the
+# guessing level taken off the pruned model looks worse on all three, and no measurement has changed.
 
 # %% [markdown]
 # ### Exercise 3: Which window scores which token?
@@ -835,7 +882,7 @@ ours = np.exp(total / (ids.shape[1] - 1))
 print(f"perplexity with your windows {ours:.2f}, by perplexity_table {theirs['perplexity'].iloc[0]:.2f}")
 
 # %% [markdown]
-# The two agree, so you have written the heart of every perplexity evaluation. Scoring the overlap twice, or the tail never, would have changed the number and raised no error.
+# Scoring the overlap twice, or the tail never, would have changed the number without an error.
 
 # %% [markdown]
 # ### Exercise 4: The scores behind a multiple-choice test
@@ -886,7 +933,8 @@ print(f"{(by_sum == right).sum()} of {len(right)} right by the sum, {(by_mean ==
 print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
 
 # %% [markdown]
-# Two rules, one model, and on some questions another answer. A sum favours short answers, and a mean does not; neither is *the* accuracy. The harness calls them `acc` and `acc_norm` (which divides by characters instead of tokens). A table that doesn't say which one it means can't be compared with another.
+# A sum favours short answers, and a mean does not. The harness calls them `acc` and `acc_norm` (which divides by
+# characters instead of tokens). A table that doesn't say which one it means can't be compared with another.
 
 # %% [markdown]
 # ## What we saw
@@ -924,6 +972,9 @@ from shortgpt.course.quiz import quiz
 quiz("05")
 
 # %% [markdown]
-# This is the last lesson of the core walk: you can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence chooses best, and whether layers are the right thing to remove; [lesson 10](10_generation.ipynb) follows what pruning does to writing.
+# You can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence
+# chooses best, and whether layers are the right thing to remove; [lesson 10](10_generation.ipynb) follows what
+# pruning does to writing.
 #
-# **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with pruning](04_quantization.ipynb)
+# **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with
+# pruning](04_quantization.ipynb)

@@ -7,7 +7,11 @@ import re
 
 import nbformat
 import pandas as pd
+import pytest
 from test_setup import ROOT
+
+from shortgpt import read_grid
+from shortgpt.utils.data import data_folder
 
 
 def cells_after(lesson: str, heading: str) -> list:
@@ -151,3 +155,45 @@ def test_scale_lesson_12():
     gone = {line.split(":")[0]: dict(re.findall(r"([\w.-]+) (\d+) of", line)) for line in needs.splitlines()[1:]}
     assert int(gone["80 GB"]["Llama-2-70b-hf"]) in range(36, 40), "nearly half of 80"
     assert int(gone["24 GB"]["Llama-2-13b-hf"]) in (6, 7), "about one in six of 40"
+
+
+SIX = {3, 13, 14, 17, 25, 26}  # lesson 02, section 5
+EARLY = ("01_hidden_states", "02_block_influence", "03_pruning", "04_quantization", "05_evaluation")
+
+
+def test_lessons_choose_the_same_six():
+    def named(lesson: str, heading: str, pattern: str) -> set[int]:
+        return set(map(int, re.search(pattern, printed(lesson, heading))[1].split(", ")))
+
+    assert named("02_block_influence", "5. All layers", r"those of layers ([\d, ]+) \(") == SIX
+    assert named("03_pruning", "5. How far", r"Block Influence: removed layers ([\d, ]+) of") == SIX
+    order = re.search(r"in which they go: \[([\d, ]+)\]", printed("04_quantization", "6. The grid"))[1]
+    assert set(map(int, order.split(", ")[:6])) == SIX
+    cells = nbformat.read(ROOT / "notebooks" / "05_evaluation.ipynb", as_version=4).cells[:8]
+    text = "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", ()))
+    assert f"−6 layers: without {sorted(SIX)}" in text
+
+
+def test_the_dense_perplexities_in_words_of_lessons_03_and_04():
+    live = re.findall(r">0</th>\s*<td>([\d.]+)</td>", str(cells_after("04_quantization", "6. The grid")[0].outputs))
+    assert round(float(live[0]), 1) == 30.0
+    stored = read_grid(data_folder() / "grid.csv").query("removed == 0 and method == 'none'")["perplexity"]
+    assert round(stored.iloc[0], 1) == 32.0
+    for lesson, words in {
+        "03_pruning": "perplexity is 30.0",
+        "04_quantization": "is 32.0 there and not the 30.0",
+    }.items():
+        source = (ROOT / "notebooks" / "source" / f"{lesson}.py").read_text(encoding="utf-8")
+        assert words in " ".join(source.replace("\n# ", " ").split())
+
+
+@pytest.mark.parametrize("lesson", EARLY)
+def test_a_lesson_announces_its_reading_time_and_its_exercises(lesson):
+    cells = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4).cells
+    said = r"reading about (\d+) minutes, exercises (\d+)"
+    reading, exercises = map(int, re.search(said, " ".join(cells[0].source.split())).groups())
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert abs(reading - words / 120) <= 5, (
+        f"{words / 120:.0f} minutes at 120 words a minute, code and figures included"
+    )
+    assert exercises == sum(int(m) for cell in cells for m in re.findall(r"\*\*Minutes:\*\* (\d+)", cell.source))
