@@ -17,19 +17,19 @@
 #
 # # 01 · Hidden states: what flows between layers
 #
-# Before we may say that a layer does little, we have to see what goes into it and what comes out. This lesson follows
-# one sentence through a real language model, layer by layer, and looks at the numbers on the way. The paper needs half
-# a page for this (ShortGPT, section 2); everything that follows rests on it.
+# Before we say that a layer does little, we look at what goes into it and what comes out. This lesson follows one
+# sentence through a real language model, layer by layer (ShortGPT, section 2).
 #
 # **You will be able to**
 #
 # * say what happens to a text from characters to next-token probabilities, with the shape at every step;
 # * draw a decoder layer and explain why it *adds* to what passes through it;
-# * capture any layer's input and output with a hook, and prove that you captured the real thing;
+# * capture any layer's input and output with a hook, and prove that they are the real ones;
 # * avoid a trap: the last hidden state that transformers reports is not what the last layer put out.
 #
-# **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 1 minute on
-# 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 1 minute
+# on 2 CPU cores; reading about 25 minutes, exercises 50 · **Memory:** about 2 GB · **Download:** 93 MB once (shared
+# by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
@@ -60,11 +60,11 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# The model is SmolLM2-135M-Instruct: small enough for a laptop, and built like the paper's Llama-2 models. We only
-# look at it in this lesson, so gradients are switched off for good.
+# The model is SmolLM2-135M-Instruct, built like the paper's Llama-2 models. We train nothing here, so gradients are
+# switched off.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
-# what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -72,8 +72,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
-from shortgpt import block_influence, span_distances, watch_layers
+from shortgpt import block_influence, built_in_text, calibration_batches
+from shortgpt import decoder_layers, describe, hidden_states, load, span_distances
 from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -84,10 +84,11 @@ describe(model).T
 # %% [markdown]
 # ## 1. From text to vectors
 #
-# A language model never sees letters. A *tokenizer* cuts the text into *tokens*, frequent pieces of text, and gives
-# each its number in a fixed vocabulary.
+# A language model does not see letters. A *tokenizer* cuts the text into *tokens*, frequent pieces of text, and
+# gives each its number in a fixed vocabulary.
 #
-# Predict first: into how many tokens does the sentence below fall, and who owns the spaces?
+# Predict first: how many tokens is the sentence below, and is a space part of the word before it or of the word
+# after it?
 
 # %%
 prompt = "The capital of France is the city of"
@@ -96,8 +97,8 @@ ids = batch["input_ids"]  # [batch, tokens]
 pd.DataFrame({"token": [repr(tokenizer.decode([i])) for i in ids[0]], "id": ids[0]}).T
 
 # %% [markdown]
-# Common words are one token each, and the space belongs to the word that follows it. The numbers have no meaning of
-# their own: they are row numbers of a table, the *embedding*. Looking up the rows is the model's first step.
+# Common words are one token each, and the space belongs to the word that follows. The numbers are only row numbers
+# of a table, the *embedding*. The model's first step looks up these rows.
 
 # %%
 embedding = model.get_input_embeddings()
@@ -110,10 +111,9 @@ scale = getattr(embedding, "embed_scale", 1)  # Gemma makes the vectors longer
 assert torch.equal(x_0[0, 1], scale * embedding.weight[ids[0, 1]])  # only a look-up
 
 # %% [markdown]
-# From here on every token is a vector. Such a vector is called a **hidden state**, and we write $x_i$ for the hidden
-# states that *enter layer $i$*, counting layers from 0. So $x_0$ is the embedding. Every decoder layer takes hidden
-# states of this shape and returns hidden states of this shape. That is why a layer can be taken out at all: what comes
-# out of one layer fits into any other.
+# From here on every token is a vector, its **hidden state**. We write $x_i$ for the hidden states that *enter layer
+# $i$*, counting layers from 0, so $x_0$ is the embedding. Every decoder layer takes this shape and returns this
+# shape. That is why a layer can be taken out: the output of one layer fits into any other.
 
 # %% [markdown]
 # ## 2. Inside a decoder layer
@@ -126,20 +126,24 @@ print(len(layers), "layers. The first one:")
 print(layers[0])
 
 # %% [markdown]
-# Two workers and two norms. **Attention** (`self_attn`) lets a token read from the tokens before it. The **feed-forward
-# network** or FFN (`mlp`) works on each token alone. (Gemma has four norms: also one *behind* each worker.) The printout lists the parts but not how they are wired, and the
-# wiring is the point. So let us draw it.
+# There are two parts that compute and two norms. **Attention** (`self_attn`) lets a token read from the tokens
+# before it. The **feed-forward network** or FFN (`mlp`) works on each token alone. (Gemma has four norms: also one
+# *behind* each of the two.) The printout does not show how the parts are connected, so we draw it.
+
 
 # %%
 def draw_layer():
     _, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
-    ax.annotate("", (10.4, 0), (0.6, 0), arrowprops={"arrowstyle": "->", "linewidth": 4, "color": PALETTE[0]})
+    arrow = {"arrowstyle": "->", "linewidth": 4, "color": PALETTE[0]}
+    ax.annotate("", (10.4, 0), (0.6, 0), arrowprops=arrow)
     box = {"facecolor": "white", "edgecolor": "black"}
-    for start, worker in ((1.4, "attention"), (6, "FFN")):
-        ax.plot([start, start, start + 3.2, start + 3.2], [0, 1.4, 1.4, 0.2], color="black")
-        ax.text(start + 0.75, 1.4, "RMSNorm", ha="center", va="center", bbox=box | {"boxstyle": "round"})
-        ax.text(start + 2.3, 1.4, worker, ha="center", va="center", bbox=box | {"boxstyle": "round"})
-        ax.text(start + 3.2, 0, "+", ha="center", va="center", fontsize=13, bbox=box | {"boxstyle": "circle"})
+    for start, part in ((1.4, "attention"), (6, "FFN")):
+        x = [start, start, start + 3.2, start + 3.2]
+        ax.plot(x, [0, 1.4, 1.4, 0.2], color="black")
+        for at, text in (((0.75, 1.4), "RMSNorm"), ((2.3, 1.4), part), ((3.2, 0), "+")):
+            shape = box | {"boxstyle": "circle" if text == "+" else "round"}
+            look = {"ha": "center", "va": "center", "bbox": shape}
+            ax.text(start + at[0], at[1], text, **look)
     ax.text(0.5, 0, "$x_i$", ha="right", va="center", fontsize=15)
     ax.text(10.5, 0, "$x_{i+1}$", va="center", fontsize=15)
     ax.text(5.3, -0.55, "residual stream", ha="center", color=PALETTE[0])
@@ -149,20 +153,21 @@ def draw_layer():
 
 
 draw_layer()
-print("The stream runs straight through; attention and FFN each read a normalised copy and add their result to it.")
+print("The stream runs straight through; attention and FFN each read a normed copy.")
 
 # %% [markdown]
-# The thick line is the **residual stream**. Nothing on it is ever replaced: attention adds something, the FFN adds
-# something, and that is the layer. With $f_i(x)$ for all that layer $i$ adds,
+# The thick line is the **residual stream**. Attention adds something to it, the FFN adds something, and nothing on
+# it is replaced. With $f_i(x)$ for all that layer $i$ adds,
 #
 # $$x_{i+1} = x_i + f_i(x_i).$$
 #
-# A layer whose $f_i$ is zero is a piece of wire. Keep that thought: removing a layer means replacing its $f_i$ by zero.
+# Removing a layer means replacing its $f_i$ by zero.
 #
-# The norms sit on the branches, *before* each worker, which is called **pre-norm**. RMSNorm divides a vector by the
-# root of its mean square and multiplies each entry by a learned gain $g$:
+# The norms come *before* attention and FFN, which is called **pre-norm**. RMSNorm divides a vector by the root of
+# its mean square and multiplies each entry by a learned gain $g$:
 #
 # $$\mathrm{RMSNorm}(x) = g \cdot \frac{x}{\sqrt{\mathrm{mean}(x^2) + \varepsilon}}$$
+
 
 # %%
 def rms_norm(x, gain=1.0, eps=1e-5):
@@ -175,15 +180,15 @@ gain = norm.weight + type(norm).__name__.startswith("Gemma")  # Gemma stores g -
 torch.testing.assert_close(rms_norm(x_0, gain, model.config.rms_norm_eps), norm(x_0))
 
 # %% [markdown]
-# By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. The vector that is a
-# hundred times longer gives the same result. So attention and FFN do not see how *long* a hidden state is; they see its
-# *direction*. The last line checks that the model's own norm is the function above. Lesson 02 builds on this.
+# By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. The vector that
+# is a hundred times longer gives the same result. So attention and FFN do not see how *long* a hidden state is,
+# only its *direction*. The last line checks our function against the model's own norm.
 
 # %% [markdown]
 # ## 3. A hook: look at one layer while it works
 #
-# PyTorch can call a function of ours each time a module has run: a *forward hook*. It gets the module, its inputs and
-# its output. We put one on layer 4, run the model once, and take the hook off again.
+# PyTorch can call a function of ours each time a module has run: a *forward hook*. It gets the module, its inputs
+# and its output. We put one on layer 4, run the model once, and remove the hook.
 
 # %%
 seen = {}
@@ -199,14 +204,16 @@ handle.remove()
 print({name: list(state.shape) for name, state in seen.items()})
 
 # %% [markdown]
-# Same shape in and out. Now to the claim of the drawing: is the output really the input plus two additions? Two more
-# hooks, on the workers inside layer 4, record what each of them contributes. (In Gemma that is what the norm behind the
-# worker puts out.)
+# The shape is the same in and out. Is the output really the input plus two additions? Two more hooks record what
+# attention and FFN add inside layer 4.
 
 # %%
 attention, ffn = layers[4].self_attn, layers[4].mlp
 if hasattr(layers[4], "post_feedforward_layernorm"):  # Gemma
-    attention, ffn = layers[4].post_attention_layernorm, layers[4].post_feedforward_layernorm
+    attention, ffn = (
+        layers[4].post_attention_layernorm,
+        layers[4].post_feedforward_layernorm,
+    )
 
 
 def note(name):
@@ -222,38 +229,23 @@ model(ids)
 for handle in handles:
     handle.remove()
 
-torch.testing.assert_close(seen["x_in"] + seen["attention"] + seen["ffn"], seen["x_out"])
+torch.testing.assert_close(
+    seen["x_in"] + seen["attention"] + seen["ffn"], seen["x_out"]
+)
 print("x_out = x_in + attention + ffn holds")
 
 # %% [markdown]
-# The check is silent when it holds and stops the lesson when it does not. So the drawing is no metaphor: the layer is
-# an addition, to the last digit that float32 can hold.
+# The check prints nothing when it holds and stops the lesson when it does not. So the layer is an addition, to the
+# precision of float32.
 #
 # **Try it:** change the 4 to another layer in both cells and run them again.
 
 # %% [markdown]
 # ## 4. All layers at once
 #
-# Writing hooks by hand has two pitfalls. One that is forgotten stays on the model and fires forever; and some model
-# families return a tuple, or pass the state under a name. `watch_layers` takes care of both: it calls your function
-# with the layer's number, input and output, and leaves no hook behind, even after an error.
-
-# %%
-def report(layer, x_in, x_out):
-    if layer % 7 == 0:
-        print(f"layer {layer:2d}: in {list(x_in.shape)}, mean length {x_in.norm(dim=-1).mean():7.1f} "
-              f"-> {x_out.norm(dim=-1).mean():7.1f}")  # fmt: skip
-
-
-with watch_layers(model, report):
-    model(ids)
-
-# %% [markdown]
-# Look at the lengths. Somewhere between layers 7 and 14 the mean goes into the thousands, and near the end it falls
-# again. Section 6 finds out who is responsible.
-#
-# `hidden_states` collects everything into one tensor. With $L$ layers there are $L + 1$ states: entry $i$ enters layer
-# $i$, and the last one leaves the last layer. Counting fence posts rather than fence panels prevents most mistakes here.
+# Two things go wrong easily with your own hooks: a forgotten hook stays on the model, and some model families
+# return a tuple. The toolkit's `watch_layers` takes care of both, and `hidden_states` uses it to collect everything
+# in one tensor. Predict: how many states do $L$ layers give?
 
 # %%
 states = hidden_states(model, batch)
@@ -261,40 +253,44 @@ print(list(states.shape), "[layers + 1, batch, tokens, hidden]")
 assert torch.equal(states[0], x_0)
 
 # %% [markdown]
-# The first entry is the embedding, as it should be. What about the last? After the last layer the model does two more
-# things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry,
-# its *logit*. A softmax over the logits gives the probability of each possible next token.
+# $L + 1$: entry $i$ enters layer $i$, and the last one leaves the last layer. After the last layer the model does two more things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry, its *logit*. A softmax over the logits gives the probability of each possible next token.
 #
-# If our last state is the true one, these two steps must give the model's own logits, exactly.
+# If our last state is the true one, these two steps must give exactly the model's own logits. Do they?
 
 # %%
 logits = model.lm_head(model.model.norm(states[-1]))  # [batch, tokens, vocabulary]
 torch.testing.assert_close(logits, model(ids).logits, rtol=0, atol=0)
 
 top = logits[0, -1].softmax(-1).topk(5)
-pd.DataFrame({"next token": [repr(tokenizer.decode([i])) for i in top.indices], "probability": top.values}).round(3)
+pd.DataFrame(
+    {
+        "next token": [repr(tokenizer.decode([i])) for i in top.indices],
+        "probability": top.values,
+    }
+).round(3)
 
 # %% [markdown]
-# No tolerance was needed: every number is equal. What we captured is what the model computes, and the sentence gets a
+# Every number is equal, without any tolerance: we captured what the model computes. And the sentence gets a
 # sensible ending.
 
 # %% [markdown]
 # ## 5. A trap: the last hidden state of transformers
 #
-# transformers can return hidden states by itself, with `output_hidden_states=True`. Then why hooks? Compare the two,
-# entry by entry. Predict first: which entries will differ?
+# transformers can return hidden states by itself, with `output_hidden_states=True`. Predict first: which of its
+# entries will differ from ours?
 
 # %%
 theirs = model(ids, output_hidden_states=True).hidden_states
 different = [i for i in range(len(theirs)) if not torch.equal(theirs[i], states[i])]
 print(f"{len(theirs)} entries each; entries that differ: {different}")
-assert torch.equal(theirs[-1], model.model.norm(states[-1]))  # theirs is ours, after the final norm
+assert torch.equal(
+    theirs[-1], model.model.norm(states[-1])
+)  # theirs is ours, after the final norm
 
 # %% [markdown]
-# Only the last entry differs, and the check says why: transformers reports it *after* the final norm. For most uses
-# that is welcome. For ours it is not, because the final norm belongs to no layer. How much does it disturb? We need
-# the cosine between what enters a layer and what leaves it: 1 means the same direction, 0 a right angle. From now on
-# we read a little more text: the first 256 tokens of four documents.
+# Only the last entry differs: transformers reports it *after* the final norm, which belongs to no layer. How much
+# does that change? We compare what enters a layer with what leaves it by their cosine: 1 means the same direction,
+# 0 a right angle. From now on we read the first 256 tokens of four documents.
 
 # %%
 documents = built_in_text().drop_duplicates("genre").head(4)
@@ -311,40 +307,38 @@ def mean_cosine(states):
 # %%
 ours_cosine, theirs_cosine = mean_cosine(states), mean_cosine(theirs)
 _, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-ax.plot(theirs_cosine, "s--", color=PALETTE[1], markersize=8, fillstyle="none", label="output_hidden_states")
+look = {"color": PALETTE[1], "markersize": 8, "fillstyle": "none"}
+ax.plot(theirs_cosine, "s--", label="output_hidden_states", **look)
 ax.plot(ours_cosine, "o-", color=PALETTE[0], markersize=4, label="hooks")
 ax.set(xlabel="layer", ylabel="cosine of input and output", ylim=(-0.1, 1.05))
 ax.legend(loc="lower center")
 plt.show()
 print(
-    f"The two agree for every layer but the last, whose input and output have cosine {ours_cosine[-1]:.2f} by hooks "
-    f"and {theirs_cosine[-1]:.2f} by output_hidden_states."
+    f"The last layer's cosine: {ours_cosine[-1]:.2f} by hooks, "
+    f"{theirs_cosine[-1]:.2f} by output_hidden_states."
 )
 
 # %% [markdown]
-# Seen through `output_hidden_states`, the last layer turns everything by a right angle. In truth most of that turn is the
-# final norm's doing: its gain differs from entry to entry. Code that scores layers from `output_hidden_states` inherits this error, the paper's
-# published code among it. On this model the last layer scores high either way, so no plan changes; on a model with a
-# redundant last layer it would. Hooks have no such case.
+# Seen through `output_hidden_states`, the last layer turns everything by a right angle. Most of that turn is the
+# final norm's: its gain differs from entry to entry. The paper's published code scores layers this way. On our
+# model the last layer scores high either way; on a model with a redundant last layer the error would change the
+# choice.
 
 # %% [markdown]
 # ## 6. Along the depth
 #
-# Every layer adds to the stream. Do the hidden states grow, then? Predict the shape of the curve: flat, straight, or
-# steeper than straight?
+# Every layer adds to the stream. Predict how the length of the hidden states grows: not at all, like a straight
+# line, or faster?
 
 # %%
 plot_norms(states)
 plt.show()
 
 # %% [markdown]
-# They grow by more than two orders of magnitude, and steeper than straight: the axis is logarithmic, so the nearly straight
-# rise in its right half means growth by a similar *factor* at each layer. The first layer alone makes the tokens
-# many times longer: the embedding is a small push, and what follows outweighs it. A question comes up. If
-# every layer added a vector of similar length, later layers would matter less and less beside such a long stream.
-# Section 8 measures whether that is so.
+# They grow more than a hundredfold. The axis is logarithmic, so the nearly straight rise in its right half means
+# growth by a similar *factor* at each layer.
 #
-# The figure left out the first token of each document. Here it is, beside the others.
+# The figure leaves out the first token of each document. Is it like the others?
 
 # %%
 lengths = states.norm(dim=-1)  # [layers + 1, documents, tokens]
@@ -352,29 +346,28 @@ first, others = lengths[:, :, 0].mean(1), lengths[:, :, 1:].mean((1, 2))
 _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 ax.plot(first, "s--", color=PALETTE[1], markersize=5, label="first token")
 ax.plot(others, "o-", color=PALETTE[0], markersize=4, label="all other tokens")
-ax.set(yscale="log", xlabel="layers passed", ylabel="mean length of the hidden state (log scale)")
+ax.set(yscale="log", xlabel="layers passed", ylabel="mean length (log scale)")
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
 jump = int((first[1:] / first[:-1])[1:].argmax()) + 1
 print(
-    f"The first token's state reaches a length of {first.max():,.0f}, {(first / others).max():.0f} times that of the others; "
-    f"layer {jump} makes it grow from {first[jump]:,.0f} to {first[jump + 1]:,.0f} at once."
+    f"The first token's state is up to {(first / others).max():.0f} times as long as "
+    f"the others; layer {jump} alone takes it from {first[jump]:,.0f} to "
+    f"{first[jump + 1]:,.0f}."
 )
 
 # %% [markdown]
-# So the thousands of section 4 were one token's doing: in a sentence of eight tokens, one such length pulls the mean up.
-#
-# This is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must sum to one, so a head that has
-# nothing to look for parks its weight on the first token, and the model has learned to give that token an extreme
-# state that serves as a parking place. One token in hundreds, yet it dominates every plain average: a mean over
-# *states* would show little else. Remember it when lesson 02 asks in which order to average.
+# The first token is different: it is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must
+# sum to one, so a head that finds nothing to read puts its weight on the first token. States of such extreme length
+# are called massive activations (Sun et al., arXiv 2402.17762). It is one token in hundreds, yet a mean over
+# *states* would show little else. Lesson 02 comes back to it.
 
 # %% [markdown]
 # ## 7. Neighbours point the same way
 #
-# Section 5 compared each state with the next. Now compare *any* two depths. In the map below, row 3, column 20 is the
-# mean cosine between what enters layer 3 and what enters layer 20. Where would you expect a dark line?
+# Section 5 compared each state with the next one. Now compare *any* two depths: in the map below, row 3, column 20
+# is the mean cosine between what enters layer 3 and what enters layer 20. Where do you expect a dark line?
 
 # %%
 spans = span_distances(model, [batch])
@@ -382,68 +375,72 @@ plot_similarity(spans)
 plt.show()
 
 # %% [markdown]
-# Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark, since
-# hardly anything of the embedding's direction is left after one layer. In the middle lies a large bright square: states
-# that are many layers apart still point in similar directions. And there are edges, where one layer turns the states
-# noticeably: the sharpest one inside lies between depths 24 and 25. That is layer 24, the notch in section 5's curve. Blocks
-# and edges are what depth pruning looks for.
+# Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark,
+# since one layer leaves hardly anything of the embedding's direction. In the middle is a large bright square:
+# states many layers apart still point in similar directions. The sharpest edge inside is between depths 24 and 25:
+# layer 24, the low point in section 5's curve.
 
 # %% [markdown]
 # ## 8. How much does a layer add?
 #
-# Almost parallel could mean that layers add almost nothing. Measure it: the length of what layer $i$ adds relative to
-# the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first. If neighbours have a
-# cosine of about 0.96, what is your guess? And will it fall with depth?
+# Neighbouring states have a cosine of about 0.96. Do the layers add almost nothing, then? We measure the length of
+# what layer $i$ adds relative to the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the
+# first. What is your guess?
 
 # %%
 x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
 added = ((x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1)).mean((1, 2))  # [layers]
 _, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.bar(range(len(added)), added, color=PALETTE[0], edgecolor="black", linewidth=0.6)
-ax.set(xlabel="layer", ylabel="|f(x)| / |x + f(x)|")
+ax.set(xlabel="layer", ylabel="what it adds / stream after it\n|f(x)| / |x + f(x)|")
 plt.show()
 print(
-    f"The median layer adds {added.median():.2f} of the stream's length, and no layer less than {added.min():.2f}; "
-    f"layer 0 adds {added[0]:.2f}."
+    f"The median layer adds {added.median():.2f} of the stream's length, "
+    f"and no layer less than {added.min():.2f}."
 )
 
 # %% [markdown]
-# That is far from nothing. Nor does it fall with depth: the stream gets longer, and what the layers add gets longer
-# with it. How can a layer add a quarter of the stream's length and leave its direction almost alone? Geometry
-# answers: it depends on where the addition points. For one layer, here are the three vectors $x$, $f(x)$ and their
-# sum, at their true lengths (means over tokens) and their true angle.
+# That is far from nothing, and it does not fall with depth. How can a layer add a quarter of the stream's length
+# and hardly change its direction? It depends on where the addition points. Here are $x$, $f(x)$ and their sum for
+# one layer, at their true lengths and angle (means over tokens).
 
 # %%
 layer = len(x_in) // 2 - 1  # near the middle
 x, f = x_in[layer], x_out[layer] - x_in[layer]
-along = ((x * f).sum(-1) / x.norm(dim=-1) / x.norm(dim=-1)).mean()  # part of f along x, in units of |x|
-across = ((f.norm(dim=-1) / x.norm(dim=-1)).square().mean() - along**2).sqrt()
+lengths = x.norm(dim=-1)
+along = ((x * f).sum(-1) / lengths.square()).mean()  # along x, as a share of |x|
+across = ((f.norm(dim=-1) / lengths).square().mean() - along**2).sqrt()
 
 _, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
-arrow = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0}
-ax.annotate("", (1, 0), (0, 0), arrowprops=arrow | {"linewidth": 3, "color": PALETTE[0]})
-ax.annotate("", (1 + along, across), (1, 0), arrowprops=arrow | {"linewidth": 3, "color": PALETTE[1]})
-ax.annotate("", (1 + along, across), (0, 0), arrowprops=arrow | {"linewidth": 1.5, "linestyle": "--"})
-for at, text in (((0.5, -0.05), "x"), ((1.03, across / 2), "f(x)"), ((0.45, 0.17), "x + f(x)")):
-    ax.text(*at, text)
+start, middle, end = (0, 0), (1, 0), (1 + along, across)
+look = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "linewidth": 3}
+ax.annotate("", middle, start, arrowprops=look | {"color": PALETTE[0]})
+ax.annotate("", end, middle, arrowprops=look | {"color": PALETTE[1]})
+ax.annotate("", end, start, arrowprops=look | {"linewidth": 1.5, "linestyle": "--"})
+ax.text(0.5, -0.05, "x")
+ax.text(1.03, across / 2, "f(x)")
+ax.text(0.45, 0.17, "x + f(x)")
 ax.set(xlim=(-0.05, 1.2), ylim=(-0.1, across + 0.06), aspect="equal")
 ax.axis("off")
 plt.show()
 angle = torch.rad2deg(torch.atan2(across, 1 + along))
-print(f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream, which turns it by {angle:.0f} degrees.")
+print(
+    f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream, "
+    f"which turns it by {angle:.0f} degrees."
+)
 
 # %% [markdown]
-# The addition stands nearly at a right angle to the stream. A step of a quarter, taken sideways, turns a long vector by
-# a small angle, and the cosine of a small angle is close to one: the cosine falls with the *square* of the step. So a
-# high cosine says that little changes from one layer to the next *compared with what is already there*. It does not say
-# that the layer is idle.
+# The addition is nearly at a right angle to the stream. A step of a quarter, taken sideways, turns a long vector by
+# a small angle, and the cosine of a small angle is close to one. So a high cosine says that a layer changes little
+# *compared with what is already there*. It does not say that the layer does nothing.
 
 # %% [markdown]
-# ## 9. Reading the model's mind half way
+# ## 9. What would the model predict half way?
 #
-# Hidden states at every depth have the same shape, so nothing stops us from pretending that the model ended early:
-# apply the final norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens**
-# (nostalgebraist, 2020). When does the answer "Paris" appear: early, in the middle, or late?
+# Hidden states have the same shape at every depth. So we can pretend that the model ended early: apply the final
+# norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens** (nostalgebraist,
+# 2020). When does the answer "Paris" appear: early, in the middle, or late?
+
 
 # %%
 def readable(token_id):
@@ -451,70 +448,75 @@ def readable(token_id):
 
 
 def logit_lens(prompt):
-    """Every depth's most probable next token, and its probability: two tables ``[layers + 1, tokens]``."""
+    """The likeliest next token at each depth, and its probability: two tables."""
     batch = tokenizer(prompt, return_tensors="pt")
     states = hidden_states(model, batch)[:, 0]  # [layers + 1, tokens, hidden]
     top = model.lm_head(model.model.norm(states)).softmax(-1).max(-1)
     tokens = [readable(i) for i in batch["input_ids"][0]]
     words = [[readable(i) for i in row] for row in top.indices]
-    return pd.DataFrame(words, columns=tokens), pd.DataFrame(top.values.numpy(), columns=tokens)
-
+    probabilities = pd.DataFrame(top.values.numpy(), columns=tokens)
+    return pd.DataFrame(words, columns=tokens), probabilities
 
 # %%
 def draw_lens(prompt):
     words, probabilities = lenses[prompt]
     rows = sorted({*range(0, len(words), 4), *range(len(words) - 7, len(words))})
-    figure = Figure(figsize=(1.05 * words.shape[1] + 1.6, 4.6), layout="constrained")  # a menu calls this: no pyplot
+    size = 1.05 * words.shape[1] + 1.6, 4.6
+    figure = Figure(figsize=size, layout="constrained")  # a menu calls this: no pyplot
     ax = figure.subplots()
-    sns.heatmap(
-        probabilities.loc[rows], annot=words.loc[rows].to_numpy(), fmt="", ax=ax, cmap="Blues", vmin=0, vmax=1.4,
-        linewidths=0.5, cbar=False, annot_kws={"fontsize": 9},
-    )  # fmt: skip
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1.4, "linewidths": 0.5, "cbar": False}
+    text = words.loc[rows].to_numpy()
+    sns.heatmap(probabilities.loc[rows], annot=text, fmt="", ax=ax, **look)
     ax.set(xlabel="token read", ylabel="layers passed")
     display(figure)
-    answer = words.iloc[-1, -1]
-    since = len(words) - int((words.iloc[::-1, -1] == answer).astype(int).cummin().sum())
-    print(f"The prediction after the last token is {answer!r}; it is the lens's first choice from depth {since} on.")
+    right = (words.iloc[::-1, -1] == words.iloc[-1, -1]).astype(int)
+    since = len(words) - int(right.cummin().sum())
+    print(
+        f"After the last token the model predicts {words.iloc[-1, -1]!r}; "
+        f"it is the lens's first choice from depth {since} on."
+    )
 
 
-prompts = [prompt, "The president of the United States lives in the White", "Two plus two equals"]
+others = "The president of the United States lives in the White", "Two plus two equals"
+prompts = [prompt, *others]
 lenses = {text: logit_lens(text) for text in prompts}
 draw_lens(prompts[0])
 
 # %% [markdown]
-# Read the last column from top to bottom; a darker cell is a surer prediction, and ␣ is a token of spaces only. Depth 0
-# mostly predicts the token that was just read: this model uses one table for embedding and `lm_head`, so an untouched
-# state decodes to itself, unless the final norm's gains spoil it. Then come many depths of commas and small words, and
-# the answer appears in the last few layers.
+# Read the last column from top to bottom. A darker cell is a surer prediction, and ␣ is a token of spaces only.
+# Depth 0 mostly predicts the token just read, because this model uses one table for embedding and `lm_head`. Then
+# come many depths of commas and small words, and the answer appears in the last few layers.
 #
-# Two cautions. Middle states were never trained to be read by the final head, so the lens shows when an answer becomes
-# *readable*, not when it was found. And it is one sentence.
+# Middle states were never trained to be read by the final head: the lens shows when an answer becomes *readable*,
+# not when it was found.
 #
-# The menu below shows other prompts (in a running notebook). In a saved one, change the number in the cell after it.
-# There we look at the model's arithmetic: what will it make of "Two plus two equals"?
+# The menu shows other prompts (in a running notebook); the cell after it shows one of them. What will the model
+# make of "Two plus two equals"?
 
 # %%
 import ipywidgets as widgets
 
-menu = widgets.Dropdown(options=prompts, description="prompt", layout=widgets.Layout(width="70%"))
+menu = widgets.Dropdown(
+    options=prompts, description="prompt", layout=widgets.Layout(width="70%")
+)
 display(menu, widgets.interactive_output(draw_lens, {"prompt": menu}))
 
 # %%
 draw_lens(prompts[2])
 
 # %% [markdown]
-# A small model, a small scandal: for a few depths the lens reads "four", and the last layer turns that into "five". The
-# pale cell says that it is not sure of it. A layer that changes much does not always change things for the better.
+# For a few depths the lens reads "four", the right answer; then the last layer turns it into "five". The pale cell
+# says that the model is not sure. A layer that changes much does not always improve the result.
 
 # %% [markdown]
 # ## 10. Watch a token
 #
-# The figures so far were averages over tokens, or one column of the lens. Now follow a single token through the whole
-# depth: how far each layer *turns* its state (1 minus the cosine of what enters and what leaves it), and what the lens
-# reads there. Choose a sentence or write your own, then press one of its tokens (by keyboard: Tab and the space bar).
+# Now follow a single token through the whole depth: how far each layer *turns* its state (1 minus the cosine of
+# what enters and what leaves), and what the lens reads there. Choose a sentence or write your own, then press one
+# of its tokens (by keyboard: Tab and the space bar).
 #
-# Predict first: *of*, the last token of the first sentence, has to wait for "Paris". *The*, the first one, has nothing
-# to read but itself. Which of the two do the layers in the middle turn more?
+# Predict first: which of these two do the layers in the middle turn more, *of*, the last token of the first
+# sentence, or *The*, the first one?
 
 # %%
 from shortgpt import token_paths
@@ -524,7 +526,7 @@ from shortgpt.course.plots import plot_token_path
 explore_token(model, tokenizer)
 
 # %% [markdown]
-# In a saved notebook there is nothing to press. Here are these two tokens; change the positions to see others.
+# Without a running notebook: these two tokens. Change the positions to see others.
 
 # %%
 paths = token_paths(model, tokenizer, prompts[0])
@@ -533,33 +535,32 @@ for position in (-1, 0):
     plt.show()
 
 # %% [markdown]
-# The last token looks like the averages of section 5: a wild start, a long stretch of small turns, an eventful end. The
-# first token is another matter. It is the attention sink of section 6, and once a layer has made its state long, the
-# layers behind do not turn it at all: whatever they add is nothing beside such a length. Only the last ones take it apart
-# again. So "this layer hardly moves the state" can be a statement about the layer, or about the token you looked at.
+# The last token looks like the averages of section 5: large turns at the start, a long stretch of small ones,
+# larger ones at the end. The first token is the attention sink. Once a layer has made its state long, the next
+# layers hardly turn it: what they add is tiny compared with that length. Only the last layers turn it again. So
+# "this layer hardly moves the state" can be true because of the layer, or because of the token you looked at.
 #
-# **Try it:** find a token in the middle of a sentence that behaves like the first one, if only for some layers. (There is
-# one in the first sentence.)
+# **Try it:** one token in the middle of the first sentence behaves like the first one, for some layers. Find it.
 
 # %% [markdown]
 # ## Exercises
 #
-# Five functions to write yourself. To try them before you see a solution, open the
-# [exercise notebook](exercises/01_hidden_states.ipynb): there each solution is left out, and a check tells you what is
-# wrong with yours. Here they are solved.
+# Five functions to write yourself. Try them first in the [exercise notebook](exercises/01_hidden_states.ipynb):
+# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How much memory do all hidden states take?
 #
 # **Difficulty:** easy · **Minutes:** 5
 #
-# Before you keep something, find out how large it is. Return the number of *bytes* that all hidden states of a batch
-# take, as `hidden_states` collects them: `ids` has the shape `[batch, tokens]`, and `config` knows
-# `num_hidden_layers` and `hidden_size`.
+# Return the number of *bytes* that all hidden states of a batch take, as `hidden_states` collects them: `ids` has
+# the shape `[batch, tokens]`, and `config` knows `num_hidden_layers` and `hidden_size`.
 #
 # <details><summary>Hint</summary>
-# Section 4 gives the shape of that tensor. Multiply its four numbers, and remember the fence posts.
+# Section 4 gives the shape of that tensor. Multiply its four numbers, and remember that there is one state more
+# than layers.
 # </details>
+
 
 # %% tags=["exercise"]
 def states_bytes(config, ids, bytes_per_number):
@@ -577,21 +578,23 @@ check_states_bytes(states_bytes)
 # %% tags=["apply"]
 require_passed(states_bytes)
 ids = torch.zeros(4, 512, dtype=torch.long)
-for name, config in {"this model": model.config, "Llama-2-7B's shape": transformers.LlamaConfig()}.items():
-    print(f"{name}: {states_bytes(config, ids, 4) / 1e6:,.0f} MB for four texts of 512 tokens in float32")
+shapes = {"this model": model.config, "Llama-2-7B's shape": transformers.LlamaConfig()}
+for name, config in shapes.items():
+    megabytes = states_bytes(config, ids, 4) / 1e6
+    print(f"{name}: {megabytes:,.0f} MB for four texts of 512 tokens in float32")
 
 # %% [markdown]
-# A few pages are no problem for a small model. For a large one they are, and calibration reads more than a few pages:
-# this is why `score_layers` in lesson 02 looks at each state as it passes and keeps none.
+# For a small model this is no problem. For a large one it is, so `score_layers` in lesson 02 looks at each state as
+# it passes and keeps none.
 
 # %% [markdown]
 # ### Exercise 2: The cosine of two states
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Sections 5 and 7 compared states by their cosine. Write it yourself, from products, sums and roots: `a` and `b` have the
-# shape `[..., hidden]` with any number of axes in front, and the result has one cosine for each pair of states, `[...]`.
-# It must also be right for states in `float16` that are as long as those of deep layers.
+# Write the cosine from products, sums and roots: `a` and `b` have the shape `[..., hidden]` with any number of axes
+# in front, and the result has one cosine for each pair of states, `[...]`. It must also be right for states in
+# `float16` that are as long as those of deep layers.
 #
 # <details><summary>Hint 1</summary>
 # The dot product of two vectors, divided by both lengths. Everything happens along one axis.
@@ -599,6 +602,7 @@ for name, config in {"this model": model.config, "Llama-2-7B's shape": transform
 # <details><summary>Hint 2</summary>
 # The largest number of float16 is 65,504. The square of 256 is beyond it. What could you do before squaring?
 # </details>
+
 
 # %% tags=["exercise"]
 def cosine(a, b):
@@ -614,25 +618,24 @@ from shortgpt.course.checks import check_cosine
 check_cosine(cosine)
 
 # %% [markdown]
-# This line is the heart of Block Influence, and both of its traps are real: along another axis it computes a number
-# that means nothing, and in half precision it breaks silently in the deep layers. Lesson 02 shows what follows from that.
+# This line is the core of Block Influence. Along another axis it computes a number that means nothing, and in half
+# precision it fails silently in the deep layers. Lesson 02 shows what follows from that.
 
 # %% [markdown]
 # ### Exercise 3: A recorder for any module
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# `run` is a function without arguments that makes `module` run, perhaps several times. Call it once and return a *list*
-# of what the module put out each time. Leave the module as you found it: your hook gone, everybody else's still there,
-# and that also if `run` fails with an error.
+# `run` is a function without arguments that makes `module` run, perhaps several times. Call it once and return a *list* of what the module put out each time. Leave the module as you found it: your hook gone, all other hooks still there, also if `run` fails with an error.
 #
 # <details><summary>Hint 1</summary>
-# Section 3 has the pieces. A hook that appends to a list must itself return nothing: what a hook returns replaces the
-# output.
+# Section 3 has the pieces. A hook that appends to a list must itself return nothing: what a hook returns replaces
+# the output.
 # </details>
 # <details><summary>Hint 2</summary>
 # Python's <code>try</code> has a partner that runs whatever happens: <code>finally</code>.
 # </details>
+
 
 # %% tags=["exercise"]
 def record_outputs(module, run):
@@ -660,33 +663,41 @@ check_record_outputs(record_outputs)
 require_passed(record_outputs)
 batch = tokenizer("The capital of France is the city of", return_tensors="pt")
 layer = len(decoder_layers(model)) // 2 - 1
-outputs = record_outputs(decoder_layers(model)[layer], lambda: model.generate(**batch, max_new_tokens=4, do_sample=False))
-print(f"layer {layer} while the model writes four tokens:", *[list(output.shape) for output in outputs])
+outputs = record_outputs(
+    decoder_layers(model)[layer],
+    lambda: model.generate(**batch, max_new_tokens=4, do_sample=False),
+)
+print(
+    f"layer {layer} while the model writes four tokens:",
+    *[list(output.shape) for output in outputs],
+)
 
 # %% [markdown]
-# While it writes, the model runs once over the whole prompt and then over one token at a time: what attention needs of
-# the earlier tokens it keeps in a cache. Lesson 03 meets that cache again, when a layer asks for a place in it that isn't there.
+# While it writes, the model reads the whole prompt once and then one token at a time: it keeps what attention needs
+# of the earlier tokens in a cache. Lesson 03 meets that cache again.
 
 # %% [markdown]
 # ### Exercise 4: Which layers turn the state most?
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# From `states`, `[layers + 1, batch, tokens, hidden]`, find the `n` layers whose output points furthest away from their
-# input, by the mean cosine over all tokens. Return their numbers as a list, the busiest layer first.
+# From `states`, `[layers + 1, batch, tokens, hidden]`, find the `n` layers whose output points furthest away from
+# their input, by the mean cosine over all tokens. Return their numbers as a list, the layer that turns most first.
 #
 # <details><summary>Hint 1</summary>
 # <code>states[:-1]</code> are the inputs of all layers and <code>states[1:]</code> their outputs, in the same order.
 # </details>
 # <details><summary>Hint 2</summary>
-# Compare first, average then. Section 6 shows a token that would drown all others in an average of states.
+# Compare first, average then. Section 6 shows a token that would dominate an average of states.
 # </details>
+
 
 # %% tags=["exercise"]
 def busiest_layers(states, n):
-    """The ``n`` layers with the lowest mean cosine of input and output, lowest first."""
+    """The ``n`` layers with the lowest mean cosine, lowest first."""
     ### BEGIN SOLUTION
-    cosines = torch.cosine_similarity(states[:-1].float(), states[1:].float(), dim=-1)  # [layers, batch, tokens]
+    before, after = states[:-1].float(), states[1:].float()
+    cosines = torch.cosine_similarity(before, after, dim=-1)  # [layers, batch, tokens]
     return cosines.mean((1, 2)).argsort()[:n].tolist()
     ### END SOLUTION
 
@@ -698,21 +709,24 @@ check_busiest_layers(busiest_layers)
 # %% tags=["apply"]
 require_passed(busiest_layers)
 page = built_in_text()["text"][0][:1000]
-print("the busiest layers on one page:", busiest_layers(hidden_states(model, tokenizer(page, return_tensors="pt")), 4))
+print(
+    "the busiest layers on one page:",
+    busiest_layers(hidden_states(model, tokenizer(page, return_tensors="pt")), 4),
+)
 
 # %% [markdown]
-# One page is enough to find the layers that section 5's curve shows as notches: those at both ends, and layer 24. The other
-# end of this list, the layers that turn the state *least*, is what pruning is after.
+# One page is enough to find the low points of section 5's curve: the layers at both ends, and layer 24. Pruning
+# wants the other end of this list, the layers that turn the state *least*.
 
 # %% [markdown]
 # ### Exercise 5: The answer's rank at each depth
 #
 # **Difficulty:** hard · **Minutes:** 15
 #
-# Section 9 asked which token the model would predict if it ended early, and saw the answer only when it had won. Look
-# earlier: at each depth, which *place* does the answer take among all tokens of the vocabulary, 1 being the most
-# probable? `states` is `[layers + 1, tokens, hidden]`, `norm` and `head` are the final norm and `lm_head`, and `answer` is
-# the number of a token. Return a list with one rank for each depth, for the prediction after the *last* token.
+# Section 9 saw the answer only when it was the most probable token. Look earlier: at each depth, which *place* does
+# the answer take among all tokens of the vocabulary, 1 being the most probable? `states` is `[layers + 1, tokens,
+# hidden]`, `norm` and `head` are the final norm and `lm_head`, and `answer` is the number of a token. Return a list
+# with one rank for each depth, for the prediction after the *last* token.
 #
 # <details><summary>Hint 1</summary>
 # Softmax changes no order, so logits will do.
@@ -721,9 +735,10 @@ print("the busiest layers on one page:", busiest_layers(hidden_states(model, tok
 # The rank is one more than the number of tokens with a higher logit.
 # </details>
 
+
 # %% tags=["exercise"]
 def answer_ranks(states, norm, head, answer):
-    """Rank of the token ``answer`` at each depth after the last token; 1 is the most probable token."""
+    """Rank of the token ``answer`` at each depth; 1 is the most probable token."""
     ### BEGIN SOLUTION
     logits = head(norm(states[:, -1]))  # [layers + 1, vocabulary]
     higher = logits > logits[:, answer, None]
@@ -739,45 +754,51 @@ check_answer_ranks(answer_ranks)
 require_passed(answer_ranks)
 batch = tokenizer("The capital of France is the city of", return_tensors="pt")
 paris = tokenizer(" Paris", add_special_tokens=False)["input_ids"][0]
-ranks = answer_ranks(hidden_states(model, batch)[:, 0], model.model.norm, model.lm_head, paris)
+ranks = answer_ranks(
+    hidden_states(model, batch)[:, 0], model.model.norm, model.lm_head, paris
+)
 print("rank of Paris by depth:", *ranks)
 
 # %% [markdown]
-# Where the lens of section 9 saw commas and small words, the rank already moves: slowly through the middle of the model, then
-# within a few layers from the thousands to the first place. The answer isn't found in one layer; several bring it forward,
+# While the lens of section 9 shows commas and small words, the rank already moves: slowly through the middle of the
+# model, then within a few layers from the thousands to the first place. Several layers bring the answer forward,
 # one after the other.
 
 # %% [markdown]
 # ## What we saw
 #
-# * A hidden state is one vector per token. Each decoder layer adds to it, $x_{i+1} = x_i + f_i(x_i)$, and we checked
-#   that sum on the real model, worker by worker.
-# * States captured with hooks are the model's own: final norm and `lm_head` turn the last one into exactly the model's
-#   logits. transformers' last entry is already normed, which makes the last layer look very different.
+# * A hidden state is one vector per token. Each decoder layer adds to it, $x_{i+1} = x_i + f_i(x_i)$; we checked
+#   that sum on the real model.
+# * States captured with hooks are the model's own. transformers' last entry is already normed, which makes the last
+#   layer look very different.
 # * Hidden states grow along the depth, and the first token is an outlier (an attention sink).
-# * Each layer adds a considerable vector, but nearly at a right angle to a long stream. So neighbouring states are almost
-#   parallel, and in the middle of the model even distant ones are similar.
+# * Each layer adds a considerable vector, but nearly at a right angle to a long stream. So neighbouring states are
+#   almost parallel.
 # * For the prompts we tried, the answer becomes readable only in the last few layers.
+#
+# > **Limits.** One small model, four documents, three prompts. The lens is a reading aid, no proof of where an
+# > answer is found. What the attention sink does for the model is Xiao et al.'s explanation; this lesson shows only
+# > that it is there.
 #
 # ## Three questions
 #
 # **1.** Why can a decoder layer be taken out of the model without changing a single shape elsewhere?
 #
 # <details><summary>Answer</summary>
-# Its input and output have the same shape, and all it does is add to the stream. Without it, the stream simply runs on:
-# the next layer receives x instead of x + f(x).
+# Its input and output have the same shape, and all it does is add to the stream. Without it, the next layer
+# receives x instead of x + f(x).
 # </details>
 #
-# **2.** You compute the cosine between entries 29 and 30 of <code>output_hidden_states</code> in a model of 30 layers and
-# get a value near 0. What has happened?
+# **2.** You compute the cosine between entries 29 and 30 of <code>output_hidden_states</code> in a model of 30
+# layers and get a value near 0. What has happened?
 #
 # <details><summary>Answer</summary>
 # Entry 30 is taken after the final norm, so the value mixes the last layer with the norm's gains. Capture the last
 # layer's output with a hook.
 # </details>
 #
-# **3.** Layer A adds a vector a quarter as long as the stream, along it. Layer B adds one of the same length, across it.
-# Which of the two changes the direction, and which would a pre-norm layer behind it notice?
+# **3.** Layer A adds a vector a quarter as long as the stream, along it. Layer B adds one of the same length, at a
+# right angle. Which of the two changes the direction, and which would the next pre-norm layer notice?
 #
 # <details><summary>Answer</summary>
 # Only B changes the direction. The next layer's RMSNorm removes the length, so it notices B and cannot see A at all
@@ -785,8 +806,8 @@ print("rank of Paris by depth:", *ranks)
 # </details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
-# notebook, unfold the line below.
+# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In
+# a saved notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz
@@ -796,8 +817,8 @@ quiz("01")
 # %% [markdown]
 # ## Next
 #
-# Neighbouring states are almost parallel. So what do these layers do, and which of them could go? The next step turns
-# the cosine into a score for each layer, and asks how far that score can be trusted.
+# Neighbouring states are almost parallel. Which of these layers could go? The next lesson turns the cosine into a
+# score for each layer, and asks how far that score can be trusted.
 #
-# **Next:** [02 · Block Influence: derive, compute, trust](02_block_influence.ipynb) · **Previous:**
-# [00 · Start here](00_start_here.ipynb)
+# **Next:** [02 · Block Influence: derive, compute, trust](02_block_influence.ipynb) · **Previous:** [00 · Start
+# here](00_start_here.ipynb)

@@ -17,18 +17,18 @@
 #
 # # 03 · Pruning: remove, reload, generate, explore
 #
-# Block Influence says which layers turn the hidden states least. That is a statement about angles, and nobody ever complained
-# about an angle. In this lesson we take layers out and look at what happens: to the text, to the model object, to the file on
-# disk. At the end you turn the screw yourself, until the model breaks.
+# Block Influence says which layers turn the hidden states least. In this lesson we take layers out and look at what
+# happens: to the text, to the model object, to the file on disk. At the end you remove layers yourself, until the
+# model fails.
 #
 # **You will be able to**
 # - measure what each single layer is worth, and say how well Block Influence predicts it;
 # - explain what must change in a model when a layer goes, and prove that nothing else did;
 # - save a pruned model, reload it without this toolkit, and prune it further;
-# - compare removal orders, and find the point where a model stops being of use.
+# - compare removal orders, and find the point where a model stops being useful.
 #
-# **Before:** lesson [02 · Block Influence](02_block_influence.ipynb) · **Takes:** about 5 minutes on 2 CPU cores ·
-# **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** lesson [02 · Block Influence](02_block_influence.ipynb) · **Takes:** about 5 minutes on 2 CPU cores;
+# reading about 20 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. It is the same in every lesson.
@@ -59,11 +59,10 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# Now the model, and what we need from the toolkit. `depth` is the number of its **decoder layers**: the blocks of attention and
-# feed-forward network that each add their result to the hidden states.
+# The model, and what we need from the toolkit. `depth` is the number of its **decoder layers**.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model;
-# what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -76,11 +75,11 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
-from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text, decoder_layers, load
-from shortgpt import perplexity, removal_order, remove_layers, save, score_layers
+from shortgpt import built_in_text, calibration_batches, choose_layers, continue_text
+from shortgpt import decoder_layers, load, perplexity, removal_order, remove_layers
+from shortgpt import save, score_layers
 from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
 from shortgpt.model.view import share_weights
-from shortgpt.utils.data import data_folder
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
@@ -90,74 +89,85 @@ print(f"{type(model).__name__} with {depth} decoder layers")
 # %% [markdown]
 # ## 1. One layer at a time
 #
-# The plainest question one can ask of a layer is: what if it weren't there? We ask it of every layer, one after the other, and
-# measure **perplexity**, the exponential of the mean loss per token: how many equally likely tokens the model seems to hesitate
-# between. Lower is better.
+# What if a layer weren't there? We ask it of every layer, one after the other, and measure **perplexity**, the
+# exponential of the mean loss per token: how many equally likely tokens the model seems to hesitate between. Lower
+# is better.
 #
-# Thirty models have to be measured, so the text is short: the openings of four documents that the scores below have not seen.
+# Thirty models have to be measured, so the text is short: the *openings* of four documents that the scores below
+# have not seen. (On the four whole documents, the text of lessons 04 and 05, the dense model's perplexity is 30.0.)
 
 # %%
 documents = built_in_text("perplexity")
-documents = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])]
-texts = [text[:700] for text in documents.groupby("genre").head(1)["text"]]  # the first of each genre
+genres = ["encyclopedic", "news", "science", "story"]
+documents = documents[documents["genre"].isin(genres)]
+first = documents.groupby("genre").head(1)["text"]  # the first of each genre
+texts = [text[:700] for text in first]
 dense = perplexity(model, tokenizer, texts)
-print(f"{sum(len(tokenizer(text)['input_ids']) for text in texts)} tokens; the dense model has perplexity {dense:.1f}")
+tokens = sum(len(tokenizer(text)["input_ids"]) for text in texts)
+print(f"{tokens} tokens; the dense model has perplexity {dense:.1f} on these openings")
 
 # %% [markdown]
 # *Dense* means: nothing removed. Predict first: which layer will hurt most, which least? The next cell takes more than a minute.
 
 # %%
-alone = [perplexity(remove_layers(model, [layer]), tokenizer, texts) for layer in tqdm(range(depth))]
-batches = calibration_batches(tokenizer, built_in_text()["text"], samples=6)
+alone = []
+for layer in tqdm(range(depth)):
+    alone.append(perplexity(remove_layers(model, [layer]), tokenizer, texts))
+batches = calibration_batches(tokenizer, built_in_text()["text"])
 scores = score_layers(model, batches, progress=False)
-damage = scores.table[["layer", "score"]].assign(perplexity=alone, times_worse=[value / dense for value in alone])
+damage = scores.table[["layer", "score"]].assign(perplexity=alone)
+damage["times_worse"] = damage["perplexity"] / dense
 damage.sort_values("perplexity", ascending=False).head(6).round(3)
 
 # %% [markdown]
-# These are the six worst to lose. All of them, with Block Influence below (the upper half is figure 1 of the paper, on our
-# model):
+# These are the six worst to lose. Here are all, with Block Influence below (the upper half is figure 1 of the
+# paper, on our model):
 
 # %%
 _, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
-top.bar(damage["layer"], damage["perplexity"], color=PALETTE[0], edgecolor="black", linewidth=0.6)
-top.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"dense: {dense:.0f}")
-top.set(yscale="log", ylim=dense / 2, ylabel="perplexity without it\n(log scale)")
+top.plot(damage["layer"], damage["perplexity"], "o", color=PALETTE[0])
+top.axhline(dense, color="black", linestyle="--", label=f"dense: {dense:.0f}")
+top.set(yscale="log", ylabel="perplexity without it\n(log scale)")
 top.legend()
-bottom.bar(damage["layer"], damage["score"], color=PALETTE[1], hatch="///", edgecolor="black", linewidth=0.6)
-bottom.set(yscale="log", xlabel="layer", ylabel="Block Influence\n(log scale)", xticks=range(0, depth, 5))
+bottom.plot(damage["layer"], damage["score"], "s", color=PALETTE[1])
+bottom.set(yscale="log", ylabel="Block Influence\n(log scale)")
+bottom.set(xlabel="layer", xticks=range(0, depth, 5))
 plain_log_ticks(bottom)
+for ax in (top, bottom):
+    ax.grid(axis="x", color="0.9")
 plt.show()
-worst, mildest = damage.loc[damage["perplexity"].idxmax()], damage.loc[damage["perplexity"].idxmin()]
-print(f"Losing layer {worst['layer']:.0f} alone takes perplexity to {worst['perplexity']:,.0f}.")
-print(f"Losing layer {mildest['layer']:.0f} alone takes it to {mildest['perplexity']:.1f}, from {dense:.1f}.")
+worst, mildest = damage["perplexity"].idxmax(), damage["perplexity"].idxmin()
+print(
+    f"Losing layer {worst} alone takes perplexity to {alone[worst]:,.0f}; "
+    f"losing layer {mildest} alone takes it to {alone[mildest]:.1f}."
+)
 
 # %% [markdown]
-# At both ends the two rows of bars tell the same story. In the long valley between them some bars stand tall in one row only. A
-# scatter plot shows it better: each point is one layer.
+# At both ends the two rows agree. In between, some dots are high in one row only. A scatter plot shows it better:
+# each point is one layer. Which would you call the largest surprise?
 
 # %%
 _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
-ax.plot(damage["score"], damage["times_worse"], "o", color=PALETTE[0], markeredgecolor="black")
-for _, row in damage[(damage["score"] > 0.1) | (damage["times_worse"] > 1.5)].iterrows():
-    ax.annotate(f"{row['layer']:.0f}", (row["score"], row["times_worse"]), xytext=(6, 3), textcoords="offset points")
-ax.set(
-    xscale="log",
-    yscale="log",
-    xlabel="Block Influence (log scale)",
-    ylabel="perplexity, times the dense one (log scale)",
-)
+ax.plot(damage["score"], damage["times_worse"], "o", color=PALETTE[0])
+for row in damage[(damage["score"] > 0.1) | (damage["times_worse"] > 1.5)].itertuples():
+    at = row.score, row.times_worse
+    ax.annotate(row.layer, at, xytext=(6, 3), textcoords="offset points")
+ax.set(xscale="log", xlabel="Block Influence (log scale)")
+ax.set(yscale="log", ylabel="perplexity, times the dense one (log scale)")
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax, "y")
-ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 place = damage[["score", "perplexity"]].rank(ascending=False).astype(int)
 surprise = (place["score"] - place["perplexity"]).idxmax()
 by_score, by_damage = place.loc[surprise]
-print(f"The largest surprise is layer {surprise}: number {by_score} of {depth} by score, number {by_damage} by damage.")
+print(
+    f"The largest surprise is layer {surprise}: number {by_score} of {depth} by score, "
+    f"number {by_damage} by damage."
+)
 
 # %% [markdown]
-# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of ranks. 1 is
-# the same order, 0 no relation. The easy part is to tell the outsiders from the rest, so we also leave those out.
+# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of
+# ranks. 1 is the same order, 0 no relation. We also compute it without the layers that stand out.
 
 
 # %%
@@ -165,76 +175,66 @@ def rank_correlation(table):
     return table["score"].rank().corr(table["perplexity"].rank())
 
 
-valley = damage[damage["score"] < 0.1]
-print(f"rank correlation of Block Influence and damage, all {depth} layers: {rank_correlation(damage):.2f}")
-print(f"among the {len(valley)} layers with a score below 0.1: {rank_correlation(valley):.2f}")
-print(f"worst perplexity among the six lowest scores: {damage.nsmallest(6, 'score')['perplexity'].max():.1f}")
+low = damage[damage["score"] < 0.1]
+six = damage.nsmallest(6, "score")
+print(f"rank correlation, all {depth} layers: {rank_correlation(damage):.2f}")
+print(f"among the {len(low)} with a score below 0.1: {rank_correlation(low):.2f}")
+print(f"worst perplexity among the six lowest scores: {six['perplexity'].max():.1f}")
 
 # %% [markdown]
-# Take the three numbers together. Block Influence finds what must not be touched at the two ends: layers 0, 1 and 29 are high on
-# both axes, and in the paper's models, too, the first layers and the last one hurt most (figure 1). In the valley it is a moderate
-# guide. Layers 2, 11 and 28 have quite ordinary scores and do several times the damage of their neighbours; layer 24 stands out
-# in score and hardly in damage. But to choose layers for removal only the low end of the list matters, and there Block Influence
-# made no bad mistake: none of its lowest six does much harm alone.
+# Block Influence finds what must stay at the two ends: layers 0, 1 and 29 are high on both axes, as in the paper's
+# models (figure 1). In between it is a moderate guide: layers 2, 11 and 28 have ordinary scores and do several
+# times the damage of their neighbours. But for pruning only the low end of the list matters, and there Block
+# Influence made no bad mistake.
 
 # %% [markdown]
-# Then why not choose by damage itself? Predict first: is it better to remove the six layers that are cheapest to lose one at a
-# time, or the six with the lowest scores? To be fair we also measure on four texts that neither choice has seen.
+# Why not choose by damage itself? Predict first: is it better to remove the six layers that are cheapest to lose
+# one at a time, or the six with the lowest scores? To be fair we also measure on four texts that neither choice has
+# seen.
 
 # %%
-unseen = [text[:700] for text in documents.groupby("genre").tail(1)["text"]]  # the last of each genre
+last = documents.groupby("genre").tail(1)["text"]
+unseen = [text[:700] for text in last]
 rows = {}
-for name, column in {"cheapest alone": "perplexity", "lowest Block Influence": "score"}.items():
+for name, column in {"cheapest alone": "perplexity", "lowest score": "score"}.items():
     layers = sorted(damage.nsmallest(6, column)["layer"])
     smaller = remove_layers(model, layers)
-    rows[name] = {"layers": layers, "these texts": round(perplexity(smaller, tokenizer, texts), 1)}
-    rows[name]["unseen texts"] = round(perplexity(smaller, tokenizer, unseen), 1)
+    rows[name] = {"layers": layers}
+    for text, which in {"these texts": texts, "unseen texts": unseen}.items():
+        rows[name][text] = round(perplexity(smaller, tokenizer, which), 1)
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# On the texts that the choice was made on, damage wins. On unseen texts its lead is gone: thirty evaluations on a few hundred
-# tokens found layers that matter little *for these tokens*. (Don't read a victory of Block Influence into the last column either;
-# the difference is small for so little text.) With more text the single-layer test would become a better judge, but it reads that
-# text once for every layer, where Block Influence reads it once and needs no right answers. Nor is either of them told how layers
-# act together: when two go, each may be missed more.
-
-# %% [markdown]
-# One more thing about the end of the stack. If layers matter less and less with depth, the last should be the cheapest of all. In
-# Llama-2-7B it isn't (ShortGPT, table 1), and here even less so: after it there is no other layer to make good what is missing.
-
-# %%
-file = data_folder() / "paper" / "table1_last_layer.csv"
-published = pd.read_csv(file).set_index("removed")["ppl"]
-ours = damage["perplexity"].iloc[-1]
-pd.DataFrame(
-    {"dense": [published["none"], dense], "without the last layer": [published["whole last layer"], ours]},
-    index=["Llama-2-7B (paper)", MODEL],
-).round(2)
+# On the texts that the choice was made on, damage wins. On unseen texts its lead is gone: thirty evaluations on a
+# few hundred tokens found layers that matter little *for these tokens*. With more text damage would judge better,
+# but it reads that text once for every layer, where Block Influence reads it once. And neither knows how layers act
+# together.
 
 # %% [markdown]
 # ## 2. What removal changes in the model
 #
-# Taking an item out of a list sounds like one line of code. Let's write that line, and see what is wrong with it. Three layers
-# of lowest score are to go.
+# Taking an item out of a list is one line of code. Let's write that line for the three lowest layers. What will be
+# wrong with it?
 
 # %%
 plan = choose_layers(scores, 3)
-by_hand = share_weights(model)  # a copy of the module tree, so that the original stays as it is
-by_hand.model.layers = nn.ModuleList(layer for i, layer in enumerate(by_hand.model.layers) if i not in plan.removed)
+by_hand = share_weights(model)  # a copy of the module tree: the original stays as it is
+kept = [layer for i, layer in enumerate(by_hand.model.layers) if i not in plan.removed]
+by_hand.model.layers = nn.ModuleList(kept)
 print("removed:", sorted(plan.removed))
 print("layers in the list:", len(by_hand.model.layers))
 print("layers in the configuration:", by_hand.config.num_hidden_layers)
-print("the layers call themselves:", [layer.self_attn.layer_idx for layer in by_hand.model.layers])
+print("they call themselves:", [layer.self_attn.layer_idx for layer in kept])
 
 # %% [markdown]
-# Two things are now out of step.
+# Two things are wrong.
 #
-# **The configuration** still promises the old number of layers. It is what `from_pretrained` builds a model from: whoever
-# reloads this one would get full depth, with fresh random numbers in the layers for which the file has no weights.
+# **The configuration** still has the old number of layers. `from_pretrained` builds a model from it: after a reload
+# this one would have full depth, with random numbers in the layers for which the file has no weights.
 #
-# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has computed for the
-# earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair the configuration only, and generate with
-# and without that cache.
+# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has
+# computed for the earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair the
+# configuration only, and generate with and without that cache.
 
 # %%
 by_hand.config.num_hidden_layers = len(by_hand.model.layers)
@@ -242,94 +242,74 @@ inputs = tokenizer("The history of bread begins", return_tensors="pt").to(model.
 
 
 def generate(model, use_cache, tokens=12):
-    return model.generate(**inputs, max_new_tokens=tokens, do_sample=False, use_cache=use_cache)
+    return model.generate(
+        **inputs, max_new_tokens=tokens, do_sample=False, use_cache=use_cache
+    )
 
 
 for use_cache in (False, True):
     try:
-        print(f"use_cache={use_cache}:", repr(tokenizer.decode(generate(by_hand, use_cache)[0])))
+        print(
+            f"use_cache={use_cache}:",
+            repr(tokenizer.decode(generate(by_hand, use_cache)[0])),
+        )
     except IndexError as error:
         print(f"use_cache={use_cache}: IndexError: {error}")
 
 # %% [markdown]
-# Without the cache the model works. With the cache, which is what everybody uses, a layer that still believes in its old number
-# asks for a slot that isn't there. (Had we left the configuration wrong as well, the cache would have had slots enough and
-# nothing would have failed here: the two mistakes hide each other, until somebody saves the model and reloads it.)
+# Without the cache the model works. With it, a layer that still has its old number asks for a slot that doesn't
+# exist. (With the configuration wrong as well, the cache would have enough slots and nothing would fail until
+# somebody saves and reloads the model.)
 #
-# (Some configurations also list the kind of attention of each layer, as Gemma's does. In our copy that list still has its
-# old length: a third thing out of step. Nothing fails, but a layer may get the attention mask of another kind.)
-#
-# So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it that has one
-# entry per layer.
+# So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it
+# that has one entry per layer (some configurations, as Gemma's, list the kind of attention of each layer).
 
 # %%
 pruned = remove_layers(model, plan)
-print("the layers call themselves:", [layer.self_attn.layer_idx for layer in decoder_layers(pruned)])
+indices = [layer.self_attn.layer_idx for layer in decoder_layers(pruned)]
+print("the layers call themselves:", indices)
 before, after = model.config.to_dict(), pruned.config.to_dict()
 for name in sorted(after):
     if after[name] != before.get(name):
         print(f"{name}: {before.get(name)} -> {after[name]}")
 
 # %% [markdown]
-# The last field is a note for later: which layers, in the numbering of the dense model, are gone. As a picture: the boxes are the
-# layers of the dense model, and under each survivor stands the position it has now.
-
-# %%
-ax = plot_layers(depth, plan.removed)
-kept = list(plan.kept)
-ax.set_xticks(kept, range(len(kept)), fontsize=8)
-ax.set_xlabel("position in the pruned model (no number: removed)")
-plt.show()
+# The last field says which layers, in the numbering of the dense model, are gone.
 
 # %% [markdown]
 # ### The weights are shared
 #
-# What did the pruned model cost in memory? We add up the storage behind all tensors of a model, each piece once, and then
-# of both models together.
+# What does the pruned model cost in memory? We add up the storage behind all tensors of a model, each piece once,
+# and then of both models together.
 
 
 # %%
 def megabytes(*models):
-    tensors = [tensor for each in models for tensor in (*each.parameters(), *each.buffers())]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    storages = {}
+    for each in models:
+        for tensor in (*each.parameters(), *each.buffers()):
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values()) / 1e6
 
 
 print(
-    f"dense {megabytes(model):.1f} MB, pruned {megabytes(pruned):.1f} MB, both together {megabytes(model, pruned):.1f} MB"
+    f"dense {megabytes(model):.1f} MB, pruned {megabytes(pruned):.1f} MB, "
+    f"both together {megabytes(model, pruned):.1f} MB"
 )
-last, last_pruned = decoder_layers(model)[-1].mlp.down_proj.weight, decoder_layers(pruned)[-1].mlp.down_proj.weight
-print("the last layers' weights lie at the same address:", last.data_ptr() == last_pruned.data_ptr())
 
 # %% [markdown]
-# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try thirty
-# models in a row. It has two consequences. Memory is freed only when the dense model goes too (or after a save and reload), and
-# training one model would train the other; `copy.deepcopy(pruned)` makes it independent.
+# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try
+# thirty models. Memory is freed only when the dense model goes too (or after a save and reload), and training one
+# model would train the other; `copy.deepcopy(pruned)` makes it independent.
 
 # %% [markdown]
 # ## 3. Proof: removing a layer is skipping it
 #
-# A decoder layer does not replace the hidden state, it adds to it: `x_out = x_in + f(x_in)`. Skipping a layer means that
-# `f` adds nothing. First on something to check in the head: three "layers" that add 1, add the number itself, subtract 3.
-
-# %%
-toy = [lambda x: x + 1, lambda x: x + x, lambda x: x + (-3)]
-
-
-def run(layers, x):
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-print("all three, starting from 5:", run(toy, 5))
-print("the middle one removed:", run([toy[0], toy[2]], 5))
-print("the middle one skipped:", run([toy[0], lambda x: x, toy[2]], 5))
-
-# %% [markdown]
-# Now the real model. A **forward hook** is a function that PyTorch calls after a module has run; if it returns something, that
-# takes the place of the module's output. Ours returns the module's input. So the dense model computes these layers, and then
-# ignores them. Its logits (the scores of all possible next tokens) must be those of the pruned model: not nearly, exactly.
+# A decoder layer adds to the hidden state: `x_out = x_in + f(x_in)`. Skipping it means that `f` adds nothing. So
+# removing and skipping should give the same logits: nearly, or exactly? A **forward hook** is a function that
+# PyTorch calls after a module has run; if it returns something, that replaces the module's output. Ours returns the
+# module's input, so the dense model computes these layers and then ignores them.
 
 
 # %%
@@ -337,7 +317,8 @@ def pass_on(layer, inputs, output):
     return inputs[0]  # the hidden states that came in
 
 
-handles = [decoder_layers(model)[layer].register_forward_hook(pass_on) for layer in plan.removed]
+layers = decoder_layers(model)
+handles = [layers[layer].register_forward_hook(pass_on) for layer in plan.removed]
 with torch.inference_mode():
     skipped = model(**inputs).logits  # [batch, tokens, vocabulary]
 for handle in handles:
@@ -345,12 +326,15 @@ for handle in handles:
 with torch.inference_mode():
     without, whole = pruned(**inputs).logits, model(**inputs).logits
 torch.testing.assert_close(without, skipped, rtol=0, atol=0)
-print(f"largest difference, removed against skipped: {(without - skipped).abs().max():.1f}")
-print(f"largest difference, removed against dense: {(without - whole).abs().max():.1f}")
+print(
+    f"difference of removed and skipped: {(without - skipped).abs().max():.1f}"
+)
+print(f"difference of removed and dense: {(without - whole).abs().max():.1f}")
 
 # %% [markdown]
-# The second line guards against a proof that proves nothing: had the hooks not worked, the first would have been as large.
-# And the cache? With the right indices, generation with and without it must give the same tokens.
+# The same, exactly. The second line shows that the comparison can fail: had the hooks not worked, the first
+# difference would have been as large. And with the right indices, generation with and without the cache must give
+# the same tokens.
 
 # %%
 cached, uncached = generate(pruned, True, tokens=20), generate(pruned, False, tokens=20)
@@ -358,11 +342,9 @@ torch.testing.assert_close(cached, uncached, rtol=0, atol=0)
 print("the same with and without cache:", repr(tokenizer.decode(cached[0])))
 
 # %% [markdown]
-# ## 4. Save, reload, talk
+# ## 4. Save, reload, generate
 #
-# A pruned model should be a model like any other. `save` writes an ordinary checkpoint, plus the plan that led to it and a model
-# card (`README.md`) that tells it in words. (We use a
-# temporary folder; for your own, give any path.)
+# `save` writes an ordinary checkpoint, plus the plan that led to it and a model card (`README.md`). (We use a temporary folder; for your own, give any path.)
 
 # %%
 temporary = tempfile.TemporaryDirectory()
@@ -371,85 +353,68 @@ for file in sorted(folder.iterdir()):
     print(f"{file.name:26}{file.stat().st_size / 1e6:8.2f} MB")
 
 # %% [markdown]
-# The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a fingerprint of
-# the text. Whoever finds the folder in a year can tell what this model is. (Only three scores are printed here.)
+# The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a
+# fingerprint of the text. (Only three scores are printed here.)
 
 # %%
 written = json.loads((folder / "pruning_plan.json").read_text())
-written["scores"] = {layer: round(score, 4) for layer, score in list(written["scores"].items())[:3]}
+written["scores"] = {
+    layer: round(score, 4) for layer, score in list(written["scores"].items())[:3]
+}
 print(json.dumps(written, indent=1))
 
 # %% [markdown]
-# Reload it with nothing but `transformers`, and ask for the same logits.
+# Does it reload with nothing but `transformers`, and give the same logits?
 
 # %%
-reloaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval().to(model.device)
+reloaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+reloaded = reloaded.to(model.device)
 with torch.inference_mode():
-    torch.testing.assert_close(reloaded(**inputs).logits, without, rtol=0, atol=0)
-print(f"{type(reloaded).__name__}, {len(decoder_layers(reloaded))} layers, the same logits to the last bit")
-
-# %% [markdown]
-# Does it talk? The model was trained to chat: the **chat template** wraps a question in the marks it knows. (A base model was
-# not, and has no template. It gets the question as plain text.)
-
-# %%
-for question in ("What is the capital of France?", "Write one sentence about the moon."):
-    prompt = f"Question: {question}\nAnswer:"
-    if tokenizer.chat_template:
-        chat = [{"role": "user", "content": question}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    print(question)
-    for name, each in {"dense": model, "reloaded": reloaded}.items():
-        print(fill(f"  {name}: {continue_text(each, tokenizer, prompt, new_tokens=30)}", 110, subsequent_indent="    "))
-
-# %% [markdown]
-# It understands the question, it knows the answer, and it answers in sentences. After the first answer it goes on
-# for longer than it should.
+    again = reloaded(**inputs).logits
+torch.testing.assert_close(again, without, rtol=0, atol=0)
+print(f"{len(decoder_layers(reloaded))} layers, the same logits to the last bit")
 
 # %% [markdown]
 # ### Prune the pruned model
 #
-# Later we want three layers more. But which is layer 25 of a model that lacks three already? Plans always use the numbers of the
-# dense model, and the saved configuration remembers what is gone, so the same plan fits the dense and the half-pruned model.
+# Later we want three layers more. But which is layer 25 of a model that lacks three already? Plans always use the
+# numbers of the dense model, and the saved configuration remembers what is gone. Will two steps give the same model
+# as one?
 
 # %%
 further = choose_layers(scores, 6)
-in_two_steps, in_one_step = remove_layers(reloaded, further), remove_layers(model, further)
+in_two_steps, in_one_step = (remove_layers(m, further) for m in (reloaded, model))
 with torch.inference_mode():
-    torch.testing.assert_close(in_two_steps(**inputs).logits, in_one_step(**inputs).logits, rtol=0, atol=0)
-print(
-    "gone before:", reloaded.config.shortgpt_removed_layers, "| gone now:", in_two_steps.config.shortgpt_removed_layers
-)
-original = [layer for layer in range(depth) if layer not in plan.removed]
-for layer in sorted(set(further.removed) - set(plan.removed)):
-    print(f"dense layer {layer} stands at position {original.index(layer)} in the reloaded model")
+    logits = in_two_steps(**inputs).logits, in_one_step(**inputs).logits
+torch.testing.assert_close(*logits, rtol=0, atol=0)
+print("gone before:", reloaded.config.shortgpt_removed_layers)
+print("gone now:", in_two_steps.config.shortgpt_removed_layers)
+temporary.cleanup()
 
 # %% [markdown]
-# Two steps and one step give the same model. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in
-# the model at hand. Now the folder can go:
-
-# %%
-temporary.cleanup()
-print("the folder still exists:", folder.exists())
+# The same. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in the model at hand.
 
 # %% [markdown]
 # ## 5. How far can one go?
 #
-# The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** measure (the second asks how
-# large a layer's addition is against what leaves it, whatever its direction). The others know only the position: **reverse**
-# takes the last layer first, **sequential** the first layer first, **random** draws.
+# The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** (how large a
+# layer's addition is against what leaves it) measure. The others know only the position: **reverse** takes the last
+# layer first, **sequential** the first layer first, **random** draws. Will the two that measure choose alike?
 
 # %%
 magnitude = score_layers(model, batches, metric="relative_magnitude", progress=False)
-orders = {"Block Influence": removal_order(scores), "relative magnitude": removal_order(magnitude)}
-orders |= {name: removal_order(scores, name) for name in ("reverse", "sequential", "random")}
+orders = {
+    "Block Influence": removal_order(scores),
+    "relative magnitude": removal_order(magnitude),
+}
+for name in ("reverse", "sequential", "random"):
+    orders[name] = removal_order(scores, name)
 plot_layers(depth, {name: order[:6] for name, order in orders.items()})
 plt.show()
 
 # %% [markdown]
-# The first six of each. Predict first: after how many layers does each order reach a perplexity of 1,000?
-#
-# Measuring takes time, so the baselines are measured at every third layer only, and no set of layers twice.
+# These are the first six of each. Predict: after how many layers does each order reach a perplexity of 1,000? (To
+# save time the others are measured at every third layer only.)
 
 # %%
 measured = {}
@@ -465,54 +430,56 @@ def perplexity_without(layers):
 rows = []
 for name, order in orders.items():
     for n in range(0, min(13, depth), 1 if name == "Block Influence" else 3):
-        rows.append({"criterion": name, "removed": n, "perplexity": perplexity_without(order[:n])})
+        ppl = perplexity_without(order[:n])
+        rows.append({"criterion": name, "removed": n, "perplexity": ppl})
 curves = pd.DataFrame(rows)
-every_third = curves[curves["removed"] % 3 == 0].pivot(index="removed", columns="criterion", values="perplexity")
-every_third[list(orders)].map("{:,.0f}".format)
+third = curves[curves["removed"] % 3 == 0]
+table = third.pivot(index="removed", columns="criterion", values="perplexity")
+table[list(orders)].map("{:,.0f}".format)
 
 # %%
 ax = plot_sweep(curves, y="perplexity", hue="criterion")
-ax.axhline(model.config.vocab_size, color="black", linewidth=0.8, linestyle=":")
-ax.annotate("picking blindly among all tokens", (7.5, model.config.vocab_size), ha="center", va="top", fontsize=9)
+words = model.config.vocab_size
+ax.axhline(words, color="black", linewidth=0.8, linestyle=":")
+ax.annotate(
+    "guessing among all tokens", (7.5, words), ha="center", va="top", fontsize=9
+)
 plt.show()
 
 # %% [markdown]
-# There are two worlds in this picture. The two orders that measured something stay close to each other, and choose the same six
-# layers and the same twelve: on this model, how far a layer turns the state and how much it adds tell the same story. Their
-# perplexity rises steadily and without a cliff, and twelve layers do not take it to 1,000. The orders that only know positions
-# are past 1,000 at their first point. Above the
-# dotted line a model is not just unsure but sure of the wrong thing.
+# The two orders that measure stay close to each other and choose the same six layers. Their perplexity rises
+# steadily, and twelve layers do not take it to 1,000. The orders that know only positions are past 1,000 at their
+# first point. Above the dotted line a model is worse than one that guesses blindly.
 #
-# Look at *random* and *sequential* once more: both come down somewhere. More layers gone, lower perplexity. Damage doesn't add up,
-# and that is why an order that judges layers one at a time can't be the last word.
+# *Random* and *sequential* both come down somewhere: more layers gone, lower perplexity. Damage doesn't add up, so
+# an order that judges layers one at a time can't be the best possible.
 #
-# How good is the good curve? At nine layers perplexity is between three and four times the dense one. Large, but not out of line:
-# the paper's Llama-2-7B (already in 4 bits) goes from 8.03 to 40.78 when nine of 32 layers go, while its accuracy on MMLU, a
-# multiple-choice exam, stays where it was (ShortGPT, table 4). Perplexity and tests of knowledge don't break at the same point; lesson 05 is about that.
-# And a word of caution: each point is one measurement on a few hundred tokens. The gap between the two worlds is beyond doubt, the
-# difference between the two lower curves is not.
+# At nine layers perplexity is between three and four times the dense one. The paper's Llama-2-7B (in 4 bits) goes
+# from 8.03 to 40.78 when nine of 32 layers go, while its accuracy on MMLU, a multiple-choice exam, stays where it
+# was (ShortGPT, table 4). Lesson 05 is about that difference.
 
 # %% [markdown]
 # ### What it writes
 #
-# Perplexity is an average over a text that somebody else wrote. What the model writes by itself is another matter.
+# Perplexity is an average over a text that somebody else wrote. What does the model write by itself without three,
+# six, nine layers?
 
 # %%
 PROMPT = "The old lighthouse keeper opened the door and"
 for n in (0, 3, 6, 9):
     smaller = remove_layers(model, orders["Block Influence"][:n])
-    print(fill(f"{n} removed: … {continue_text(smaller, tokenizer, PROMPT, new_tokens=32).strip()}", 110), "\n")
+    text = continue_text(smaller, tokenizer, PROMPT, new_tokens=32).strip()
+    print(fill(f"{n} removed: … {text}", 88), "\n")
 
 # %% [markdown]
-# Three layers cost the thread: each sentence is fine, and the model says it again and again. Deeper cuts shorten the loop. What it
-# never loses, even at nine, are words and phrases. Perplexity alone would not have told this; a model is also what it writes.
+# Without three layers each sentence is correct, and the model says it again and again. Deeper cuts shorten the
+# loop. Words and phrases remain, even without nine. Perplexity alone would not have told this.
 
 # %% [markdown]
 # ## 6. Explore: prune it yourself
 #
-# So far the layers went in an order that somebody else had made. Here you choose. Press a layer to take it out and press it
-# again to put it back (by keyboard: Tab and the space bar). Perplexity is measured on a short text, from the first changed
-# layer on, so an answer takes about a second; *the algorithm's choice* takes as many layers as you have taken, by Block
+# Press a layer to take it out and press it again to put it back (by keyboard: Tab and the space bar). Perplexity is
+# measured on a short text of its own; *the algorithm's choice* takes as many layers as you have taken, by Block
 # Influence.
 #
 # Predict first: six layers are to go. Is it better to spread them, or to take six in a row?
@@ -524,15 +491,16 @@ from shortgpt.course.explorers import explore_pruning
 explore_pruning(model, tokenizer, orders["Block Influence"], prompt=PROMPT)
 
 # %% [markdown]
-# Without a running notebook: put your layers into the dictionary and run the cell. `work` is the number of multiplications
-# for a token, in percent of the dense model's.
+# Without a running notebook: put your layers into the dictionary and run the cell. `work` is the number of
+# multiplications for a token, in percent of the dense model's.
 
 # %%
+at = [layer * depth // 30 for layer in (8, 11, 13, 14, 17, 20, 23)]  # of 30 layers
 CHOICES = {
     "nothing": [],
     "Block Influence": orders["Block Influence"][:6],
-    "spread out": [layer * depth // 30 for layer in (8, 11, 14, 17, 20, 23)],  # of 30; elsewhere at the same depths
-    "six in a row": list(range(depth * 13 // 30, depth * 13 // 30 + 6)),
+    "spread out": [layer for layer in at if layer != at[2]],
+    "six in a row": list(range(at[2], at[2] + 6)),
     "the first six": [0, 1, 2, 3, 4, 5],
 }
 ablation = Ablation(model, tokenizer, prompt=PROMPT)
@@ -541,20 +509,20 @@ plt.show()
 ablation.table(CHOICES).drop(columns=["layers"]).round(1)
 
 # %% [markdown]
-# Six layers are six layers: each of the four cuts leaves the same size and the same work. What is left of the model is not
-# the same. The spread-out choice looks careful and is many times worse than the row, because it happens to include a layer
-# that the model can't do without (put the six back one at a time to find it; lesson 01 met it in section 6). And the row
-# even beats Block Influence here, on one short text about gypsum: lesson 06 asks whether that holds.
+# Each of the four cuts leaves the same size and the same work, but not the same model. The spread-out choice is
+# many times worse than the row, because it includes a layer that the model can't do without. (Put the six back one
+# at a time to find it.) And the row even beats Block Influence here, on one short text: lesson 06 asks whether that
+# holds.
 #
-# Try it: take out the last layer and nothing else, which is `orders["reverse"][:1]` in the dictionary. Then find the largest
-# `n` at which the model without `orders["random"][:n]` still writes English, and look at which layers the draw has spared.
+# Try it: take out the last layer and nothing else, `orders["reverse"][:1]` in the dictionary. In Llama-2-7B, too,
+# the last layer is not the cheapest (ShortGPT, table 1). Then find the largest `n` at which the model without
+# `orders["random"][:n]` still writes English.
 
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. To try them before you see a solution, open the
-# [exercise notebook](exercises/03_pruning.ipynb): there each solution is left out, and a check tells you what is wrong with yours.
-# Here they are solved.
+# Four functions to write yourself. Try them first in the [exercise notebook](exercises/03_pruning.ipynb): there the
+# solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: Take layers out of a list
@@ -567,6 +535,7 @@ ablation.table(CHOICES).drop(columns=["layers"]).round(1)
 # <details><summary>Hint</summary>
 # Deleting one by one moves everything behind the gap. Deciding for each layer whether it stays moves nothing.
 # </details>
+
 
 # %% tags=["exercise"]
 def without_layers(layers, removed):
@@ -581,8 +550,8 @@ from shortgpt.course.checks import check_without_layers
 check_without_layers(without_layers)
 
 # %% [markdown]
-# Every number in this lesson means a place in *some* list, and the hard part is to know which. A list that changes while you
-# count in it is the surest way to remove the wrong layers without noticing: the result runs, and is a little worse.
+# Every number in this lesson means a place in *some* list. If the list changes while you count in it, you remove
+# the wrong layers without an error: the result runs, and is a little worse.
 
 # %% [markdown]
 # ### Exercise 2: New addresses in the cache
@@ -600,9 +569,10 @@ check_without_layers(without_layers)
 # <code>hasattr(module, "layer_idx")</code> tells whether a module has an address. Don't give one to a module that has none.
 # </details>
 
+
 # %% tags=["exercise"]
 def number_layers(layers):
-    """Set ``layer_idx`` wherever there is one to the position of its layer in ``layers``."""
+    """Set each ``layer_idx`` there is to the position of its layer in ``layers``."""
     ### BEGIN SOLUTION
     for position, layer in enumerate(layers):
         for module in layer.modules():
@@ -618,16 +588,22 @@ check_number_layers(number_layers)
 # %% tags=["apply"]
 require_passed(number_layers)
 by_hand = share_weights(model)  # a copy of the module tree over the same weights
-survivors = [layer for i, layer in enumerate(by_hand.model.layers) if i not in (12, 14, 17)]
+layers = enumerate(by_hand.model.layers)
+survivors = [layer for i, layer in layers if i not in (12, 14, 17)]
 by_hand.model.layers = nn.ModuleList(survivors)
 by_hand.config.num_hidden_layers = len(survivors)
 number_layers(by_hand.model.layers)
-inputs = tokenizer("The history of bread begins", return_tensors="pt").to(model.device)
-written = [by_hand.generate(**inputs, max_new_tokens=12, do_sample=False, use_cache=cache) for cache in (True, False)]
-print("the same with and without cache:", torch.equal(*written))
+prompt = "The history of bread begins"
+inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+how = {"max_new_tokens": 12, "do_sample": False}
+cached, uncached = (
+    by_hand.generate(**inputs, **how, use_cache=c) for c in (True, False)
+)
+print("the same with and without cache:", torch.equal(cached, uncached))
 
 # %% [markdown]
-# This is the repair that section 2 asked for: list, configuration and addresses changed together, and the cache works.
+# This is the repair that section 2 asked for: with list, configuration and addresses changed together, the cache
+# works.
 
 # %% [markdown]
 # ### Exercise 3: Lists in the configuration
@@ -644,6 +620,7 @@ print("the same with and without cache:", torch.equal(*written))
 # <details><summary>Hint 2</summary>
 # The right length isn't enough: think of which entries stay, not of how many.
 # </details>
+
 
 # %% tags=["exercise"]
 def sliced_config(config, removed):
@@ -664,8 +641,8 @@ from shortgpt.course.checks import check_sliced_config
 check_sliced_config(sliced_config)
 
 # %% [markdown]
-# The tempting line is `values[:len(kept)]`. It gives a list of the right length, so nothing complains, and a model whose layers
-# attend in the wrong way. Mistakes that fail loudly are the kind ones.
+# The tempting line is `values[:len(kept)]`. It gives a list of the right length, so nothing fails, and a model
+# whose layers attend in the wrong way.
 
 # %% [markdown]
 # ### Exercise 4: A greedy search
@@ -682,6 +659,7 @@ check_sliced_config(sliced_config)
 # <details><summary>Hint 2</summary>
 # <code>min(rest, key=...)</code> finds the layer for which a function of yours is lowest.
 # </details>
+
 
 # %% tags=["exercise"]
 def greedy(cost, candidates, n):
@@ -710,25 +688,32 @@ def cost(layers):
     return tried[tuple(layers)]
 
 
-candidates = [layer * len(decoder_layers(model)) // 30 for layer in (10, 12, 14, 17, 20)]
+depth = len(decoder_layers(model))
+candidates = [layer * depth // 30 for layer in (10, 12, 14, 17, 20)]
 found = greedy(cost, candidates, 2)
-print(f"greedy removes {found} after {len(tried)} trials; perplexity on its own page {tried[tuple(found)]:.1f}")
+print(
+    f"greedy removes {found} after {len(tried)} trials; "
+    f"perplexity on its own page {tried[tuple(found)]:.1f}"
+)
 
 # %% [markdown]
-# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. The toolkit's
-# `choose_by` makes each of them cheaper by going on from stored states, and lesson 06 asks whether the search is worth it. Mind the page:
-# a choice made on one page is the best for that page.
+# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. Lesson 06 asks
+# whether it is worth it. And a choice made on one page is the best for that page.
 
 # %% [markdown]
 # ## What we saw
 #
 # - Losing the first layers or the last one does great harm; most of the others can be missed one at a time.
-# - Block Influence tells the outsiders from the rest and put no harmful layer among its lowest six. Inside the valley its order
-#   agrees only moderately with the damage, and it overlooked a few layers that matter.
-# - Removing a layer equals skipping it, to the last bit, provided that list, indices and configuration change together.
-# - A pruned model is a view while you try things, and an ordinary checkpoint once it is saved; plans name dense indices.
-# - Measured orders degrade gradually; going by position alone destroys this model within three layers. Text falls into loops long
-#   before perplexity looks alarming.
+# - Block Influence put no harmful layer among its lowest six. In the middle its order agrees only moderately with
+#   the damage, and it missed a few layers that matter.
+# - Removing a layer equals skipping it, to the last bit, if list, indices and configuration change together.
+# - A pruned model is a view while you try things, and an ordinary checkpoint once it is saved.
+# - Orders that measure degrade gradually; going by position alone destroys this model within three layers. Text
+#   falls into loops long before perplexity looks alarming.
+#
+# > **Limits.** One small model, and perplexities of a few hundred tokens. The gap between measured orders and the
+# > others is far larger than any error; the difference between the two measured orders, and between single layers
+# > in the middle, is not.
 
 # %% [markdown]
 # ## Three questions

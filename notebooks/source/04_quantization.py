@@ -17,7 +17,8 @@
 #
 # # 04 · Quantization combined with pruning
 #
-# Removing layers makes a model *shorter*. Storing each remaining weight in fewer bits makes it *thinner*. One changes how many weights there are, the other how many bits each of them takes, so in the layers the two savings multiply. Do the two *losses* multiply as well (ShortGPT, section 4.5)? And which of the two should come first?
+# Removing layers leaves fewer weights. Quantization stores each remaining weight in fewer bits. In the layers the
+# two savings multiply. Do the two *losses* multiply as well (ShortGPT, section 4.5)? And which should come first?
 #
 # **You will be able to**
 #
@@ -27,7 +28,9 @@
 # - compute whether the losses of pruning and quantization add up;
 # - save a pruned, quantized model and check that what reloads is what you saved.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 3 minutes on 2 CPU
+# cores; reading about 30 minutes, exercises 40 · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all
+# lessons)
 
 # %% [markdown] tags=["for-exercises"]
 # Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
@@ -60,7 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
+# and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -68,21 +72,19 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from shortgpt import (
-    added_losses, built_in_text, calibration_batches, continue_text, decoder_layers, load, perplexity, quantize,
-    read_grid, removal_order, remove_layers, save, score_layers, size, size_quality_grid, speed_table,
-)  # fmt: skip
+from shortgpt import added_losses, built_in_text, calibration_batches, continue_text
+from shortgpt import decoder_layers, load, quantize, read_grid, removal_order
+from shortgpt import remove_layers, save, score_layers, size, size_quality_grid
+from shortgpt import speed_table
 from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.course.plots import PALETTE, STORED, plot_frontier
-from shortgpt.model.view import share_weights
 from shortgpt.utils.data import data_folder
-from transformers import PreTrainedModel
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
-# Several figures below are horizontal bars, so one small function draws them, with hatches for readers who don't see the colours.
+# One small function draws the bars of this lesson, with hatches for readers who don't see the colours.
 
 
 # %%
@@ -98,17 +100,19 @@ def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> pl
     plt.tight_layout()
     return ax
 
-
 # %% [markdown]
 # ## 1. Rounding a weight
 #
-# Almost all weights of a language model sit in its *linear layers*: matrices that multiply the hidden state. Here each weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer has 16. To *quantize* is to put a grid of so few values under the weights and move every weight to the nearest grid point.
+# Almost all weights of a language model are in its *linear layers*, matrices that multiply the hidden state. Here
+# each weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer has 16. To
+# *quantize* is to move every weight to the nearest point of a grid of so few values.
 #
-# The simplest grid is evenly spaced, symmetric around zero, and just wide enough for the largest weight. With $b$ bits the integers run from $-q_{max}$ to $q_{max}$, where $q_{max} = 2^{b-1}-1$:
+# The simplest grid is evenly spaced, symmetric around zero, and just wide enough for the largest weight. With $b$
+# bits the integers run from $-q_{max}$ to $q_{max}$, where $q_{max} = 2^{b-1}-1$:
 #
 # $$ s = \frac{\max_j |w_j|}{q_{max}} \qquad q_j = \mathrm{round}\!\left(\frac{w_j}{s}\right) \qquad \hat w_j = s\, q_j $$
 #
-# Only the small integers $q_j$ and one *scale* $s$ a row are stored. This rule is called *absmax*. (One of the $2^b$ integers stays unused, so that both sides of zero have the same number of points.)
+# Only the small integers $q_j$ and one *scale* $s$ a row are stored. This rule is called *absmax*.
 
 
 # %%
@@ -119,28 +123,32 @@ def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
     q = (w / s).round()  # [rows, columns], whole numbers from -q_max to q_max
     return s * q
 
-
 # %% [markdown]
-# Try it on four numbers first, with 4 bits. The largest weight is 0.70, so the scale is $0.70 / 7 = 0.10$. *Predict:* where do 0.23 and 0.04 end up, and how large can the error of one weight be at most?
+# Try it on four numbers with 4 bits. The largest weight is 0.70, so the scale is $0.70 / 7 = 0.10$. *Predict:*
+# where do 0.23 and 0.04 end up, and how large can the error of one weight be at most?
 
 # %%
 w = torch.tensor([[0.70, -0.32, 0.23, 0.04]])
 w_hat = round_absmax(w, bits=4)
-print("weights  ", [round(x, 4) for x in w[0].tolist()])
-print("rounded  ", [round(x, 4) for x in w_hat[0].tolist()])
-print("errors   ", [round(x, 4) for x in (w_hat - w)[0].tolist()])
+rows = {"weight": w[0], "rounded": w_hat[0], "error": (w_hat - w)[0]}
 assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
+pd.DataFrame({name: values.numpy() for name, values in rows.items()}).T.round(2)
 
 # %% [markdown]
-# No weight moves by more than half a step. That is small for 0.70 and everything for 0.04, which became zero: **the step is set by the largest weight of the row, and the small weights pay for it.**
+# No weight moves by more than half a step. That is little for 0.70, but 0.04 became zero: **the largest weight of
+# the row sets the step, and the small weights lose.**
 #
-# Now a row of the real model: one output channel of a feed-forward matrix (`mlp.up_proj`) in the middle of the network.
+# Now a row of the real model: one output channel of a feed-forward matrix (`mlp.up_proj`) in the middle of the
+# network.
 
 # %%
 LAYER = len(decoder_layers(model)) // 2 - 1  # in the middle
 weight = decoder_layers(model)[LAYER].mlp.up_proj.weight.detach()  # [outputs, inputs]
 row = weight[:1]  # [1, inputs]
-print(f"largest {row.abs().max():.3f}, typical (median) {row.abs().median():.3f}, 4-bit step {row.abs().max() / 7:.3f}")
+largest, typical = row.abs().max(), row.abs().median()
+print(
+    f"largest {largest:.3f}, median {typical:.3f}, 4-bit step {largest / 7:.3f}"
+)
 
 # %% [markdown]
 # *Predict* from these three numbers: on how many of the 15 points of the 4-bit grid will nearly all of its weights land?
@@ -152,22 +160,27 @@ for ax, bits in zip(axes, (8, 4), strict=True):
     ax.hist(row[0].numpy(), bins=60, color=PALETTE[0], edgecolor="black", linewidth=0.3)
     grid = s * torch.arange(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1))
     ax.vlines(grid, -9, -2, color="black", linewidth=0.6)
-    ax.set(title=f"{bits} bits: {len(grid)} grid points (ticks below zero)", xlabel="weight", ylim=(-10, None))
+    title = f"{bits} bits: {len(grid)} grid points (ticks below zero)"
+    ax.set(title=title, xlabel="weight", ylim=(-10, None))
 axes[0].set_ylabel("weights in the row")
 plt.show()
 used = round_absmax(row, 4).unique().numel()
 inside = (row.abs() < 3.5 * s).float().mean()
 print(
-    f"With 4 bits, {inside:.0%} of the row's {row.numel()} weights fall on the inner 7 grid points, and {used} of 15 are used at all."
+    f"With 4 bits, {inside:.0%} of the row's {row.numel()} weights fall on the inner "
+    f"7 grid points, and {used} of 15 are used at all."
 )
 
 # %% [markdown]
-# Weights crowd around zero, and the few at the edges dictate the width. Eight bits are fine enough not to mind. Four bits are not: most weights share a handful of grid points.
+# Most weights are close to zero, and the few at the edges set the width. Eight bits are fine enough. With four bits
+# most weights share a handful of grid points.
 
 # %% [markdown]
 # ## 2. One scale for how many weights?
 #
-# A remedy follows at once: give each short *group* of weights its own scale, so that one large weight spoils its own group only. The function is already the right one, since it treats rows separately: cut the matrix into rows of 64 first. We measure the damage as *relative error*, the length of $\hat w - w$ over the length of $w$.
+# Give each short *group* of weights its own scale, and a large weight disturbs only its own group. The function
+# treats rows separately, so we cut the matrix into rows of 64 first. We measure the damage as *relative error*, the
+# length of $\hat w - w$ over the length of $w$. How much will groups help?
 
 
 # %%
@@ -175,238 +188,241 @@ def relative_error(w: torch.Tensor, w_hat: torch.Tensor) -> float:
     return float((w_hat - w).norm() / w.norm())
 
 
+rows = {}
 for bits in (8, 4):
     per_row = round_absmax(weight, bits)
     per_group = round_absmax(weight.reshape(-1, 64), bits).reshape(weight.shape)
-    print(f"{bits} bits: error {relative_error(weight, per_row):6.2%} with a scale per row of {weight.shape[1]}, "
-          f"{relative_error(weight, per_group):6.2%} with a scale per group of 64")  # fmt: skip
+    both = {"a scale per row": per_row, "a scale per 64": per_group}
+    rows[f"{bits} bits"] = {name: relative_error(weight, w) for name, w in both.items()}
+(100 * pd.DataFrame(rows).T).round(2).add_suffix(", error in %")
 
 # %% [markdown]
-# Going from 8 to 4 bits makes the step 18 times coarser (127 / 7), and the error follows. Groups win some of it back, at a price: a float32 scale for every 64 weights is half a bit a weight.
+# From 8 to 4 bits the step gets 18 times coarser (127 / 7), and so does the error. Groups win some of it back, at a
+# price: a float32 scale for every 64 weights is half a bit a weight.
 
 # %% [markdown]
 # ## 3. NF4: levels where the weights are
 #
-# The second remedy is a grid that isn't even. If weights are roughly normal, then levels should be dense around zero and sparse outside. *NF4* ("normal float, 4 bits"; Dettmers et al., arXiv 2305.14314) is such a list of 16 levels, scaled by the largest weight of each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even grid's?
+# The grid need not be even. If weights are roughly normal, levels should be dense around zero. *NF4* ("normal
+# float, 4 bits"; Dettmers et al., arXiv 2305.14314) is such a list of 16 levels, scaled by the largest weight of
+# each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even
+# grid's?
 
 # %%
 import logging
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would report a kernel that it can't fetch offline
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # no report when offline
 import bitsandbytes.functional as bnb
 
 nf4 = bnb.get_4bit_type("nf4", device="cpu")  # [16], from -1 to 1
 even = torch.arange(-7, 8) / 7  # [15]
-scaled = (weight.reshape(-1, 64) / weight.reshape(-1, 64).abs().amax(1, keepdim=True)).flatten()
+blocks = weight.reshape(-1, 64)
+scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
 
 fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-ax.hist(scaled.numpy(), bins=101, density=True, color=PALETTE[0], alpha=0.5, label="weights / largest of their block")
-ax.plot(nf4, np.full(16, -0.08), "|", color="black", markersize=14, markeredgewidth=2, label="NF4 levels")
+look = {"bins": 101, "density": True, "color": PALETTE[0], "alpha": 0.5}
+ax.hist(scaled.numpy(), label="weights / largest of their block", **look)
+look = {"markersize": 14, "markeredgewidth": 2, "label": "NF4 levels"}
+ax.plot(nf4, np.full(16, -0.08), "|", color="black", **look)
 ax.plot(even, np.full(15, -0.24), "x", color=PALETTE[1], label="even levels")
 ax.set(xlabel="weight, scaled to its block", ylabel="density")
 ax.legend()
 plt.show()
 print(
-    f"NF4's gaps grow from {nf4.diff().min():.3f} beside zero to {nf4.diff().max():.3f} at the edge; the even grid's are all {1 / 7:.3f}."
+    f"NF4's gaps grow from {nf4.diff().min():.3f} beside zero to "
+    f"{nf4.diff().max():.3f} at the edge; the even grid's are all {1 / 7:.3f}."
 )
 
 # %% [markdown]
-# The outermost gap is about twice the even grid's: NF4 has its levels where the weights are, and the few at the edge pay for it. (The bars at −1 and 1 are the largest weight of each block, divided by itself.)
-#
-# Rounding to NF4 means dividing by the block's largest weight and taking the nearest level. We write it out, and check it against the library that will do the work for us, bitsandbytes.
+# The outermost gap is about twice the even grid's. Rounding to NF4 means dividing by the block's largest weight and
+# taking the nearest level. We write it out. Does it equal bitsandbytes, the library that `quantize` uses?
 
 
 # %%
 def round_nf4(w: torch.Tensor, block: int = 64) -> torch.Tensor:
     blocks = w.reshape(-1, block)
     s = blocks.abs().amax(dim=-1, keepdim=True)  # [blocks, 1]
-    nearest = (blocks / s)[..., None].sub(nf4).abs().argmin(dim=-1)  # [blocks, block], 0 to 15
+    nearest = (blocks / s)[..., None].sub(nf4).abs().argmin(dim=-1)  # 0 to 15
     return (s * nf4[nearest]).reshape(w.shape)
 
 
 packed, state = bnb.quantize_4bit(weight.contiguous(), blocksize=64, quant_type="nf4")
 torch.testing.assert_close(round_nf4(weight), bnb.dequantize_4bit(packed, state))
-print(f"Our NF4 equals the library's; its relative error here is {relative_error(weight, round_nf4(weight)):.2%}.")
+error = relative_error(weight, round_nf4(weight))
+print(f"Our NF4 equals the library's; its relative error here is {error:.2%}.")
 print(
-    f"The library packs two weights in a byte: {weight.numel():,} weights became {packed.numel():,} bytes and {state.absmax.numel():,} scales."
+    f"{weight.numel():,} weights became {packed.numel():,} bytes "
+    f"and {state.absmax.numel():,} scales."
 )
 
 # %% [markdown]
-# The scales can themselves be stored in 8 bits, with scales of their own. This is *double quantization*, and `quantize` uses it: the overhead falls from half a bit a weight to about an eighth.
+# Two weights share a byte. `quantize` also stores the scales in 8 bits (*double quantization*): their cost falls
+# from half a bit a weight to about an eighth.
 
 # %% [markdown]
-# ## 4. A confession about this model
+# ## 4. Where our weights come from
 #
-# Before we believe any 4-bit number we must look at where our weights come from. (With another `MODEL` this section asks whether its weights have the same history; the grid is the default model's.) The default model is distributed as a small download, a *GGUF* file (the format of llama.cpp) of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. The rounding must still be visible: here is one block, with 16 lines from its smallest weight to its largest.
-
-# %%
-blocks = weight.reshape(-1, 32)  # [blocks, 32]
-distinct = torch.tensor([len(block.unique()) for block in blocks[:5000]])
-values, low, high = blocks[0], blocks[0].min(), blocks[0].max()
-
-fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-ax.hlines(torch.linspace(low, high, 16), 0, 33, color="black", linewidth=0.5)
-ax.plot(range(1, 33), values, "o", color=PALETTE[0])
-ax.set(xlabel="position in the block of 32 weights", ylabel="weight")
-plt.show()
-step = (high - low) / 15
-off = ((values - low) / step - ((values - low) / step).round()).abs().max()  # in steps
-print(f"The 32 points lie at most {off:.1%} of a step from 16 evenly spaced lines; "
-      f"the blocks hold {distinct.float().mean():.1f} different values on average and at most {distinct.max()}.")  # fmt: skip
-
-# %% [markdown]
-# What happens to such weights when they are rounded once more? We round the real matrix and a freshly drawn normal one of the same size with five methods. The last of them, `round_min_max`, is the rule of the download.
+# <details><summary>Going deeper: one grid on which this model looks better than it is</summary>
+#
+# The default model's download is a *GGUF* file (the format of llama.cpp) of type Q4_1: each block of 32
+# neighbouring weights had already been rounded to 16 evenly spaced values between its minimum and maximum. Loading
+# makes float32 of them and brings nothing back.
+#
+# Rounding once more with the same rule changes nothing: the points are on the grid already. So **never report a
+# result of this model on blocks of 32 with minimum and maximum.** The table shows it on one matrix, beside freshly
+# drawn normal weights, which have no such history. On the other grids, those of `quantize` among them, the two
+# differ little. To start from the original precision, go online and set `MODEL =
+# "HuggingFaceTB/SmolLM2-135M-Instruct"`.
+# </details>
+#
+# *Predict:* on which grid will this model's weights differ from fresh normal ones?
 
 
 # %%
 def round_min_max(w: torch.Tensor, bits: int = 4, block: int = 32) -> torch.Tensor:
     blocks = w.reshape(-1, block)
     low, high = blocks.amin(-1, keepdim=True), blocks.amax(-1, keepdim=True)
-    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)  # a block of equal weights has no width
+    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)
     return (low + step * ((blocks - low) / step).round()).reshape(w.shape)
 
 
-# %% [markdown]
-# The fresh matrix has the same shape and spread, and no history. *Predict:* on which of the five grids will the two matrices part?
-
-# %%
-fresh = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std()
-methods = {
-    "8 bits, a scale per row": lambda w: round_absmax(w, 8),
-    "4 bits, a scale per row": lambda w: round_absmax(w, 4),
-    "4 bits, groups of 64": lambda w: round_absmax(w.reshape(-1, 64), 4).reshape(w.shape),
-    "NF4, blocks of 64": round_nf4,
-    "min-max, blocks of 32 (Q4_1)": round_min_max,
-}
-matrices = {"this model's weights": weight, "fresh normal weights": fresh}
-errors = pd.DataFrame(
-    {name: {label: relative_error(w, f(w)) for label, w in matrices.items()} for name, f in methods.items()}
-).T
-bars(100 * errors, "relative error (percent)", "%.2f", figsize=(8, 3.6))
-plt.show()
-own, other = errors.iloc[-1]
-apart = (errors.iloc[:-1, 0] / errors.iloc[:-1, 1] - 1).abs().max()
-print(f"On the grid of the default model's download this model's weights move by {own:.2%}, fresh weights by {other:.2%}; "
-      f"on the other four grids the two differ by at most {apart:.0%}.")  # fmt: skip
-
-# %% [markdown]
-# On the download's own grid nothing moves. Is it the same for the whole model? We round *all* matrices of the decoder layers in a view of the model (`share_weights`: the original keeps its weights) and read four documents, one of each of four genres.
-
-# %%
-genres = ["encyclopedic", "news", "science", "story"]
-texts = built_in_text("perplexity").query("genre in @genres").groupby("genre").head(1)["text"].tolist()
+def round_groups(w: torch.Tensor) -> torch.Tensor:
+    return round_absmax(w.reshape(-1, 64), 4).reshape(w.shape)
 
 
-def with_rounded_weights(rounded) -> PreTrainedModel:
-    """A view of the model with every matrix of its decoder layers replaced by what `rounded` makes of it."""
-    view = share_weights(model)
-    for linear in decoder_layers(view).modules():
-        if isinstance(linear, torch.nn.Linear):
-            linear.weight = torch.nn.Parameter(rounded(linear.weight.detach()), requires_grad=False)
-    return view
-
-
-# %% [markdown]
-# Three grids of 4 bits, beside the weights as they were loaded. Whoever didn't know about the download would call one of them a miracle.
-
-# %%
+drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+matrices = {"this model": weight, "fresh normal": drawn * weight.std()}
 grids = {
-    "as loaded": None,
-    "min-max, blocks of 32 (Q4_1 again)": round_min_max,
-    "min-max, groups of 64": lambda w: round_min_max(w, block=64),
-    "absmax, groups of 64": methods["4 bits, groups of 64"],
+    "4 bits, groups of 64": round_groups,
+    "NF4, blocks of 64": round_nf4,
+    "min-max, blocks of 32 (the download's)": round_min_max,
 }
-again = {name: perplexity(with_rounded_weights(f) if f else model, tokenizer, texts) for name, f in grids.items()}
-display(pd.Series(again, name="perplexity").round(2).to_frame())
-own, other = again["min-max, blocks of 32 (Q4_1 again)"] / again["as loaded"], again["min-max, groups of 64"] / again["as loaded"]
-print(f"Rounding on the grid of the default model's download multiplies perplexity by {own:.3f}, the same rule on groups of 64 by {other:.3f}.")
-
-# %% [markdown]
-# So the rule for this model is: **never report a result on blocks of 32 with minimum and maximum**, it would be nearly free by construction. The methods of `quantize` use other grids (a scale per row for 8 bits; NF4 in blocks of 64, or groups of 64, for 4 bits), and on those our matrix behaved like a fresh one. One caveat stays: our "float32" model is itself a rounded one. When you are online, set `MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"` to start from the original precision.
+errors = pd.DataFrame(index=grids)
+for name, w in matrices.items():
+    errors[f"{name}, error in %"] = [
+        100 * relative_error(w, f(w)) for f in grids.values()
+    ]
+errors.round(2)
 
 # %% [markdown]
 # ## 5. The whole model: what is the size?
 #
-# `quantize` rounds the linear layers and leaves the rest alone: to 8 bits with the library torchao and a scale for each row, to 4 bits with bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: the formula that one finds everywhere, number of elements times bytes an element, and `size`, which adds up the memory that is really held.
+# `quantize` rounds the linear layers and leaves the rest alone: to 8 bits with the library torchao and a scale for each row, to 4 bits with bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: with the usual formula, number of elements times bytes an element, and with `size`, which adds up the memory that is really held.
 
 # %%
-versions = {"32 bits": model, "8 bits": quantize(model, 8), "4 bits": quantize(model, 4)}
+versions = {
+    "32 bits": model,
+    "8 bits": quantize(model, 8),
+    "4 bits": quantize(model, 4),
+}
 embedding_mb = model.get_input_embeddings().weight.nbytes / 1e6
-sizes = pd.DataFrame({
-    "formula MB": {name: sum(p.numel() * p.element_size() for p in m.parameters()) / 1e6 for name, m in versions.items()},
-    "real MB": {name: size(m)["memory_bytes"] / 1e6 for name, m in versions.items()},
-})  # fmt: skip
+rows = {}
+for name, m in versions.items():
+    formula = sum(p.numel() * p.element_size() for p in m.parameters()) / 1e6
+    rows[name] = {"formula MB": formula, "real MB": size(m)["memory_bytes"] / 1e6}
+sizes = pd.DataFrame(rows).T
 sizes["smaller by"] = sizes["real MB"].iloc[0] / sizes["real MB"]
 sizes.round(2)
 
 # %% [markdown]
-# The formula claims that 8 bits save nothing: a torchao weight introduces itself as a float32 tensor of the old shape, with the integers hidden inside. With 4 bits it sees the packed bytes, but not the scales. Count storage, not shapes.
-#
-# And still the real factors fall short of 4 and 8. Where are the missing megabytes?
+# The formula says that 8 bits save nothing: torchao's weight looks like a float32 tensor of the old shape, with the
+# integers inside. Count storage, not shapes. But the real factors are below 4 and 8, too. Where are the missing
+# megabytes?
 
 # %%
 rest = sizes["real MB"] - embedding_mb
-parts = pd.DataFrame({"linear layers and norms": rest, "embeddings (also the output head)": embedding_mb})
-bars(parts, "weights in memory (MB)", number="", stacked=True, figsize=(8, 2.6)).legend(loc="lower right")
+table = "embeddings (also the output head)"
+parts = pd.DataFrame({"linear layers and norms": rest, table: embedding_mb})
+ax = bars(parts, "weights in memory (MB)", number="", stacked=True, figsize=(8, 2.6))
+ax.legend(loc="lower right")
 plt.show()
-print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real MB'].iloc[0]:.0%} of the float32 model, {embedding_mb / sizes['real MB'].iloc[-1]:.0%} of the 4-bit one; "
-      f"the rest shrinks by {rest.iloc[0] / rest.iloc[1]:.1f} and {rest.iloc[0] / rest.iloc[2]:.1f} times.")  # fmt: skip
+share = embedding_mb / sizes["real MB"]
+print(
+    f"Embeddings keep their {embedding_mb:.0f} MB: {share.iloc[0]:.0%} of the float32 "
+    f"model, {share.iloc[-1]:.0%} of the 4-bit one."
+)
 
 # %% [markdown]
-# The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two would only split them into two tables. In Llama-2-7B the two tables are about 4 % of the weights and nobody notices; in a small model they become the largest piece.
+# The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two
+# would split them into two tables. In Llama-2-7B the two tables are about 4 % of the weights; in a small model they
+# become the largest part.
 
 # %% [markdown]
 # ## 6. The grid: pruning times bits
 #
-# Now both savings together. First the order in which layers go: lowest Block Influence first, as in lesson 03. Then `size_quality_grid` makes nine models, three depths times three precisions, and measures each: its size, and its perplexity on the same four documents. (`none` keeps 32 bits; `int8` and `nf4` are the 8 and 4 bits of section 5.) No weights are copied for the pruned ones, and each quantized one is thrown away after its turn.
+# Now both savings together. Layers go in the order of Block Influence, as in lesson 03. `size_quality_grid` makes
+# nine models, three depths times three precisions, and measures the size of each and its perplexity on four
+# documents, one of each of four genres: the text that every lesson calls *the four documents*. (`none` keeps 32
+# bits; `int8` and `nf4` are the 8 and 4 bits of section 5.)
 #
 # *Predict:* which costs more, removing six layers, or going from 32 bits to 4?
 
 # %%
 del versions  # the grid makes its own, one at a time
-order = removal_order(score_layers(model, calibration_batches(tokenizer, built_in_text()["text"]), progress=False))
-grid = size_quality_grid(model, tokenizer, order, [0, 3, 6], ["none", "int8", "nf4"], texts=texts, progress=False)
+genres = ["encyclopedic", "news", "science", "story"]
+four = built_in_text("perplexity").query("genre in @genres").groupby("genre").head(1)
+texts = four["text"].tolist()
+batches = calibration_batches(tokenizer, built_in_text()["text"])
+order = removal_order(score_layers(model, batches, progress=False))
+methods = ["none", "int8", "nf4"]
+how = {"texts": texts, "progress": False}
+grid = size_quality_grid(model, tokenizer, order, [0, 3, 6], methods, **how)
 print("layers, in the order in which they go:", order[:9])
-display(grid.pivot(index="removed", columns="method", values="perplexity")[["none", "int8", "nf4"]].round(2))
-display(grid.pivot(index="removed", columns="method", values="memory_mb")[["none", "int8", "nf4"]].round(1))
+for column in ("perplexity", "memory_mb"):
+    print(column)
+    display(
+        grid.pivot(index="removed", columns="method", values=column)[methods].round(1)
+    )
 
 # %% [markdown]
-# The same nine models as points in a plane: left is small, down is good. The number beside a point says how many layers are gone. (The dashed line joins the models that no other one beats; section 7 is about it.) *Predict:* which of the nine would you never choose?
+# The same nine models as points: left is small, down is good. The number beside a point says how many layers are
+# gone; the dashed line joins the models that no other one beats. *Predict:* which of the nine would you never
+# choose?
 
 # %%
 plot_frontier(grid)
 plt.show()
 
 # %% [markdown]
-# Follow the points of one number from right to left. From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains much less memory and pays for it visibly. Layers are dearer: three of them cost more than the whole way from 32 bits to 4.
+# From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains
+# less memory at a visible cost. Layers cost more: three of them more than the whole way from 32 bits to 4.
 #
-# Nine models on four documents are enough to see the pattern, and too few to decide by. So we measured more of them, once, and stored the table: up to nine layers, two further 4-bit methods, all eighteen English documents, and every model saved and reloaded on the way (`measure/grid.py`; it takes two hours). There are also two tasks of 120 items, which lesson 05 explains: `grammar` (which of two sentences is likelier? guessing gives 50 %) and `last_word` (would the model write the last word of a passage?). The new methods:
+# Nine models on four documents show the pattern. For decisions we measured more, once, and stored the table
+# (`measure/grid.py`): up to nine layers, two further 4-bit methods, and *all eighteen* English documents, so that
+# the dense perplexity is 32.0 there and not the 30.0 of the four. Two tasks of 120 items, explained in lesson 05,
+# come with it: `grammar` (guessing gives 50 %) and `last_word`. The new methods:
 #
-# - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above. A baseline for all cleverer ways.
-# - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix stay what they were. It is what the paper uses.
+# - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above.
+# - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix
+#   column by column, and after each one it changes the columns still to come so that the *outputs* of the matrix
+#   stay close. It is what the paper uses.
 
 # %%
 measured = read_grid(data_folder() / "grid.csv")
 METHODS = ["none", "int8", "nf4", "gptq", "rtn4"]
-pruned_first = measured[measured["order"] != "quantize first"].set_index("method").loc[METHODS].reset_index()
+first = measured[measured["order"] != "quantize first"]
+pruned_first = first.set_index("method").loc[METHODS].reset_index()
 for column in ("perplexity", "grammar", "last_word"):
     print(f"{column}: {STORED}")
-    display(pruned_first.pivot(index="removed", columns="method", values=column)[METHODS].round(1))
+    wide = pruned_first.pivot(index="removed", columns="method", values=column)
+    display(wide[METHODS].round(1))
 
 # %% [markdown]
-# Read across the rows. `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ, NF4, rtn4. The accuracies confirm it only where rtn4 finds the fewest last words; otherwise they disagree, with standard errors of two to five points.
+# `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ, NF4, rtn4. The accuracies, with standard errors of two to five points, confirm only that rtn4 finds the fewest last words.
 
 # %% [markdown]
 # ## 7. When is a layer worth more than its bits?
 #
-# A model is worth having if no other is both smaller and better. Such models form the **frontier**; all others are beaten. *Predict:* is a 32-bit or an 8-bit model with layers removed ever on it?
+# A model is worth having if no other is both smaller and better. Such models form the **frontier**. *Predict:* is a
+# 32-bit or an 8-bit model with layers removed ever on it?
 
 # %%
 plot_frontier(pruned_first).set_title(STORED)
 plt.show()
 
 # %% [markdown]
-# What does a megabyte cost on each of these steps? Perplexity is an exponential, so we measure the damage by its logarithm, the *loss*. Its unit, from the natural logarithm, is the *nat*.
+# What does a megabyte cost on each of these steps? Perplexity is an exponential, so we measure the damage by its
+# logarithm, the *loss*. Its unit, from the natural logarithm, is the *nat*.
 
 # %%
 price = pruned_first.set_index(["removed", "method"])
@@ -418,161 +434,159 @@ steps = {
     "3 layers of the 8-bit model": ((0, "int8"), (3, "int8")),
     "3 layers of the 4-bit model (GPTQ)": ((0, "gptq"), (3, "gptq")),
 }
-rows = {name: {"saves MB": mb[a] - mb[b], "costs nats": loss[b] - loss[a]} for name, (a, b) in steps.items()}
+rows = {}
+for name, (a, b) in steps.items():
+    rows[name] = {"saves MB": mb[a] - mb[b], "costs nats": loss[b] - loss[a]}
 prices = pd.DataFrame(rows).T
 prices["nats for 100 MB"] = 100 * prices["costs nats"] / prices["saves MB"]
 print(STORED)
 prices.round(3)
 
 # %% [markdown]
-# Take the figure and the prices together, from the right. The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and saves less, and is still cheap for what it saves. Only then, when there are no more bits to take, do models with fewer layers appear: **no 8-bit and no 32-bit model with layers removed is on the frontier**, because a dense one with fewer bits is both smaller and better. And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by the last bits.
+# The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and is still cheap for what it
+# saves. Only then do models with fewer layers appear: **no 8-bit and no 32-bit model with layers removed is on the
+# frontier.** And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by
+# the last bits.
 #
-# So when is a layer worth more than its bits? For *memory*: when the bits are used up. (With the caveat that here embeddings are two thirds of a 4-bit model, and layers can't touch them; in a large model three layers in 30 are nearly a tenth.) For *time* the answer is another one, see section 12.
+# So for *memory* a layer is worth more than its bits when there are no bits left to take. (Here embeddings are two
+# thirds of a 4-bit model, and layers can't touch them.) For *time* the answer is different, see section 12.
 #
-# One detail: `rtn4` lies right of `int8`, though it has 4 bits. torchao 0.18 keeps each 4-bit value in a byte, so on a CPU it shows the quality of such rounding and not the size.
+# `rtn4` is right of `int8` although it has 4 bits, because torchao keeps each 4-bit value in a byte.
 
 # %% [markdown]
-# A budget is the question one really has: *what is the best model that fits?* Set one with the slider, or walk along the
-# frontier with the two buttons, and read what the next step up would bring and the next step down would cost. *judge by*
-# changes the measure, and with it the frontier. Find the budget below which the best model has fewer layers.
+# *What is the best model that fits?* Set a budget with the slider, or walk along the frontier with the two buttons.
+# *judge by* changes the measure. Find the budget below which the best model has fewer layers.
 
 # %%
-from shortgpt import best_within, frontier_steps
 from shortgpt.course.explorers import explore_frontier
 
 print(STORED)
 explore_frontier(pruned_first)
 
 # %% [markdown]
-# The same without a widget: `frontier_steps` has a row for each model on the frontier, with the step to the next larger
-# one (`more`, in MB, and `change`, in perplexity). `best_within` finds the best row for a budget; change it and run the
-# cell again.
-
-# %%
-BUDGET_MB = 170
-best = best_within(pruned_first, BUDGET_MB)
-print(f"{STORED}: within {BUDGET_MB} MB: {best['method']}, {best['removed']} layers removed, {best['memory_mb']:.0f} MB, perplexity {best['perplexity']:.1f}")
-columns = ["method", "removed", "memory_mb", "perplexity", "more", "change", "grammar", "last_word"]
-frontier_steps(pruned_first)[columns].round(2)
-
-# %% [markdown]
-# The steps differ by orders of magnitude. At the small end a few megabytes change perplexity by a great deal; at the large
-# end hundreds of megabytes bring next to nothing. A good place to stop is where the next step stops being cheap.
-
-# %% [markdown]
 # ## 8. Do the losses add up?
 #
-# Perplexity is an exponential, so the fair question is about its logarithm, the loss. Write $\ell(p, q)$ for the mean loss with pruning $p$ and quantization $q$. The paper calls the two methods *orthogonal*, and here is a way to make that exact: if the two damages have nothing to do with each other, then doing both costs the sum of the single costs, and the *interaction* is zero:
+# Write $\ell(p, q)$ for the mean loss with pruning $p$ and quantization $q$. If the two damages have nothing to do
+# with each other (the paper calls the methods *orthogonal*), then doing both costs the sum of the single costs, and
+# the *interaction* is zero:
 #
 # $$ \underbrace{\ell(p, q) - \ell(0, 0)}_{\text{both}} \;-\; \underbrace{[\ell(p, 0) - \ell(0, 0)]}_{\text{pruning alone}} \;-\; \underbrace{[\ell(0, q) - \ell(0, 0)]}_{\text{quantization alone}} $$
 #
 # By hand, from the table above, for three layers and NF4:
 
 # %%
-both, pruning, rounding = (loss[key] - loss[0, "none"] for key in ((3, "nf4"), (3, "none"), (0, "nf4")))
-print(f"{STORED}: {both:.3f} - {pruning:.3f} - {rounding:.3f} = {both - pruning - rounding:+.3f} nats")
+keys = (3, "nf4"), (3, "none"), (0, "nf4")
+both, pruning, rounding = (loss[key] - loss[0, "none"] for key in keys)
+extra = both - pruning - rounding
+print(f"{STORED}: {both:.3f} - {pruning:.3f} - {rounding:.3f} = {extra:+.3f} nats")
 
 # %% [markdown]
-# All models read the same eighteen documents, so `added_losses` computes this for each document, and says how far the documents differ: a paired comparison. *Predict:* will the other interactions be positive as well, and will they grow with the number of layers removed?
+# `added_losses` computes this for each document, and says how far the documents differ: a paired comparison. *Predict:* will the other interactions be positive as well, and will they grow with the number of layers removed? (8 bits add nothing that could be seen, so the figure leaves them out.)
 
 # %%
 added = added_losses(pruned_first)
-print(STORED)
-added[["removed", "method", "added_by_pruning", "added_by_quantization", "added_by_both", "interaction", "interaction_error"]].round(3)
-
-# %% [markdown]
-# The same table as bars, without 8 bits, which add nothing that could be seen. Where the third bar of a group is short beside the other two, "add the losses" is a good forecast.
-
-# %%
 four = added[added["method"] != "int8"].sort_values(["removed", "method"])
 four.index = [f"{row.method}, −{row.removed}" for row in four.itertuples()]
-named = {"added_by_pruning": "pruning alone", "added_by_quantization": "quantization alone", "interaction": "interaction"}
-ax = bars(four[list(named)].rename(columns=named), "added loss (nats a token)", "%.2f", figsize=(8, 6.5), title=STORED)
+columns = ["added_by_pruning", "added_by_quantization", "interaction"]
+names = ["pruning alone", "quantization alone", "interaction"]
+shown = four[columns].set_axis(names, axis=1)
+ax = bars(shown, "added loss (nats a token)", "%.2f", figsize=(8, 6.5), title=STORED)
 plt.show()
-sure = added[added["interaction"].abs() > 2 * added["interaction_error"]]
-print(f"{(added['interaction'] > 0).sum()} of {len(added)} interactions are positive; {len(sure)} are more than two standard errors from zero, {(sure['interaction'] > 0).sum()} of these positive.")
-worst = added.loc[added["interaction"].abs().idxmax()]
-print(f"The largest is {worst['interaction']:+.3f} ± {worst['interaction_error']:.3f} nats ({worst['method']}, {worst['removed']} layers), next to {worst['added_by_pruning']:.2f} for pruning and {worst['added_by_quantization']:.2f} for quantization.")
+sure = added["interaction"] > 2 * added["interaction_error"]
+print(
+    f"{(added['interaction'] > 0).sum()} of {len(added)} interactions are positive, "
+    f"{sure.sum()} of them by more than two standard errors."
+)
 
 # %% [markdown]
-# Up to six layers the first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**, which means that in perplexity they nearly multiply. All interactions are positive, so who adds the two losses expects a little too little.
+# Up to six layers the first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**,
+# so in perplexity they nearly multiply. All interactions are positive: the sum is a little too low.
 #
-# At nine layers it is more than a little. The interaction is a tenth of the loss of both, or less; but beside the loss by quantization alone it is large. Without these nine layers, 4 bits cost at least one and a half times what they cost the dense model, and with NF4 nearly twice as much. It looks as if a pruned model had less left to repair a rounding error with.
+# At nine layers it is clearly too low. Without these nine layers, 4 bits cost at least one and a half times what
+# they cost the dense model, and with NF4 nearly twice as much.
 #
 # ## 9. Which first?
 #
-# We pruned, then quantized. One can also quantize the dense model once and remove layers from the result. *Predict:* for which of the methods can the order matter at all?
+# We pruned, then quantized. One can also quantize the dense model and remove layers from the result. *Predict:* for
+# which of the methods can the order matter at all?
 
 # %%
 rows = []
 for second in measured[measured["order"] == "quantize first"].itertuples():
     first = price.loc[(second.removed, second.method)]
-    change, error = mean_and_error(np.subtract(second.losses, first["losses"]), np.array(second.tokens))  # paired
-    rows.append({"method": second.method, "removed": second.removed, "prune first": first["perplexity"],
-                 "quantize first": second.perplexity, "change in nats": change, "s.e.": error})  # fmt: skip
+    difference = np.subtract(second.losses, first["losses"])  # of each document
+    change, error = mean_and_error(difference, np.array(second.tokens))
+    row = {"method": second.method, "removed": second.removed}
+    row |= {"prune first": first["perplexity"], "quantize first": second.perplexity}
+    rows.append(row | {"change in nats": change, "s.e.": error})
 orders = pd.DataFrame(rows).sort_values(["method", "removed"], ignore_index=True)
 print(STORED)
 orders.round(4)
 
 # %% [markdown]
-# Where each matrix is rounded by itself, the order cannot matter: a layer that stays has the same matrix either way. *GPTQ* is another case, since what it does depends on the states that reach a matrix. If the dense model is quantized first, those states come from all layers; afterwards some of them are gone. One would bet on pruning first, so that it makes up for errors in the model that will be used. With three and six layers the table shows no difference. With nine, quantizing *first* is clearly better in perplexity. The two accuracies (in the stored table, not shown) say the opposite: it is a few points lower in all six comparisons, each time within the errors. It is one run with one calibration text, and we have no explanation.
+# Where each matrix is rounded by itself, the order cannot matter. *GPTQ* depends on the states that reach a matrix.
+# With three and six layers the table shows no difference. With nine, quantizing *first* is clearly better in
+# perplexity. It is one run with one calibration text, and we have no explanation.
 #
-# Here are the paper's own numbers for it (table 5): Llama-2-7B, another model, 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with four answers, one in English, one in Chinese.
+# The paper's own numbers (table 5) are for Llama-2-7B with 27 % of the model removed. MMLU and CMMLU are
+# multiple-choice exams with four answers, one in English, one in Chinese. Which order is ahead?
 
 # %%
 paper = data_folder() / "paper"
 table5 = pd.read_csv(paper / "table5_order.csv").set_index("order")
-table5.columns = ["MMLU (English)", "CMMLU (Chinese)"]
-
-ax = bars(table5, "accuracy (percent; dotted: guessing)", figsize=(8, 3.2), title="The paper's Llama-2-7B, not our model")
-ax.axvline(25, color="black", linestyle=":", linewidth=1)
-ax.set_xlim(0, 70)
-plt.show()
-gap = table5.loc["quantization then removal"] - table5.loc["removal then quantization"]
-print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on MMLU and {gap.iloc[1]:.1f} on CMMLU, from one run each.")
+table5.columns = ["MMLU (English), %", "CMMLU (Chinese), %"]
+print("The paper's Llama-2-7B, not our model; guessing gives 25 %")
+table5
 
 # %% [markdown]
-# About a point, from one run each: too little to prefer either order.
+# Quantizing first is ahead by about a point, from one run each: too little to prefer either order.
 #
 # ## 10. The paper's table, and what it hides
 #
-# Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our 4-bit models, each relative to its own unpruned 4-bit model, because perplexities of different models on different texts must not share an axis. *Look for* the shape of the two panels: do they tell the same story?
+# Table 4 of the paper removes more and more layers from a Llama-2-7B that GPTQ had quantized. We draw it beside our
+# 4-bit models, each relative to its own unpruned 4-bit model. Do the two panels tell the same story?
 
 # %%
 table4 = pd.read_csv(paper / "table4_gptq.csv")
-ours = measured[(measured["method"] == "gptq") & (measured["order"] != "prune first")].sort_values("removed")  # the paper's order
+by_gptq = measured[
+    (measured["method"] == "gptq") & (measured["order"] != "prune first")
+]
+ours = by_gptq.sort_values("removed")  # quantized first, as in the paper
 share = 100 * ours["removed"] / 30  # the default model's layers
 paper_share = 100 - 100 * table4["kept_layers"] / table4["kept_layers"].iloc[0]
-curves = {
-    "Llama-2-7B, GPTQ (the paper)": (paper_share, table4["ppl"] / table4["ppl"].iloc[0]),
-    f"{STORED}: GPTQ": (share, ours["perplexity"] / ours["perplexity"].iloc[0]),
-}
+rise, paper_rise = (each / each.iloc[0] for each in (ours["perplexity"], table4["ppl"]))
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-for (label, (x, y)), style, colour in zip(curves.items(), ("o-", "s--"), PALETTE[:2], strict=True):
-    left.plot(x, y, style, color=colour, label=label)
-left.set(xlabel="layers removed (percent)", ylabel="perplexity (unpruned = 1)", ylim=(0, None))
-left.legend(fontsize=9)
-right.plot(paper_share, table4["mmlu"], "o-", color=PALETTE[0], label="Llama-2-7B, GPTQ (the paper)")
+name = "Llama-2-7B, GPTQ (the paper)"
+left.plot(paper_share, paper_rise, "o-", color=PALETTE[0], label=name)
+left.plot(share, rise, "s--", color=PALETTE[1], label=f"{STORED}: GPTQ")
+left.set(ylabel="perplexity (unpruned = 1)", ylim=(0, None))
+right.plot(paper_share, table4["mmlu"], "o-", color=PALETTE[0], label=name)
 right.axhline(25, color="black", linestyle=":", label="guessing")
-right.set(xlabel="layers removed (percent)", ylabel="MMLU (percent)", ylim=(0, 50))
-right.legend(fontsize=9, loc="lower left")
+right.set(ylabel="MMLU (percent)", ylim=(0, 50))
+for ax in (left, right):
+    ax.set_xlabel("layers removed (percent)")
+    ax.legend(fontsize=9, loc="best" if ax is left else "lower left")
 plt.show()
-(_, paper_rise), (_, our_rise) = curves.values()
-first, last = table4["mmlu"].iloc[[0, -1]]
-print(f"In the paper, perplexity rises {paper_rise.iloc[-1]:.1f} times while MMLU goes from {first:.1f} to {last:.1f}.")
-print(f"The default model's perplexity rises {our_rise.iloc[-1]:.1f} times at {share.iloc[-1]:.0f} percent of the layers.")
+start, end = table4["mmlu"].iloc[[0, -1]]
+print(
+    f"In the paper, perplexity rises {paper_rise.iloc[-1]:.1f} times while MMLU goes "
+    f"from {start:.1f} to {end:.1f}; ours rises {rise.iloc[-1]:.1f} times."
+)
 
 # %% [markdown]
-# The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. (Ours rises earlier, and without that leap.) Read alone, MMLU says that nine layers of 32 were superfluous. Read alone, perplexity says that the model fell apart. Both are measured on the same models. A multiple-choice test asks only which of four letters is likeliest; a model can lose much of its grip on language and still rank four letters. **A pruned model needs more than one measure**, and lesson 05 is about that. (Our own model would not help to settle it: at its size MMLU is at guessing level even when dense.)
+# The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. Ours
+# rises earlier: small cuts cost it more, and near 30 % it costs less. Read alone, MMLU says that nine layers of 32
+# were not needed. Read alone, perplexity says that the model fell apart. Both are measured on the same models. **A
+# pruned model needs more than one measure**: lesson 05.
 
 # %% [markdown]
 # ## 11. Save it, reload it, let it write
 #
-# `save` writes an ordinary checkpoint, then reloads it and compares logits before it lets you have it. That is not pedantry: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model, load it into a second one and let that write.
+# `save` writes an ordinary checkpoint, then reloads it and compares logits: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model and load it into a second one. Will that one have the same logits?
 #
-# *Try it:* change `bits` in the next cell to 4, and `order[:3]` to `order[:6]`, and compare what it writes.
+# *Try it:* change `bits` to 4, and `order[:3]` to `order[:6]`, and compare what it writes.
 
 # %%
 import tempfile
@@ -587,15 +601,18 @@ with tempfile.TemporaryDirectory() as folder:
 probe = tokenizer(PROMPT, return_tensors="pt")
 with torch.inference_mode():
     torch.testing.assert_close(reloaded(**probe).logits, small(**probe).logits)
-print(
-    f"{cost['layers']} layers, {cost['memory_bytes'] / 1e6:.0f} MB in memory, {cost['disk_bytes'] / 1e6:.0f} MB on disk, the same logits after reloading"
-)
-print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()}")
+memory, disk = cost["memory_bytes"] / 1e6, cost["disk_bytes"] / 1e6
+print(f"{memory:.0f} MB in memory, {disk:.0f} MB on disk, the same logits reloaded")
+text = continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()
+print(f"{PROMPT} … {text}")
 
 # %% [markdown]
 # ## 12. Is it faster?
 #
-# Smaller is not automatically faster. On a CPU an 8-bit weight is turned back into a float before it is multiplied; whether the smaller memory traffic outweighs that extra work depends on the processor, the kernel and the batch. A removed layer is different: it is work that nobody does any more. `speed_table` measures reading a prompt (*prefill*) and writing token by token (*decode*). The numbers are those of the machine that built this page; run the cell for yours.
+# On a CPU an 8-bit weight is turned back into a float before it is multiplied. Whether the smaller memory traffic
+# outweighs that extra work depends on processor, kernel and batch. A removed layer is work that nobody does any
+# more. `speed_table` measures reading a prompt (*prefill*) and writing token by token (*decode*). *Predict:* which
+# of the four models writes fastest? The numbers are those of the machine that built this page.
 
 # %% tags=["volatile"]
 del small, reloaded
@@ -606,27 +623,32 @@ wide.columns = [f"{phase}, {what.replace('_', ' ')}" for what, phase in wide.col
 wide
 
 # %% [markdown]
-# The models took turns, so a machine that grows slower for a while slows them alike; `relative` is the median, over rounds, of the speed by that of the first model in the same round.
-#
-# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
+# `relative` is the median, over rounds, of the speed by that of the first model in the same round. And as a frontier, with milliseconds for each written token instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do: *predict* which of the eight models are on it.
 
 # %%
-stored = pd.read_csv(data_folder() / "speeds.csv").query("batch_size == 1 and phase == 'decode'")
-by_time = pruned_first.merge(stored[["method", "removed", "seconds"]], on=["method", "removed"])
+stored = pd.read_csv(data_folder() / "speeds.csv")
+stored = stored.query("batch_size == 1 and phase == 'decode'")
+seconds = stored[["method", "removed", "seconds"]]
+by_time = pruned_first.merge(seconds, on=["method", "removed"])
 by_time["ms a token"] = 1000 * by_time["seconds"]
 plot_frontier(by_time, x="ms a token").set_title(STORED)
 plt.show()
 print("Measured on:", stored["processor"].iloc[0])
 
 # %% [markdown]
-# In time the picture is turned around: here no quantized model is worth its place, since all of them write more slowly than the model that they were made from, and removing layers makes each of them faster by about the same fifth. So that is when a layer is worth more than its bits: when it is *time* that is short, and the kernels at hand unpack the bits before they multiply.
+# No quantized model is on it: all of them write more slowly than the model that they were made from, and removing
+# layers makes each of them faster by about the same fifth. So a layer is worth more than its bits when *time* is
+# short and the kernels unpack the bits before they multiply.
 #
-# The honest summary of such a table is short: **quantization saves memory for certain, and time perhaps; removing layers saves both, wherever the model runs.** Seldom in full proportion, though: with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the paper measured 1.19 (table 4). On a GPU, and with kernels made for it, 4 bits can also be much faster, because writing one token at a time is limited by how fast weights can be read.
+# **Quantization saves memory for certain, and time perhaps; removing layers saves both.** Seldom in full
+# proportion: with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the
+# paper measured 1.19 (table 4). On a GPU, with kernels made for it, 4 bits can also be much faster.
 
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/04_quantization.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+# Four functions to write yourself. Try them first in the [exercise notebook](exercises/04_quantization.ipynb):
+# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How many bits does a weight take?
@@ -641,6 +663,7 @@ print("Measured on:", stored["processor"].iloc[0])
 # <details><summary>Hint 2</summary>
 # How many groups do 50 inputs make, if a group has 16? Not 3.125: a group of two weights needs a whole scale.
 # </details>
+
 
 # %% tags=["exercise"]
 def bits_per_weight(shape, bits, group, scale_bits, zero_bits):
@@ -658,27 +681,34 @@ check_bits_per_weight(bits_per_weight)
 
 # %% tags=["apply"]
 require_passed(bits_per_weight)
-shape = list(decoder_layers(model)[len(decoder_layers(model)) // 2 - 1].mlp.up_proj.weight.shape)  # [outputs, inputs]
+layers = decoder_layers(model)
+shape = list(layers[len(layers) // 2 - 1].mlp.up_proj.weight.shape)  # [outputs, inputs]
 for group in (shape[1], 128, 64, 32, 16, 8):
     stored = bits_per_weight(shape, 4, group, scale_bits=16, zero_bits=0)
     print(f"{shape[0]} x {shape[1]} in groups of {group:3}: {stored:.2f} bits a weight")
 
 # %% [markdown]
-# Small groups are not free. With a 16-bit scale for every eight weights, the "4-bit" matrix takes half as much again. This is why NF4 quantizes its scales once more (*double quantization*), and why one should ask of every reported number of bits whether the scales are in it.
+# Small groups are not free. With a 16-bit scale for every eight weights, the "4-bit" matrix takes half as much
+# again. Ask of every reported number of bits whether the scales are in it.
 
 # %% [markdown]
 # ### Exercise 2: Round in groups
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Section 1 rounded a row with one scale. Now let each group of `group` neighbours in a row have its own: the largest absolute value of the group lies at the end of the grid, whose integers run from $-q_{max}$ to $q_{max}$ with $q_{max} = 2^{b-1}-1$. Return the rounded weights, as floats and in the shape of `weight`, `[outputs, inputs]`. The number of inputs is a multiple of `group`. A group may be all zeros, and then it stays so.
+# Section 1 rounded a row with one scale. Now let each group of `group` neighbours in a row have its own: the
+# largest absolute value of the group is at the end of the grid, whose integers run from $-q_{max}$ to $q_{max}$
+# with $q_{max} = 2^{b-1}-1$. Return the rounded weights, as floats and in the shape of `weight`, `[outputs,
+# inputs]`. The number of inputs is a multiple of `group`. A group may be all zeros, and then it stays so.
 #
 # <details><summary>Hint 1</summary>
-# Can you give the matrix another shape, in which each row is one group? Neighbours in memory are neighbours in a row.
+# Can you give the matrix another shape, in which each row is one group? Neighbours in memory are neighbours in a
+# row.
 # </details>
 # <details><summary>Hint 2</summary>
 # The scale of a group of zeros is 0, and you divide by it. What would a tiny positive scale give?
 # </details>
+
 
 # %% tags=["exercise"]
 def round_in_groups(weight, bits, group):
@@ -697,13 +727,15 @@ check_round_in_groups(round_in_groups)
 
 # %% tags=["apply"]
 require_passed(round_in_groups)
-matrix = decoder_layers(model)[len(decoder_layers(model)) // 2 - 1].mlp.up_proj.weight.detach()  # [outputs, inputs]
+layers = decoder_layers(model)
+matrix = layers[len(layers) // 2 - 1].mlp.up_proj.weight.detach()  # [outputs, inputs]
 for group in (matrix.shape[1], 64, 32, 16):
     error = (round_in_groups(matrix, 4, group) - matrix).norm() / matrix.norm()
     print(f"groups of {group:3}: the error is {error:.1%} of the matrix")
 
 # %% [markdown]
-# The smaller the group, the smaller the largest weight in it, and the finer its grid. Put beside the bill of exercise 1, that is the trade that every grouped format makes: bits for scales, or bits for weights. (Section 4 explains why blocks of 32 with *minimum and maximum* are a special case for this model. This grid is symmetric, and not that one.)
+# The smaller the group, the smaller the largest weight in it, and the finer its grid. Every grouped format makes
+# this trade: bits for scales, or bits for weights.
 
 # %% [markdown]
 # ### Exercise 3: The models worth keeping
@@ -718,6 +750,7 @@ for group in (matrix.shape[1], 64, 32, 16):
 # <details><summary>Hint 2</summary>
 # Sort by size, and where sizes are equal by perplexity. Then remember one number: the lowest perplexity so far.
 # </details>
+
 
 # %% tags=["exercise"]
 def best_models(sizes, perplexities):
@@ -743,10 +776,14 @@ stored = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'"
 kept = best_models(stored["memory_mb"].tolist(), stored["perplexity"].tolist())
 print(STORED)
 for row in stored.iloc[kept].itertuples():
-    print(f"{row.memory_mb:4.0f} MB  perplexity {row.perplexity:6.1f}  {row.method}, {row.removed} layers removed")
+    print(
+        f"{row.memory_mb:4.0f} MB  perplexity {row.perplexity:6.1f}  "
+        f"{row.method}, {row.removed} layers removed"
+    )
 
 # %% [markdown]
-# It is the frontier of section 7. Such a list is only as sure as its numbers: two neighbours that differ by less than their standard errors could change places with another text.
+# It is the frontier of section 7. Two neighbours that differ by less than their standard errors could change places
+# with another text.
 
 # %% [markdown]
 # ### Exercise 4: Do the losses add up?
@@ -761,6 +798,7 @@ for row in stored.iloc[kept].itertuples():
 # <details><summary>Hint 2</summary>
 # Compute the interaction of each document, and you have one number a document. The standard error of their mean is their standard deviation (dividing by the number less one) over the square root of the number.
 # </details>
+
 
 # %% tags=["exercise"]
 def interaction(dense, pruned, quantized, both):
@@ -778,26 +816,33 @@ check_interaction(interaction)
 # %% tags=["apply"]
 require_passed(interaction)
 table = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'")
-per_token = {(row.removed, row.method): torch.tensor(row.losses) / torch.tensor(row.tokens) for row in table.itertuples()}
+per_token = {}
+for row in table.itertuples():
+    losses = torch.tensor(row.losses) / torch.tensor(row.tokens)
+    per_token[row.removed, row.method] = losses
 for removed in (3, 6, 9):
-    four = [per_token[key] for key in ((0, "none"), (removed, "none"), (0, "nf4"), (removed, "nf4"))]
-    extra, error = interaction(*four)
-    print(f"{STORED}: {removed} layers and NF4 {extra:+.3f} ± {error:.3f} nats beyond the sum of the two")
+    keys = [(0, "none"), (removed, "none"), (0, "nf4"), (removed, "nf4")]
+    extra, error = interaction(*(per_token[key] for key in keys))
+    print(f"{STORED}: {removed} layers and NF4: {extra:+.3f} ± {error:.3f} nats more")
 
 # %% [markdown]
-# `added_losses` in section 8 weighs documents by their length, and here each counts the same, so the numbers differ a little. The message doesn't. Had you computed the error from the spread of the four losses one by one, it would be many times larger, since it would count how much documents differ from each other, which says nothing about the interaction.
+# `added_losses` in section 8 weighs documents by their length, so its numbers differ a little. An error computed from the spread of the four losses one by one would be many times larger: it would count how much documents differ from each other.
 
 # %% [markdown]
 # ## What we saw
 #
 # - Rounding to 8 bits with one scale a row hardly changes perplexity, at any depth we tried.
-# - 4 bits cost visibly more on a model this small, but less than removing three layers; reading text while rounding (GPTQ) makes it cheaper, and simple rounding in groups dearer.
-# - For memory, bits come first: a model with layers removed is worth its place only when 4 bits are not small enough. For time it was the other way round, on the processor that we measured.
-# - Pruning and quantization nearly add up in the logarithm of perplexity. The interaction is small up to six layers; at nine, 4 bits cost half as much again as on the dense model, or more.
+# - 4 bits cost visibly more on a model this small, but less than removing three layers. Reading text while rounding
+#   (GPTQ) helps; simple rounding in groups costs most.
+# - For memory, bits come first. For time it was the other way round, on the processor that we measured.
+# - Pruning and quantization nearly add up in the logarithm of perplexity. At nine layers, 4 bits cost half as much
+#   again as on the dense model, or more.
 # - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
-# - Real storage, counted with `size`, is less spectacular than the bit count promises, because embeddings stay in full precision.
+# - Real storage is less spectacular than the bit count promises, because embeddings stay in full precision.
 #
-# All of it is about one model of 135 million parameters whose weights had been rounded to 4 bits before, and eighteen short documents. Question 7 of [the ten questions](20_ten_questions.ipynb) puts the same grid to a model of 1.5 billion.
+# > **Limits.** One model of 135 million parameters whose weights had been rounded to 4 bits before, eighteen short
+# > documents, one calibration text for GPTQ, one processor for the times. Question 7 of [the ten
+# > questions](20_ten_questions.ipynb) puts the same grid to a model of 1.5 billion.
 
 # %% [markdown]
 # ## Three questions

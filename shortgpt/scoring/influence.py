@@ -49,7 +49,7 @@ def angular_distance(x_in: Tensor, x_out: Tensor) -> Tensor:
 
 
 def relative_magnitude(x_in: Tensor, x_out: Tensor) -> Tensor:
-    """What the layer adds against what leaves it, ``|f(x)| / |x + f(x)|`` (Samragh et al., arXiv 2311.18329)."""
+    """What the layer adds against what leaves it, ``|f(x)| / |x + f(x)|`` (Samragh et al., arXiv 2312.09299)."""
     x_in, x_out = x_in.float(), x_out.float()
     return (x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
 

@@ -7,7 +7,11 @@ import re
 
 import nbformat
 import pandas as pd
+import pytest
 from test_setup import ROOT
+
+from shortgpt import read_grid
+from shortgpt.utils.data import data_folder
 
 
 def cells_after(lesson: str, heading: str) -> list:
@@ -29,11 +33,14 @@ def printed(lesson: str, heading: str) -> str:
 def tables(lesson: str, heading: str) -> list[pd.DataFrame]:
     """The tables that the section shows."""
     pages = (output.get("data", {}) for cell in cells_after(lesson, heading) for output in cell.outputs)
-    return [
+    found = [
         pd.read_html(io.StringIO(page["text/html"]), index_col=0)[0]
         for page in pages
         if "<table" in page.get("text/html", "")
     ]
+    for table in found:
+        table.columns = table.columns.get_level_values(0)  # the second row of a head has the name of the index
+    return found
 
 
 def numbers(pattern: str, text: str) -> list[tuple[float, ...]]:
@@ -93,3 +100,89 @@ def test_skipping_in_the_prompt_and_drafting_lesson_10():
         r"more than ([\d.]+) times, and only above α = ([\d.]+)\. Ours reaches ([\d.]+)\.", text
     )
     assert found < needed and ceiling < 1.5
+
+
+SIX = {3, 13, 14, 17, 25, 26}  # lesson 02, section 8, names them for all lessons
+EARLY = ("01_hidden_states", "02_block_influence", "03_pruning", "04_quantization", "05_evaluation")
+
+
+def test_the_window_decides_the_last_place_and_a_sign_lesson_02():
+    pairs, windows = tables("02_block_influence", "8. How sure is the choice?")
+    by_window = {int(window): row for window, row in windows.iterrows()}
+    six = {window: set(map(int, row["lowest six"].split(", "))) for window, row in by_window.items()}
+    assert six[512] == SIX, "the text names them"
+    assert min(len(SIX & chosen) for chosen in six.values()) == 5, "five of the six stay, and the last one changes"
+    difference = {window: row["14 minus 17"] for window, row in by_window.items()}
+    assert difference[512] < 0 < difference[64], "the sign changes"
+    errors = pairs["errors"].tolist()
+    assert errors[0] > 20 and errors[1] > 2 and errors[2] < 1, "large, several times its error, smaller than its error"
+    ours = {
+        name: (float(mean), float(error))
+        for name, mean, error in re.findall(
+            r"(layer \d+ minus layer \d+): ([+-][\d.]+) \+- ([\d.]+)", printed("02_block_influence", "Exercise 4")
+        )
+    }
+    assert list(ours) == list(pairs.index), "the same pairs as in section 8"
+    assert all(error > pairs["standard error"][name] for name, (_, error) in ours.items()), "larger errors"
+    assert ours["layer 14 minus layer 17"][0] > 0, "the sign of short windows"
+
+
+def test_all_lessons_choose_the_same_six():
+    def named(lesson: str, heading: str, pattern: str) -> set[int]:
+        return set(map(int, re.search(pattern, printed(lesson, heading))[1].split(", ")))
+
+    assert named("02_block_influence", "5. All layers", r"those of layers ([\d, ]+) \(") == SIX
+    assert named("03_pruning", "5. How far", r"Block Influence: removed layers ([\d, ]+) of") == SIX
+    order = re.search(r"in which they go: \[([\d, ]+)\]", printed("04_quantization", "6. The grid"))[1]
+    assert set(map(int, order.split(", ")[:6])) == SIX
+    text = "".join(
+        output.get("text", "")
+        for cell in nbformat.read(ROOT / "notebooks" / "05_evaluation.ipynb", as_version=4).cells[:8]
+        for output in cell.get("outputs", ())
+    )
+    assert f"−6 layers: without {sorted(SIX)}" in text
+
+
+def test_one_dense_perplexity_for_the_four_documents():
+    sources = {name: (ROOT / "notebooks" / "source" / f"{name}.py").read_text(encoding="utf-8") for name in EARLY}
+    grid = tables("04_quantization", "6. The grid: pruning times bits")[0]
+    languages = tables("05_evaluation", "4. Bits per byte")[0]
+    english = languages[(languages["language"] == "English") & (languages["model"] == "dense")]["perplexity"].item()
+    assert round(grid.loc[0, "none"], 1) == round(english, 1) == 30.0
+    stored = read_grid(data_folder() / "grid.csv").query("removed == 0 and method == 'none'")["perplexity"]
+    assert round(stored.iloc[0], 1) == 32.0
+    assert "perplexity is 30.0" in " ".join(sources["03_pruning"].replace("\n# ", " ").split())
+    assert "is 32.0 there and not the 30.0" in " ".join(sources["04_quantization"].replace("\n# ", " ").split())
+
+
+def test_two_tasks_fall_for_certain_lesson_05():
+    falls = tables("05_evaluation", "6. The harness")[-1]
+    fall, error = falls["−3 layers: fall"], falls["−3 layers: its s.e."]
+    assert set(falls.index[fall > 2 * error]) == {"grammar", "science"}
+    dense = tables("05_evaluation", "6. The harness")[-2].set_index("task")["standard_error"]
+    assert 2 * dense["physical"] < fall["physical"] < 2 * error["physical"], (
+        "more than of either, less than of the difference"
+    )
+
+
+@pytest.mark.parametrize("lesson", EARLY)
+def test_code_fits_the_page(lesson):
+    """Wider lines are cut off on the site and on GitHub. The set-up cell is folded; a cell with timings keeps its source."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4).cells
+    code = [
+        cell
+        for cell in cells
+        if cell.cell_type == "code" and not {"setup", "volatile"} & {*cell.metadata.get("tags", ())}
+    ]
+    assert not [line for cell in code for line in cell.source.splitlines() if len(line) > 88]
+
+
+@pytest.mark.parametrize("lesson", EARLY)
+def test_a_lesson_announces_its_reading_time_and_its_exercises(lesson):
+    cells = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4).cells
+    reading, exercises = map(int, re.search(r"reading about (\d+) minutes, exercises (\d+)", cells[0].source).groups())
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert abs(reading - words / 120) <= 5, (
+        f"{words / 120:.0f} minutes at 120 words a minute, code and figures included"
+    )
+    assert exercises == sum(int(m) for cell in cells for m in re.findall(r"\*\*Minutes:\*\* (\d+)", cell.source))
