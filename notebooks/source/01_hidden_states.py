@@ -72,8 +72,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from shortgpt import built_in_text, calibration_batches, decoder_layers, describe, hidden_states, load
-from shortgpt import block_influence, span_distances, watch_layers
+from shortgpt import block_influence, built_in_text, calibration_batches
+from shortgpt import decoder_layers, describe, hidden_states, load, span_distances
 from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -130,16 +130,20 @@ print(layers[0])
 # before it. The **feed-forward network** or FFN (`mlp`) works on each token alone. (Gemma has four norms: also one
 # *behind* each of the two.) The printout does not show how the parts are connected, so we draw it.
 
+
 # %%
 def draw_layer():
     _, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
-    ax.annotate("", (10.4, 0), (0.6, 0), arrowprops={"arrowstyle": "->", "linewidth": 4, "color": PALETTE[0]})
+    arrow = {"arrowstyle": "->", "linewidth": 4, "color": PALETTE[0]}
+    ax.annotate("", (10.4, 0), (0.6, 0), arrowprops=arrow)
     box = {"facecolor": "white", "edgecolor": "black"}
-    for start, worker in ((1.4, "attention"), (6, "FFN")):
-        ax.plot([start, start, start + 3.2, start + 3.2], [0, 1.4, 1.4, 0.2], color="black")
-        ax.text(start + 0.75, 1.4, "RMSNorm", ha="center", va="center", bbox=box | {"boxstyle": "round"})
-        ax.text(start + 2.3, 1.4, worker, ha="center", va="center", bbox=box | {"boxstyle": "round"})
-        ax.text(start + 3.2, 0, "+", ha="center", va="center", fontsize=13, bbox=box | {"boxstyle": "circle"})
+    for start, part in ((1.4, "attention"), (6, "FFN")):
+        x = [start, start, start + 3.2, start + 3.2]
+        ax.plot(x, [0, 1.4, 1.4, 0.2], color="black")
+        for at, text in (((0.75, 1.4), "RMSNorm"), ((2.3, 1.4), part), ((3.2, 0), "+")):
+            shape = box | {"boxstyle": "circle" if text == "+" else "round"}
+            look = {"ha": "center", "va": "center", "bbox": shape}
+            ax.text(start + at[0], at[1], text, **look)
     ax.text(0.5, 0, "$x_i$", ha="right", va="center", fontsize=15)
     ax.text(10.5, 0, "$x_{i+1}$", va="center", fontsize=15)
     ax.text(5.3, -0.55, "residual stream", ha="center", color=PALETTE[0])
@@ -149,7 +153,7 @@ def draw_layer():
 
 
 draw_layer()
-print("The stream runs straight through; attention and FFN each read a normalised copy and add their result to it.")
+print("The stream runs straight through; attention and FFN each read a normed copy.")
 
 # %% [markdown]
 # The thick line is the **residual stream**. Attention adds something to it, the FFN adds something, and nothing on
@@ -163,6 +167,7 @@ print("The stream runs straight through; attention and FFN each read a normalise
 # its mean square and multiplies each entry by a learned gain $g$:
 #
 # $$\mathrm{RMSNorm}(x) = g \cdot \frac{x}{\sqrt{\mathrm{mean}(x^2) + \varepsilon}}$$
+
 
 # %%
 def rms_norm(x, gain=1.0, eps=1e-5):
@@ -205,7 +210,10 @@ print({name: list(state.shape) for name, state in seen.items()})
 # %%
 attention, ffn = layers[4].self_attn, layers[4].mlp
 if hasattr(layers[4], "post_feedforward_layernorm"):  # Gemma
-    attention, ffn = layers[4].post_attention_layernorm, layers[4].post_feedforward_layernorm
+    attention, ffn = (
+        layers[4].post_attention_layernorm,
+        layers[4].post_feedforward_layernorm,
+    )
 
 
 def note(name):
@@ -221,7 +229,9 @@ model(ids)
 for handle in handles:
     handle.remove()
 
-torch.testing.assert_close(seen["x_in"] + seen["attention"] + seen["ffn"], seen["x_out"])
+torch.testing.assert_close(
+    seen["x_in"] + seen["attention"] + seen["ffn"], seen["x_out"]
+)
 print("x_out = x_in + attention + ffn holds")
 
 # %% [markdown]
@@ -233,26 +243,9 @@ print("x_out = x_in + attention + ffn holds")
 # %% [markdown]
 # ## 4. All layers at once
 #
-# Writing hooks by hand has two pitfalls. One that is forgotten stays on the model and fires forever; and some model
-# families return a tuple, or pass the state under a name. `watch_layers` takes care of both: it calls your function
-# with the layer's number, input and output, and leaves no hook behind, even after an error.
-
-# %%
-def report(layer, x_in, x_out):
-    if layer % 7 == 0:
-        print(f"layer {layer:2d}: in {list(x_in.shape)}, mean length {x_in.norm(dim=-1).mean():7.1f} "
-              f"-> {x_out.norm(dim=-1).mean():7.1f}")  # fmt: skip
-
-
-with watch_layers(model, report):
-    model(ids)
-
-# %% [markdown]
-# Look at the lengths. Somewhere between layers 7 and 14 the mean goes into the thousands, and near the end it falls
-# again. Section 6 finds out who is responsible.
-#
-# `hidden_states` collects everything into one tensor. With $L$ layers there are $L + 1$ states: entry $i$ enters layer
-# $i$, and the last one leaves the last layer. Counting fence posts rather than fence panels prevents most mistakes here.
+# Two things go wrong easily with your own hooks: a forgotten hook stays on the model, and some model families
+# return a tuple. The toolkit's `watch_layers` takes care of both, and `hidden_states` uses it to collect everything
+# in one tensor. Predict: how many states do $L$ layers give?
 
 # %%
 states = hidden_states(model, batch)
@@ -260,18 +253,21 @@ print(list(states.shape), "[layers + 1, batch, tokens, hidden]")
 assert torch.equal(states[0], x_0)
 
 # %% [markdown]
-# The first entry is the embedding, as it should be. What about the last? After the last layer the model does two more
-# things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry,
-# its *logit*. A softmax over the logits gives the probability of each possible next token.
+# $L + 1$: entry $i$ enters layer $i$, and the last one leaves the last layer. After the last layer the model does two more things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry, its *logit*. A softmax over the logits gives the probability of each possible next token.
 #
-# If our last state is the true one, these two steps must give the model's own logits, exactly.
+# If our last state is the true one, these two steps must give exactly the model's own logits. Do they?
 
 # %%
 logits = model.lm_head(model.model.norm(states[-1]))  # [batch, tokens, vocabulary]
 torch.testing.assert_close(logits, model(ids).logits, rtol=0, atol=0)
 
 top = logits[0, -1].softmax(-1).topk(5)
-pd.DataFrame({"next token": [repr(tokenizer.decode([i])) for i in top.indices], "probability": top.values}).round(3)
+pd.DataFrame(
+    {
+        "next token": [repr(tokenizer.decode([i])) for i in top.indices],
+        "probability": top.values,
+    }
+).round(3)
 
 # %% [markdown]
 # Every number is equal, without any tolerance: we captured what the model computes. And the sentence gets a
@@ -287,7 +283,9 @@ pd.DataFrame({"next token": [repr(tokenizer.decode([i])) for i in top.indices], 
 theirs = model(ids, output_hidden_states=True).hidden_states
 different = [i for i in range(len(theirs)) if not torch.equal(theirs[i], states[i])]
 print(f"{len(theirs)} entries each; entries that differ: {different}")
-assert torch.equal(theirs[-1], model.model.norm(states[-1]))  # theirs is ours, after the final norm
+assert torch.equal(
+    theirs[-1], model.model.norm(states[-1])
+)  # theirs is ours, after the final norm
 
 # %% [markdown]
 # Only the last entry differs: transformers reports it *after* the final norm, which belongs to no layer. How much
@@ -309,14 +307,15 @@ def mean_cosine(states):
 # %%
 ours_cosine, theirs_cosine = mean_cosine(states), mean_cosine(theirs)
 _, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-ax.plot(theirs_cosine, "s--", color=PALETTE[1], markersize=8, fillstyle="none", label="output_hidden_states")
+look = {"color": PALETTE[1], "markersize": 8, "fillstyle": "none"}
+ax.plot(theirs_cosine, "s--", label="output_hidden_states", **look)
 ax.plot(ours_cosine, "o-", color=PALETTE[0], markersize=4, label="hooks")
 ax.set(xlabel="layer", ylabel="cosine of input and output", ylim=(-0.1, 1.05))
 ax.legend(loc="lower center")
 plt.show()
 print(
-    f"The two agree for every layer but the last, whose input and output have cosine {ours_cosine[-1]:.2f} by hooks "
-    f"and {theirs_cosine[-1]:.2f} by output_hidden_states."
+    f"The last layer's cosine: {ours_cosine[-1]:.2f} by hooks, "
+    f"{theirs_cosine[-1]:.2f} by output_hidden_states."
 )
 
 # %% [markdown]
@@ -347,14 +346,15 @@ first, others = lengths[:, :, 0].mean(1), lengths[:, :, 1:].mean((1, 2))
 _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 ax.plot(first, "s--", color=PALETTE[1], markersize=5, label="first token")
 ax.plot(others, "o-", color=PALETTE[0], markersize=4, label="all other tokens")
-ax.set(yscale="log", xlabel="layers passed", ylabel="mean length of the hidden state (log scale)")
+ax.set(yscale="log", xlabel="layers passed", ylabel="mean length (log scale)")
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
 jump = int((first[1:] / first[:-1])[1:].argmax()) + 1
 print(
-    f"The first token's state reaches a length of {first.max():,.0f}, {(first / others).max():.0f} times that of the others; "
-    f"layer {jump} makes it grow from {first[jump]:,.0f} to {first[jump + 1]:,.0f} at once."
+    f"The first token's state is up to {(first / others).max():.0f} times as long as "
+    f"the others; layer {jump} alone takes it from {first[jump]:,.0f} to "
+    f"{first[jump + 1]:,.0f}."
 )
 
 # %% [markdown]
@@ -392,11 +392,11 @@ x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
 added = ((x_out - x_in).norm(dim=-1) / x_out.norm(dim=-1)).mean((1, 2))  # [layers]
 _, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.bar(range(len(added)), added, color=PALETTE[0], edgecolor="black", linewidth=0.6)
-ax.set(xlabel="layer", ylabel="|f(x)| / |x + f(x)|")
+ax.set(xlabel="layer", ylabel="what it adds / stream after it\n|f(x)| / |x + f(x)|")
 plt.show()
 print(
-    f"The median layer adds {added.median():.2f} of the stream's length, and no layer less than {added.min():.2f}; "
-    f"layer 0 adds {added[0]:.2f}."
+    f"The median layer adds {added.median():.2f} of the stream's length, "
+    f"and no layer less than {added.min():.2f}."
 )
 
 # %% [markdown]
@@ -407,21 +407,27 @@ print(
 # %%
 layer = len(x_in) // 2 - 1  # near the middle
 x, f = x_in[layer], x_out[layer] - x_in[layer]
-along = ((x * f).sum(-1) / x.norm(dim=-1) / x.norm(dim=-1)).mean()  # part of f along x, in units of |x|
-across = ((f.norm(dim=-1) / x.norm(dim=-1)).square().mean() - along**2).sqrt()
+lengths = x.norm(dim=-1)
+along = ((x * f).sum(-1) / lengths.square()).mean()  # along x, as a share of |x|
+across = ((f.norm(dim=-1) / lengths).square().mean() - along**2).sqrt()
 
 _, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
-arrow = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0}
-ax.annotate("", (1, 0), (0, 0), arrowprops=arrow | {"linewidth": 3, "color": PALETTE[0]})
-ax.annotate("", (1 + along, across), (1, 0), arrowprops=arrow | {"linewidth": 3, "color": PALETTE[1]})
-ax.annotate("", (1 + along, across), (0, 0), arrowprops=arrow | {"linewidth": 1.5, "linestyle": "--"})
-for at, text in (((0.5, -0.05), "x"), ((1.03, across / 2), "f(x)"), ((0.45, 0.17), "x + f(x)")):
-    ax.text(*at, text)
+start, middle, end = (0, 0), (1, 0), (1 + along, across)
+look = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "linewidth": 3}
+ax.annotate("", middle, start, arrowprops=look | {"color": PALETTE[0]})
+ax.annotate("", end, middle, arrowprops=look | {"color": PALETTE[1]})
+ax.annotate("", end, start, arrowprops=look | {"linewidth": 1.5, "linestyle": "--"})
+ax.text(0.5, -0.05, "x")
+ax.text(1.03, across / 2, "f(x)")
+ax.text(0.45, 0.17, "x + f(x)")
 ax.set(xlim=(-0.05, 1.2), ylim=(-0.1, across + 0.06), aspect="equal")
 ax.axis("off")
 plt.show()
 angle = torch.rad2deg(torch.atan2(across, 1 + along))
-print(f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream, which turns it by {angle:.0f} degrees.")
+print(
+    f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream, "
+    f"which turns it by {angle:.0f} degrees."
+)
 
 # %% [markdown]
 # The addition is nearly at a right angle to the stream. A step of a quarter, taken sideways, turns a long vector by
@@ -435,38 +441,44 @@ print(f"Layer {layer} adds {across:.2f} across and {along:+.2f} along the stream
 # norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens** (nostalgebraist,
 # 2020). When does the answer "Paris" appear: early, in the middle, or late?
 
+
 # %%
 def readable(token_id):
     return repr(tokenizer.decode([token_id]))[1:-1].strip() or "␣"
 
 
 def logit_lens(prompt):
-    """Every depth's most probable next token, and its probability: two tables ``[layers + 1, tokens]``."""
+    """The likeliest next token at each depth, and its probability: two tables."""
     batch = tokenizer(prompt, return_tensors="pt")
     states = hidden_states(model, batch)[:, 0]  # [layers + 1, tokens, hidden]
     top = model.lm_head(model.model.norm(states)).softmax(-1).max(-1)
     tokens = [readable(i) for i in batch["input_ids"][0]]
     words = [[readable(i) for i in row] for row in top.indices]
-    return pd.DataFrame(words, columns=tokens), pd.DataFrame(top.values.numpy(), columns=tokens)
+    probabilities = pd.DataFrame(top.values.numpy(), columns=tokens)
+    return pd.DataFrame(words, columns=tokens), probabilities
 
 # %%
 def draw_lens(prompt):
     words, probabilities = lenses[prompt]
     rows = sorted({*range(0, len(words), 4), *range(len(words) - 7, len(words))})
-    figure = Figure(figsize=(1.05 * words.shape[1] + 1.6, 4.6), layout="constrained")  # a menu calls this: no pyplot
+    size = 1.05 * words.shape[1] + 1.6, 4.6
+    figure = Figure(figsize=size, layout="constrained")  # a menu calls this: no pyplot
     ax = figure.subplots()
-    sns.heatmap(
-        probabilities.loc[rows], annot=words.loc[rows].to_numpy(), fmt="", ax=ax, cmap="Blues", vmin=0, vmax=1.4,
-        linewidths=0.5, cbar=False, annot_kws={"fontsize": 9},
-    )  # fmt: skip
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1.4, "linewidths": 0.5, "cbar": False}
+    text = words.loc[rows].to_numpy()
+    sns.heatmap(probabilities.loc[rows], annot=text, fmt="", ax=ax, **look)
     ax.set(xlabel="token read", ylabel="layers passed")
     display(figure)
-    answer = words.iloc[-1, -1]
-    since = len(words) - int((words.iloc[::-1, -1] == answer).astype(int).cummin().sum())
-    print(f"The prediction after the last token is {answer!r}; it is the lens's first choice from depth {since} on.")
+    right = (words.iloc[::-1, -1] == words.iloc[-1, -1]).astype(int)
+    since = len(words) - int(right.cummin().sum())
+    print(
+        f"After the last token the model predicts {words.iloc[-1, -1]!r}; "
+        f"it is the lens's first choice from depth {since} on."
+    )
 
 
-prompts = [prompt, "The president of the United States lives in the White", "Two plus two equals"]
+others = "The president of the United States lives in the White", "Two plus two equals"
+prompts = [prompt, *others]
 lenses = {text: logit_lens(text) for text in prompts}
 draw_lens(prompts[0])
 
@@ -484,7 +496,9 @@ draw_lens(prompts[0])
 # %%
 import ipywidgets as widgets
 
-menu = widgets.Dropdown(options=prompts, description="prompt", layout=widgets.Layout(width="70%"))
+menu = widgets.Dropdown(
+    options=prompts, description="prompt", layout=widgets.Layout(width="70%")
+)
 display(menu, widgets.interactive_output(draw_lens, {"prompt": menu}))
 
 # %%
@@ -547,6 +561,7 @@ for position in (-1, 0):
 # than layers.
 # </details>
 
+
 # %% tags=["exercise"]
 def states_bytes(config, ids, bytes_per_number):
     """Bytes that all hidden states of the batch ``ids`` take."""
@@ -563,8 +578,10 @@ check_states_bytes(states_bytes)
 # %% tags=["apply"]
 require_passed(states_bytes)
 ids = torch.zeros(4, 512, dtype=torch.long)
-for name, config in {"this model": model.config, "Llama-2-7B's shape": transformers.LlamaConfig()}.items():
-    print(f"{name}: {states_bytes(config, ids, 4) / 1e6:,.0f} MB for four texts of 512 tokens in float32")
+shapes = {"this model": model.config, "Llama-2-7B's shape": transformers.LlamaConfig()}
+for name, config in shapes.items():
+    megabytes = states_bytes(config, ids, 4) / 1e6
+    print(f"{name}: {megabytes:,.0f} MB for four texts of 512 tokens in float32")
 
 # %% [markdown]
 # For a small model this is no problem. For a large one it is, so `score_layers` in lesson 02 looks at each state as
@@ -585,6 +602,7 @@ for name, config in {"this model": model.config, "Llama-2-7B's shape": transform
 # <details><summary>Hint 2</summary>
 # The largest number of float16 is 65,504. The square of 256 is beyond it. What could you do before squaring?
 # </details>
+
 
 # %% tags=["exercise"]
 def cosine(a, b):
@@ -618,6 +636,7 @@ check_cosine(cosine)
 # Python's <code>try</code> has a partner that runs whatever happens: <code>finally</code>.
 # </details>
 
+
 # %% tags=["exercise"]
 def record_outputs(module, run):
     """Call ``run()`` and return the list of the outputs of ``module`` meanwhile."""
@@ -644,8 +663,14 @@ check_record_outputs(record_outputs)
 require_passed(record_outputs)
 batch = tokenizer("The capital of France is the city of", return_tensors="pt")
 layer = len(decoder_layers(model)) // 2 - 1
-outputs = record_outputs(decoder_layers(model)[layer], lambda: model.generate(**batch, max_new_tokens=4, do_sample=False))
-print(f"layer {layer} while the model writes four tokens:", *[list(output.shape) for output in outputs])
+outputs = record_outputs(
+    decoder_layers(model)[layer],
+    lambda: model.generate(**batch, max_new_tokens=4, do_sample=False),
+)
+print(
+    f"layer {layer} while the model writes four tokens:",
+    *[list(output.shape) for output in outputs],
+)
 
 # %% [markdown]
 # While it writes, the model reads the whole prompt once and then one token at a time: it keeps what attention needs
@@ -666,11 +691,13 @@ print(f"layer {layer} while the model writes four tokens:", *[list(output.shape)
 # Compare first, average then. Section 6 shows a token that would dominate an average of states.
 # </details>
 
+
 # %% tags=["exercise"]
 def busiest_layers(states, n):
-    """The ``n`` layers with the lowest mean cosine of input and output, lowest first."""
+    """The ``n`` layers with the lowest mean cosine, lowest first."""
     ### BEGIN SOLUTION
-    cosines = torch.cosine_similarity(states[:-1].float(), states[1:].float(), dim=-1)  # [layers, batch, tokens]
+    before, after = states[:-1].float(), states[1:].float()
+    cosines = torch.cosine_similarity(before, after, dim=-1)  # [layers, batch, tokens]
     return cosines.mean((1, 2)).argsort()[:n].tolist()
     ### END SOLUTION
 
@@ -682,7 +709,10 @@ check_busiest_layers(busiest_layers)
 # %% tags=["apply"]
 require_passed(busiest_layers)
 page = built_in_text()["text"][0][:1000]
-print("the busiest layers on one page:", busiest_layers(hidden_states(model, tokenizer(page, return_tensors="pt")), 4))
+print(
+    "the busiest layers on one page:",
+    busiest_layers(hidden_states(model, tokenizer(page, return_tensors="pt")), 4),
+)
 
 # %% [markdown]
 # One page is enough to find the low points of section 5's curve: the layers at both ends, and layer 24. Pruning
@@ -705,9 +735,10 @@ print("the busiest layers on one page:", busiest_layers(hidden_states(model, tok
 # The rank is one more than the number of tokens with a higher logit.
 # </details>
 
+
 # %% tags=["exercise"]
 def answer_ranks(states, norm, head, answer):
-    """Rank of the token ``answer`` at each depth after the last token; 1 is the most probable token."""
+    """Rank of the token ``answer`` at each depth; 1 is the most probable token."""
     ### BEGIN SOLUTION
     logits = head(norm(states[:, -1]))  # [layers + 1, vocabulary]
     higher = logits > logits[:, answer, None]
@@ -723,7 +754,9 @@ check_answer_ranks(answer_ranks)
 require_passed(answer_ranks)
 batch = tokenizer("The capital of France is the city of", return_tensors="pt")
 paris = tokenizer(" Paris", add_special_tokens=False)["input_ids"][0]
-ranks = answer_ranks(hidden_states(model, batch)[:, 0], model.model.norm, model.lm_head, paris)
+ranks = answer_ranks(
+    hidden_states(model, batch)[:, 0], model.model.norm, model.lm_head, paris
+)
 print("rank of Paris by depth:", *ranks)
 
 # %% [markdown]

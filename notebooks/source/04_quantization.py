@@ -72,21 +72,19 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from shortgpt import (
-    added_losses, built_in_text, calibration_batches, continue_text, decoder_layers, load, perplexity, quantize,
-    read_grid, removal_order, remove_layers, save, score_layers, size, size_quality_grid, speed_table,
-)  # fmt: skip
+from shortgpt import added_losses, built_in_text, calibration_batches, continue_text
+from shortgpt import decoder_layers, load, quantize, read_grid, removal_order
+from shortgpt import remove_layers, save, score_layers, size, size_quality_grid
+from shortgpt import speed_table
 from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.course.plots import PALETTE, STORED, plot_frontier
-from shortgpt.model.view import share_weights
 from shortgpt.utils.data import data_folder
-from transformers import PreTrainedModel
 
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
-# Several figures below are horizontal bars, so one small function draws them, with hatches for readers who don't see the colours.
+# One small function draws the bars of this lesson, with hatches for readers who don't see the colours.
 
 # %%
 def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> plt.Axes:
@@ -115,6 +113,7 @@ def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> pl
 #
 # Only the small integers $q_j$ and one *scale* $s$ a row are stored. This rule is called *absmax*.
 
+
 # %%
 def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
     """Round every row of w to an evenly spaced grid that its largest weight fits in."""
@@ -130,10 +129,9 @@ def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
 # %%
 w = torch.tensor([[0.70, -0.32, 0.23, 0.04]])
 w_hat = round_absmax(w, bits=4)
-print("weights  ", [round(x, 4) for x in w[0].tolist()])
-print("rounded  ", [round(x, 4) for x in w_hat[0].tolist()])
-print("errors   ", [round(x, 4) for x in (w_hat - w)[0].tolist()])
+rows = {"weight": w[0], "rounded": w_hat[0], "error": (w_hat - w)[0]}
 assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
+pd.DataFrame({name: values.numpy() for name, values in rows.items()}).T.round(2)
 
 # %% [markdown]
 # No weight moves by more than half a step. That is little for 0.70, but 0.04 became zero: **the largest weight of
@@ -146,7 +144,10 @@ assert (w_hat - w).abs().max() <= 0.10 / 2 + 1e-6  # never more than half a step
 LAYER = len(decoder_layers(model)) // 2 - 1  # in the middle
 weight = decoder_layers(model)[LAYER].mlp.up_proj.weight.detach()  # [outputs, inputs]
 row = weight[:1]  # [1, inputs]
-print(f"largest {row.abs().max():.3f}, typical (median) {row.abs().median():.3f}, 4-bit step {row.abs().max() / 7:.3f}")
+largest, typical = row.abs().max(), row.abs().median()
+print(
+    f"largest {largest:.3f}, median {typical:.3f}, 4-bit step {largest / 7:.3f}"
+)
 
 # %% [markdown]
 # *Predict* from these three numbers: on how many of the 15 points of the 4-bit grid will nearly all of its weights land?
@@ -158,13 +159,15 @@ for ax, bits in zip(axes, (8, 4), strict=True):
     ax.hist(row[0].numpy(), bins=60, color=PALETTE[0], edgecolor="black", linewidth=0.3)
     grid = s * torch.arange(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1))
     ax.vlines(grid, -9, -2, color="black", linewidth=0.6)
-    ax.set(title=f"{bits} bits: {len(grid)} grid points (ticks below zero)", xlabel="weight", ylim=(-10, None))
+    title = f"{bits} bits: {len(grid)} grid points (ticks below zero)"
+    ax.set(title=title, xlabel="weight", ylim=(-10, None))
 axes[0].set_ylabel("weights in the row")
 plt.show()
 used = round_absmax(row, 4).unique().numel()
 inside = (row.abs() < 3.5 * s).float().mean()
 print(
-    f"With 4 bits, {inside:.0%} of the row's {row.numel()} weights fall on the inner 7 grid points, and {used} of 15 are used at all."
+    f"With 4 bits, {inside:.0%} of the row's {row.numel()} weights fall on the inner "
+    f"7 grid points, and {used} of 15 are used at all."
 )
 
 # %% [markdown]
@@ -178,16 +181,19 @@ print(
 # treats rows separately, so we cut the matrix into rows of 64 first. We measure the damage as *relative error*, the
 # length of $\hat w - w$ over the length of $w$. How much will groups help?
 
+
 # %%
 def relative_error(w: torch.Tensor, w_hat: torch.Tensor) -> float:
     return float((w_hat - w).norm() / w.norm())
 
 
+rows = {}
 for bits in (8, 4):
     per_row = round_absmax(weight, bits)
     per_group = round_absmax(weight.reshape(-1, 64), bits).reshape(weight.shape)
-    print(f"{bits} bits: error {relative_error(weight, per_row):6.2%} with a scale per row of {weight.shape[1]}, "
-          f"{relative_error(weight, per_group):6.2%} with a scale per group of 64")  # fmt: skip
+    both = {"a scale per row": per_row, "a scale per 64": per_group}
+    rows[f"{bits} bits"] = {name: relative_error(weight, w) for name, w in both.items()}
+(100 * pd.DataFrame(rows).T).round(2).add_suffix(", error in %")
 
 # %% [markdown]
 # From 8 to 4 bits the step gets 18 times coarser (127 / 7), and so does the error. Groups win some of it back, at a
@@ -204,41 +210,48 @@ for bits in (8, 4):
 # %%
 import logging
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would report a kernel that it can't fetch offline
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # no report when offline
 import bitsandbytes.functional as bnb
 
 nf4 = bnb.get_4bit_type("nf4", device="cpu")  # [16], from -1 to 1
 even = torch.arange(-7, 8) / 7  # [15]
-scaled = (weight.reshape(-1, 64) / weight.reshape(-1, 64).abs().amax(1, keepdim=True)).flatten()
+blocks = weight.reshape(-1, 64)
+scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
 
 fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-ax.hist(scaled.numpy(), bins=101, density=True, color=PALETTE[0], alpha=0.5, label="weights / largest of their block")
-ax.plot(nf4, np.full(16, -0.08), "|", color="black", markersize=14, markeredgewidth=2, label="NF4 levels")
+look = {"bins": 101, "density": True, "color": PALETTE[0], "alpha": 0.5}
+ax.hist(scaled.numpy(), label="weights / largest of their block", **look)
+look = {"markersize": 14, "markeredgewidth": 2, "label": "NF4 levels"}
+ax.plot(nf4, np.full(16, -0.08), "|", color="black", **look)
 ax.plot(even, np.full(15, -0.24), "x", color=PALETTE[1], label="even levels")
 ax.set(xlabel="weight, scaled to its block", ylabel="density")
 ax.legend()
 plt.show()
 print(
-    f"NF4's gaps grow from {nf4.diff().min():.3f} beside zero to {nf4.diff().max():.3f} at the edge; the even grid's are all {1 / 7:.3f}."
+    f"NF4's gaps grow from {nf4.diff().min():.3f} beside zero to "
+    f"{nf4.diff().max():.3f} at the edge; the even grid's are all {1 / 7:.3f}."
 )
 
 # %% [markdown]
 # The outermost gap is about twice the even grid's. Rounding to NF4 means dividing by the block's largest weight and
 # taking the nearest level. We write it out. Does it equal bitsandbytes, the library that `quantize` uses?
 
+
 # %%
 def round_nf4(w: torch.Tensor, block: int = 64) -> torch.Tensor:
     blocks = w.reshape(-1, block)
     s = blocks.abs().amax(dim=-1, keepdim=True)  # [blocks, 1]
-    nearest = (blocks / s)[..., None].sub(nf4).abs().argmin(dim=-1)  # [blocks, block], 0 to 15
+    nearest = (blocks / s)[..., None].sub(nf4).abs().argmin(dim=-1)  # 0 to 15
     return (s * nf4[nearest]).reshape(w.shape)
 
 
 packed, state = bnb.quantize_4bit(weight.contiguous(), blocksize=64, quant_type="nf4")
 torch.testing.assert_close(round_nf4(weight), bnb.dequantize_4bit(packed, state))
-print(f"Our NF4 equals the library's; its relative error here is {relative_error(weight, round_nf4(weight)):.2%}.")
+error = relative_error(weight, round_nf4(weight))
+print(f"Our NF4 equals the library's; its relative error here is {error:.2%}.")
 print(
-    f"The library packs two weights in a byte: {weight.numel():,} weights became {packed.numel():,} bytes and {state.absmax.numel():,} scales."
+    f"{weight.numel():,} weights became {packed.numel():,} bytes "
+    f"and {state.absmax.numel():,} scales."
 )
 
 # %% [markdown]
@@ -248,89 +261,46 @@ print(
 # %% [markdown]
 # ## 4. Where our weights come from
 #
-# Before we believe any 4-bit number we must look at where our weights come from. (With another `MODEL` this section asks whether its weights have the same history; the grid is the default model's.) The default model is distributed as a small download, a *GGUF* file (the format of llama.cpp) of type Q4_1. That format had already rounded each block of 32 neighbouring weights (along the inputs) to 16 evenly spaced values between the block's minimum and maximum. Loading turns them back into float32, but nobody can bring back what was lost. The rounding must still be visible: here is one block, with 16 lines from its smallest weight to its largest.
-
-# %%
-blocks = weight.reshape(-1, 32)  # [blocks, 32]
-distinct = torch.tensor([len(block.unique()) for block in blocks[:5000]])
-values, low, high = blocks[0], blocks[0].min(), blocks[0].max()
-
-fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-ax.hlines(torch.linspace(low, high, 16), 0, 33, color="black", linewidth=0.5)
-ax.plot(range(1, 33), values, "o", color=PALETTE[0])
-ax.set(xlabel="position in the block of 32 weights", ylabel="weight")
-plt.show()
-step = (high - low) / 15
-off = ((values - low) / step - ((values - low) / step).round()).abs().max()  # in steps
-print(f"The 32 points lie at most {off:.1%} of a step from 16 evenly spaced lines; "
-      f"the blocks hold {distinct.float().mean():.1f} different values on average and at most {distinct.max()}.")  # fmt: skip
-
-# %% [markdown]
-# What happens to such weights when they are rounded once more? We round the real matrix and a freshly drawn normal one of the same size with five methods. The last of them, `round_min_max`, is the rule of the download.
+# <details><summary>Going deeper: one grid on which this model looks better than it is</summary>
+#
+# The default model's download is a *GGUF* file (the format of llama.cpp) of type Q4_1: each block of 32
+# neighbouring weights had already been rounded to 16 evenly spaced values between its minimum and maximum. Loading
+# makes float32 of them and brings nothing back.
+#
+# Rounding once more with the same rule changes nothing: the points are on the grid already. So **never report a
+# result of this model on blocks of 32 with minimum and maximum.** The table shows it on one matrix, beside freshly
+# drawn normal weights, which have no such history. On the other grids, those of `quantize` among them, the two
+# differ little. To start from the original precision, go online and set `MODEL =
+# "HuggingFaceTB/SmolLM2-135M-Instruct"`.
+# </details>
+#
+# *Predict:* on which grid will this model's weights differ from fresh normal ones?
 
 # %%
 def round_min_max(w: torch.Tensor, bits: int = 4, block: int = 32) -> torch.Tensor:
     blocks = w.reshape(-1, block)
     low, high = blocks.amin(-1, keepdim=True), blocks.amax(-1, keepdim=True)
-    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)  # a block of equal weights has no width
+    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)
     return (low + step * ((blocks - low) / step).round()).reshape(w.shape)
 
-# %% [markdown]
-# The fresh matrix has the same shape and spread, and no history. *Predict:* on which of the five grids will the two matrices part?
 
-# %%
-fresh = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std()
-methods = {
-    "8 bits, a scale per row": lambda w: round_absmax(w, 8),
-    "4 bits, a scale per row": lambda w: round_absmax(w, 4),
-    "4 bits, groups of 64": lambda w: round_absmax(w.reshape(-1, 64), 4).reshape(w.shape),
-    "NF4, blocks of 64": round_nf4,
-    "min-max, blocks of 32 (Q4_1)": round_min_max,
-}
-matrices = {"this model's weights": weight, "fresh normal weights": fresh}
-errors = pd.DataFrame(
-    {name: {label: relative_error(w, f(w)) for label, w in matrices.items()} for name, f in methods.items()}
-).T
-bars(100 * errors, "relative error (percent)", "%.2f", figsize=(8, 3.6))
-plt.show()
-own, other = errors.iloc[-1]
-apart = (errors.iloc[:-1, 0] / errors.iloc[:-1, 1] - 1).abs().max()
-print(f"On the grid of the default model's download this model's weights move by {own:.2%}, fresh weights by {other:.2%}; "
-      f"on the other four grids the two differ by at most {apart:.0%}.")  # fmt: skip
-
-# %% [markdown]
-# On the download's own grid nothing moves. Is it the same for the whole model? We round *all* matrices of the decoder layers in a view of the model (`share_weights`: the original keeps its weights) and read four documents, one of each of four genres.
-
-# %%
-genres = ["encyclopedic", "news", "science", "story"]
-texts = built_in_text("perplexity").query("genre in @genres").groupby("genre").head(1)["text"].tolist()
+def round_groups(w: torch.Tensor) -> torch.Tensor:
+    return round_absmax(w.reshape(-1, 64), 4).reshape(w.shape)
 
 
-def with_rounded_weights(rounded) -> PreTrainedModel:
-    """A view of the model with every matrix of its decoder layers replaced by what `rounded` makes of it."""
-    view = share_weights(model)
-    for linear in decoder_layers(view).modules():
-        if isinstance(linear, torch.nn.Linear):
-            linear.weight = torch.nn.Parameter(rounded(linear.weight.detach()), requires_grad=False)
-    return view
-
-# %% [markdown]
-# Three grids of 4 bits, beside the weights as they were loaded. Predict: which of them costs nothing?
-
-# %%
+drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+matrices = {"this model": weight, "fresh normal": drawn * weight.std()}
 grids = {
-    "as loaded": None,
-    "min-max, blocks of 32 (Q4_1 again)": round_min_max,
-    "min-max, groups of 64": lambda w: round_min_max(w, block=64),
-    "absmax, groups of 64": methods["4 bits, groups of 64"],
+    "4 bits, groups of 64": round_groups,
+    "NF4, blocks of 64": round_nf4,
+    "min-max, blocks of 32 (the download's)": round_min_max,
 }
-again = {name: perplexity(with_rounded_weights(f) if f else model, tokenizer, texts) for name, f in grids.items()}
-display(pd.Series(again, name="perplexity").round(2).to_frame())
-own, other = again["min-max, blocks of 32 (Q4_1 again)"] / again["as loaded"], again["min-max, groups of 64"] / again["as loaded"]
-print(f"Rounding on the grid of the default model's download multiplies perplexity by {own:.3f}, the same rule on groups of 64 by {other:.3f}.")
-
-# %% [markdown]
-# So the rule for this model is: **never report a result on blocks of 32 with minimum and maximum**, it would be nearly free by construction. The methods of `quantize` use other grids (a scale per row for 8 bits; NF4 in blocks of 64, or groups of 64, for 4 bits), and on those our matrix behaved like a fresh one. One caveat stays: our "float32" model is itself a rounded one. When you are online, set `MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"` to start from the original precision.
+errors = pd.DataFrame(index=grids)
+for name, w in matrices.items():
+    errors[f"{name}, error in %"] = [
+        100 * relative_error(w, f(w)) for f in grids.values()
+    ]
+errors.round(2)
 
 # %% [markdown]
 # ## 5. The whole model: what is the size?
@@ -338,12 +308,17 @@ print(f"Rounding on the grid of the default model's download multiplies perplexi
 # `quantize` rounds the linear layers and leaves the rest alone: to 8 bits with the library torchao and a scale for each row, to 4 bits with bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: with the usual formula, number of elements times bytes an element, and with `size`, which adds up the memory that is really held.
 
 # %%
-versions = {"32 bits": model, "8 bits": quantize(model, 8), "4 bits": quantize(model, 4)}
+versions = {
+    "32 bits": model,
+    "8 bits": quantize(model, 8),
+    "4 bits": quantize(model, 4),
+}
 embedding_mb = model.get_input_embeddings().weight.nbytes / 1e6
-sizes = pd.DataFrame({
-    "formula MB": {name: sum(p.numel() * p.element_size() for p in m.parameters()) / 1e6 for name, m in versions.items()},
-    "real MB": {name: size(m)["memory_bytes"] / 1e6 for name, m in versions.items()},
-})  # fmt: skip
+rows = {}
+for name, m in versions.items():
+    formula = sum(p.numel() * p.element_size() for p in m.parameters()) / 1e6
+    rows[name] = {"formula MB": formula, "real MB": size(m)["memory_bytes"] / 1e6}
+sizes = pd.DataFrame(rows).T
 sizes["smaller by"] = sizes["real MB"].iloc[0] / sizes["real MB"]
 sizes.round(2)
 
@@ -354,11 +329,16 @@ sizes.round(2)
 
 # %%
 rest = sizes["real MB"] - embedding_mb
-parts = pd.DataFrame({"linear layers and norms": rest, "embeddings (also the output head)": embedding_mb})
-bars(parts, "weights in memory (MB)", number="", stacked=True, figsize=(8, 2.6)).legend(loc="lower right")
+table = "embeddings (also the output head)"
+parts = pd.DataFrame({"linear layers and norms": rest, table: embedding_mb})
+ax = bars(parts, "weights in memory (MB)", number="", stacked=True, figsize=(8, 2.6))
+ax.legend(loc="lower right")
 plt.show()
-print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real MB'].iloc[0]:.0%} of the float32 model, {embedding_mb / sizes['real MB'].iloc[-1]:.0%} of the 4-bit one; "
-      f"the rest shrinks by {rest.iloc[0] / rest.iloc[1]:.1f} and {rest.iloc[0] / rest.iloc[2]:.1f} times.")  # fmt: skip
+share = embedding_mb / sizes["real MB"]
+print(
+    f"Embeddings keep their {embedding_mb:.0f} MB: {share.iloc[0]:.0%} of the float32 "
+    f"model, {share.iloc[-1]:.0%} of the 4-bit one."
+)
 
 # %% [markdown]
 # The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two
@@ -377,11 +357,20 @@ print(f"Embeddings keep their {embedding_mb:.0f} MB: {embedding_mb / sizes['real
 
 # %%
 del versions  # the grid makes its own, one at a time
-order = removal_order(score_layers(model, calibration_batches(tokenizer, built_in_text()["text"]), progress=False))
-grid = size_quality_grid(model, tokenizer, order, [0, 3, 6], ["none", "int8", "nf4"], texts=texts, progress=False)
+genres = ["encyclopedic", "news", "science", "story"]
+four = built_in_text("perplexity").query("genre in @genres").groupby("genre").head(1)
+texts = four["text"].tolist()
+batches = calibration_batches(tokenizer, built_in_text()["text"])
+order = removal_order(score_layers(model, batches, progress=False))
+methods = ["none", "int8", "nf4"]
+how = {"texts": texts, "progress": False}
+grid = size_quality_grid(model, tokenizer, order, [0, 3, 6], methods, **how)
 print("layers, in the order in which they go:", order[:9])
-display(grid.pivot(index="removed", columns="method", values="perplexity")[["none", "int8", "nf4"]].round(2))
-display(grid.pivot(index="removed", columns="method", values="memory_mb")[["none", "int8", "nf4"]].round(1))
+for column in ("perplexity", "memory_mb"):
+    print(column)
+    display(
+        grid.pivot(index="removed", columns="method", values=column)[methods].round(1)
+    )
 
 # %% [markdown]
 # The same nine models as points: left is small, down is good. The number beside a point says how many layers are
@@ -409,10 +398,12 @@ plt.show()
 # %%
 measured = read_grid(data_folder() / "grid.csv")
 METHODS = ["none", "int8", "nf4", "gptq", "rtn4"]
-pruned_first = measured[measured["order"] != "quantize first"].set_index("method").loc[METHODS].reset_index()
+first = measured[measured["order"] != "quantize first"]
+pruned_first = first.set_index("method").loc[METHODS].reset_index()
 for column in ("perplexity", "grammar", "last_word"):
     print(f"{column}: {STORED}")
-    display(pruned_first.pivot(index="removed", columns="method", values=column)[METHODS].round(1))
+    wide = pruned_first.pivot(index="removed", columns="method", values=column)
+    display(wide[METHODS].round(1))
 
 # %% [markdown]
 # `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ, NF4, rtn4. The accuracies, with standard errors of two to five points, confirm only that rtn4 finds the fewest last words.
@@ -441,7 +432,9 @@ steps = {
     "3 layers of the 8-bit model": ((0, "int8"), (3, "int8")),
     "3 layers of the 4-bit model (GPTQ)": ((0, "gptq"), (3, "gptq")),
 }
-rows = {name: {"saves MB": mb[a] - mb[b], "costs nats": loss[b] - loss[a]} for name, (a, b) in steps.items()}
+rows = {}
+for name, (a, b) in steps.items():
+    rows[name] = {"saves MB": mb[a] - mb[b], "costs nats": loss[b] - loss[a]}
 prices = pd.DataFrame(rows).T
 prices["nats for 100 MB"] = 100 * prices["costs nats"] / prices["saves MB"]
 print(STORED)
@@ -463,27 +456,10 @@ prices.round(3)
 # *judge by* changes the measure. Find the budget below which the best model has fewer layers.
 
 # %%
-from shortgpt import best_within, frontier_steps
 from shortgpt.course.explorers import explore_frontier
 
 print(STORED)
 explore_frontier(pruned_first)
-
-# %% [markdown]
-# The same without a widget: `frontier_steps` has a row for each model on the frontier, with the step to the next larger
-# one (`more`, in MB, and `change`, in perplexity). `best_within` finds the best row for a budget; change it and run the
-# cell again.
-
-# %%
-BUDGET_MB = 170
-best = best_within(pruned_first, BUDGET_MB)
-print(f"{STORED}: within {BUDGET_MB} MB: {best['method']}, {best['removed']} layers removed, {best['memory_mb']:.0f} MB, perplexity {best['perplexity']:.1f}")
-columns = ["method", "removed", "memory_mb", "perplexity", "more", "change", "grammar", "last_word"]
-frontier_steps(pruned_first)[columns].round(2)
-
-# %% [markdown]
-# At the small end a few megabytes change perplexity a lot; at the large end hundreds of megabytes bring next to
-# nothing.
 
 # %% [markdown]
 # ## 8. Do the losses add up?
@@ -497,30 +473,28 @@ frontier_steps(pruned_first)[columns].round(2)
 # By hand, from the table above, for three layers and NF4:
 
 # %%
-both, pruning, rounding = (loss[key] - loss[0, "none"] for key in ((3, "nf4"), (3, "none"), (0, "nf4")))
-print(f"{STORED}: {both:.3f} - {pruning:.3f} - {rounding:.3f} = {both - pruning - rounding:+.3f} nats")
+keys = (3, "nf4"), (3, "none"), (0, "nf4")
+both, pruning, rounding = (loss[key] - loss[0, "none"] for key in keys)
+extra = both - pruning - rounding
+print(f"{STORED}: {both:.3f} - {pruning:.3f} - {rounding:.3f} = {extra:+.3f} nats")
 
 # %% [markdown]
-# All models read the same eighteen documents, so `added_losses` computes this for each document, and says how far the documents differ: a paired comparison. *Predict:* will the other interactions be positive as well, and will they grow with the number of layers removed?
+# `added_losses` computes this for each document, and says how far the documents differ: a paired comparison. *Predict:* will the other interactions be positive as well, and will they grow with the number of layers removed? (8 bits add nothing that could be seen, so the figure leaves them out.)
 
 # %%
 added = added_losses(pruned_first)
-print(STORED)
-added[["removed", "method", "added_by_pruning", "added_by_quantization", "added_by_both", "interaction", "interaction_error"]].round(3)
-
-# %% [markdown]
-# The same table as bars, without 8 bits, which add nothing that could be seen. Where the third bar of a group is short beside the other two, "add the losses" is a good forecast.
-
-# %%
 four = added[added["method"] != "int8"].sort_values(["removed", "method"])
 four.index = [f"{row.method}, −{row.removed}" for row in four.itertuples()]
-named = {"added_by_pruning": "pruning alone", "added_by_quantization": "quantization alone", "interaction": "interaction"}
-ax = bars(four[list(named)].rename(columns=named), "added loss (nats a token)", "%.2f", figsize=(8, 6.5), title=STORED)
+columns = ["added_by_pruning", "added_by_quantization", "interaction"]
+names = ["pruning alone", "quantization alone", "interaction"]
+shown = four[columns].set_axis(names, axis=1)
+ax = bars(shown, "added loss (nats a token)", "%.2f", figsize=(8, 6.5), title=STORED)
 plt.show()
-sure = added[added["interaction"].abs() > 2 * added["interaction_error"]]
-print(f"{(added['interaction'] > 0).sum()} of {len(added)} interactions are positive; {len(sure)} are more than two standard errors from zero, {(sure['interaction'] > 0).sum()} of these positive.")
-worst = added.loc[added["interaction"].abs().idxmax()]
-print(f"The largest is {worst['interaction']:+.3f} ± {worst['interaction_error']:.3f} nats ({worst['method']}, {worst['removed']} layers), next to {worst['added_by_pruning']:.2f} for pruning and {worst['added_by_quantization']:.2f} for quantization.")
+sure = added["interaction"] > 2 * added["interaction_error"]
+print(
+    f"{(added['interaction'] > 0).sum()} of {len(added)} interactions are positive, "
+    f"{sure.sum()} of them by more than two standard errors."
+)
 
 # %% [markdown]
 # Up to six layers the first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**,
@@ -538,9 +512,11 @@ print(f"The largest is {worst['interaction']:+.3f} ± {worst['interaction_error'
 rows = []
 for second in measured[measured["order"] == "quantize first"].itertuples():
     first = price.loc[(second.removed, second.method)]
-    change, error = mean_and_error(np.subtract(second.losses, first["losses"]), np.array(second.tokens))  # paired
-    rows.append({"method": second.method, "removed": second.removed, "prune first": first["perplexity"],
-                 "quantize first": second.perplexity, "change in nats": change, "s.e.": error})  # fmt: skip
+    difference = np.subtract(second.losses, first["losses"])  # of each document
+    change, error = mean_and_error(difference, np.array(second.tokens))
+    row = {"method": second.method, "removed": second.removed}
+    row |= {"prune first": first["perplexity"], "quantize first": second.perplexity}
+    rows.append(row | {"change in nats": change, "s.e.": error})
 orders = pd.DataFrame(rows).sort_values(["method", "removed"], ignore_index=True)
 print(STORED)
 orders.round(4)
@@ -556,14 +532,9 @@ orders.round(4)
 # %%
 paper = data_folder() / "paper"
 table5 = pd.read_csv(paper / "table5_order.csv").set_index("order")
-table5.columns = ["MMLU (English)", "CMMLU (Chinese)"]
-
-ax = bars(table5, "accuracy (percent; dotted: guessing)", figsize=(8, 3.2), title="The paper's Llama-2-7B, not our model")
-ax.axvline(25, color="black", linestyle=":", linewidth=1)
-ax.set_xlim(0, 70)
-plt.show()
-gap = table5.loc["quantization then removal"] - table5.loc["removal then quantization"]
-print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on MMLU and {gap.iloc[1]:.1f} on CMMLU, from one run each.")
+table5.columns = ["MMLU (English), %", "CMMLU (Chinese), %"]
+print("The paper's Llama-2-7B, not our model; guessing gives 25 %")
+table5
 
 # %% [markdown]
 # Quantizing first is ahead by about a point, from one run each: too little to prefer either order.
@@ -575,29 +546,32 @@ print(f"In the paper, quantizing first is ahead by {gap.iloc[0]:.1f} points on M
 
 # %%
 table4 = pd.read_csv(paper / "table4_gptq.csv")
-ours = measured[(measured["method"] == "gptq") & (measured["order"] != "prune first")].sort_values("removed")  # the paper's order
+by_gptq = measured[
+    (measured["method"] == "gptq") & (measured["order"] != "prune first")
+]
+ours = by_gptq.sort_values("removed")  # quantized first, as in the paper
 share = 100 * ours["removed"] / 30  # the default model's layers
 paper_share = 100 - 100 * table4["kept_layers"] / table4["kept_layers"].iloc[0]
-curves = {
-    "Llama-2-7B, GPTQ (the paper)": (paper_share, table4["ppl"] / table4["ppl"].iloc[0]),
-    f"{STORED}: GPTQ": (share, ours["perplexity"] / ours["perplexity"].iloc[0]),
-}
+rise, paper_rise = (each / each.iloc[0] for each in (ours["perplexity"], table4["ppl"]))
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-for (label, (x, y)), style, colour in zip(curves.items(), ("o-", "s--"), PALETTE[:2], strict=True):
-    left.plot(x, y, style, color=colour, label=label)
-left.set(xlabel="layers removed (percent)", ylabel="perplexity (unpruned = 1)", ylim=(0, None))
-left.legend(fontsize=9)
-right.plot(paper_share, table4["mmlu"], "o-", color=PALETTE[0], label="Llama-2-7B, GPTQ (the paper)")
+name = "Llama-2-7B, GPTQ (the paper)"
+left.plot(paper_share, paper_rise, "o-", color=PALETTE[0], label=name)
+left.plot(share, rise, "s--", color=PALETTE[1], label=f"{STORED}: GPTQ")
+left.set(ylabel="perplexity (unpruned = 1)", ylim=(0, None))
+right.plot(paper_share, table4["mmlu"], "o-", color=PALETTE[0], label=name)
 right.axhline(25, color="black", linestyle=":", label="guessing")
-right.set(xlabel="layers removed (percent)", ylabel="MMLU (percent)", ylim=(0, 50))
-right.legend(fontsize=9, loc="lower left")
+right.set(ylabel="MMLU (percent)", ylim=(0, 50))
+for ax in (left, right):
+    ax.set_xlabel("layers removed (percent)")
+    ax.legend(fontsize=9, loc="best" if ax is left else "lower left")
 plt.show()
-(_, paper_rise), (_, our_rise) = curves.values()
-first, last = table4["mmlu"].iloc[[0, -1]]
-print(f"In the paper, perplexity rises {paper_rise.iloc[-1]:.1f} times while MMLU goes from {first:.1f} to {last:.1f}.")
-print(f"The default model's perplexity rises {our_rise.iloc[-1]:.1f} times at {share.iloc[-1]:.0f} percent of the layers.")
+start, end = table4["mmlu"].iloc[[0, -1]]
+print(
+    f"In the paper, perplexity rises {paper_rise.iloc[-1]:.1f} times while MMLU goes "
+    f"from {start:.1f} to {end:.1f}; ours rises {rise.iloc[-1]:.1f} times."
+)
 
 # %% [markdown]
 # The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. Ours
@@ -625,10 +599,10 @@ with tempfile.TemporaryDirectory() as folder:
 probe = tokenizer(PROMPT, return_tensors="pt")
 with torch.inference_mode():
     torch.testing.assert_close(reloaded(**probe).logits, small(**probe).logits)
-print(
-    f"{cost['layers']} layers, {cost['memory_bytes'] / 1e6:.0f} MB in memory, {cost['disk_bytes'] / 1e6:.0f} MB on disk, the same logits after reloading"
-)
-print(f"{PROMPT} … {continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()}")
+memory, disk = cost["memory_bytes"] / 1e6, cost["disk_bytes"] / 1e6
+print(f"{memory:.0f} MB in memory, {disk:.0f} MB on disk, the same logits reloaded")
+text = continue_text(reloaded, tokenizer, PROMPT, new_tokens=24).strip()
+print(f"{PROMPT} … {text}")
 
 # %% [markdown]
 # ## 12. Is it faster?
@@ -647,13 +621,13 @@ wide.columns = [f"{phase}, {what.replace('_', ' ')}" for what, phase in wide.col
 wide
 
 # %% [markdown]
-# The models took turns, so a machine that grows slower for a while slows them alike; `relative` is the median, over rounds, of the speed by that of the first model in the same round.
-#
-# With GPTQ, and as a frontier: milliseconds for each token that is written instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do. *Predict:* which of the eight models are on it?
+# `relative` is the median, over rounds, of the speed by that of the first model in the same round. And as a frontier, with milliseconds for each written token instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do: *predict* which of the eight models are on it.
 
 # %%
-stored = pd.read_csv(data_folder() / "speeds.csv").query("batch_size == 1 and phase == 'decode'")
-by_time = pruned_first.merge(stored[["method", "removed", "seconds"]], on=["method", "removed"])
+stored = pd.read_csv(data_folder() / "speeds.csv")
+stored = stored.query("batch_size == 1 and phase == 'decode'")
+seconds = stored[["method", "removed", "seconds"]]
+by_time = pruned_first.merge(seconds, on=["method", "removed"])
 by_time["ms a token"] = 1000 * by_time["seconds"]
 plot_frontier(by_time, x="ms a token").set_title(STORED)
 plt.show()
@@ -688,6 +662,7 @@ print("Measured on:", stored["processor"].iloc[0])
 # How many groups do 50 inputs make, if a group has 16? Not 3.125: a group of two weights needs a whole scale.
 # </details>
 
+
 # %% tags=["exercise"]
 def bits_per_weight(shape, bits, group, scale_bits, zero_bits):
     """Bits stored for each weight of a matrix, scales and zero points included."""
@@ -704,7 +679,8 @@ check_bits_per_weight(bits_per_weight)
 
 # %% tags=["apply"]
 require_passed(bits_per_weight)
-shape = list(decoder_layers(model)[len(decoder_layers(model)) // 2 - 1].mlp.up_proj.weight.shape)  # [outputs, inputs]
+layers = decoder_layers(model)
+shape = list(layers[len(layers) // 2 - 1].mlp.up_proj.weight.shape)  # [outputs, inputs]
 for group in (shape[1], 128, 64, 32, 16, 8):
     stored = bits_per_weight(shape, 4, group, scale_bits=16, zero_bits=0)
     print(f"{shape[0]} x {shape[1]} in groups of {group:3}: {stored:.2f} bits a weight")
@@ -731,6 +707,7 @@ for group in (shape[1], 128, 64, 32, 16, 8):
 # The scale of a group of zeros is 0, and you divide by it. What would a tiny positive scale give?
 # </details>
 
+
 # %% tags=["exercise"]
 def round_in_groups(weight, bits, group):
     """The weights, each moved to the nearest point of its group's grid."""
@@ -748,7 +725,8 @@ check_round_in_groups(round_in_groups)
 
 # %% tags=["apply"]
 require_passed(round_in_groups)
-matrix = decoder_layers(model)[len(decoder_layers(model)) // 2 - 1].mlp.up_proj.weight.detach()  # [outputs, inputs]
+layers = decoder_layers(model)
+matrix = layers[len(layers) // 2 - 1].mlp.up_proj.weight.detach()  # [outputs, inputs]
 for group in (matrix.shape[1], 64, 32, 16):
     error = (round_in_groups(matrix, 4, group) - matrix).norm() / matrix.norm()
     print(f"groups of {group:3}: the error is {error:.1%} of the matrix")
@@ -770,6 +748,7 @@ for group in (matrix.shape[1], 64, 32, 16):
 # <details><summary>Hint 2</summary>
 # Sort by size, and where sizes are equal by perplexity. Then remember one number: the lowest perplexity so far.
 # </details>
+
 
 # %% tags=["exercise"]
 def best_models(sizes, perplexities):
@@ -795,7 +774,10 @@ stored = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'"
 kept = best_models(stored["memory_mb"].tolist(), stored["perplexity"].tolist())
 print(STORED)
 for row in stored.iloc[kept].itertuples():
-    print(f"{row.memory_mb:4.0f} MB  perplexity {row.perplexity:6.1f}  {row.method}, {row.removed} layers removed")
+    print(
+        f"{row.memory_mb:4.0f} MB  perplexity {row.perplexity:6.1f}  "
+        f"{row.method}, {row.removed} layers removed"
+    )
 
 # %% [markdown]
 # It is the frontier of section 7. Two neighbours that differ by less than their standard errors could change places
@@ -815,6 +797,7 @@ for row in stored.iloc[kept].itertuples():
 # Compute the interaction of each document, and you have one number a document. The standard error of their mean is their standard deviation (dividing by the number less one) over the square root of the number.
 # </details>
 
+
 # %% tags=["exercise"]
 def interaction(dense, pruned, quantized, both):
     """What both cost beyond the sum of the two, and its standard error (nats)."""
@@ -831,11 +814,14 @@ check_interaction(interaction)
 # %% tags=["apply"]
 require_passed(interaction)
 table = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'")
-per_token = {(row.removed, row.method): torch.tensor(row.losses) / torch.tensor(row.tokens) for row in table.itertuples()}
+per_token = {}
+for row in table.itertuples():
+    losses = torch.tensor(row.losses) / torch.tensor(row.tokens)
+    per_token[row.removed, row.method] = losses
 for removed in (3, 6, 9):
-    four = [per_token[key] for key in ((0, "none"), (removed, "none"), (0, "nf4"), (removed, "nf4"))]
-    extra, error = interaction(*four)
-    print(f"{STORED}: {removed} layers and NF4 {extra:+.3f} ± {error:.3f} nats beyond the sum of the two")
+    keys = [(0, "none"), (removed, "none"), (0, "nf4"), (removed, "nf4")]
+    extra, error = interaction(*(per_token[key] for key in keys))
+    print(f"{STORED}: {removed} layers and NF4: {extra:+.3f} ± {error:.3f} nats more")
 
 # %% [markdown]
 # `added_losses` in section 8 weighs documents by their length, so its numbers differ a little. An error computed from the spread of the four losses one by one would be many times larger: it would count how much documents differ from each other.

@@ -411,21 +411,6 @@ def test_words_of_lesson_02():
     assert 0 < true < reported / 2 < 1
     whole, single = map(int, re.findall(r"(\d+) degrees", printed("02_block_influence", "span_angle")))
     assert single > 2 * whole, "far more than the turn of all six"
-    number = r"layer (\d+) minus layer (\d+): [+-][\d.]+ \+- ([\d.]+)"
-    ours = re.findall(number, printed("02_block_influence", "difference_with_error"))
-    lesson = "".join(
-        output.get("text", "")
-        for cell in cells(NOTEBOOKS / "02_block_influence.ipynb")
-        for output in cell.get("outputs", ())
-    )
-    theirs = re.findall(number + ", ", lesson)
-    assert [row[:2] for row in ours] == [row[:2] for row in theirs], "the same three pairs as in section 8"
-    assert all(float(here[2]) > float(there[2]) for here, there in zip(ours, theirs, strict=True)), "larger errors"
-    signs = [
-        re.search(r"layer 14 minus layer 17: ([+-])", text)[1]
-        for text in (lesson, printed("02_block_influence", "difference_with_error"))
-    ]
-    assert signs == ["-", "+"], "the sign depends on the window, and the text says so"
 
 
 def test_words_of_lesson_03():
@@ -442,7 +427,7 @@ def test_words_of_lesson_04():
     table = read_grid(data_folder() / "grid.csv").query("order != 'quantize first'")
     models = re.findall(r"(\w+), (\d) layers removed", printed("04_quantization", "best_models"))
     assert models == [(row.method, str(row.removed)) for row in frontier(table).itertuples()], "that of section 7"
-    rows = re.findall(r"(\d) layers and NF4:? ([+-][\d.]+) ± ([\d.]+)", printed("04_quantization", "interaction"))
+    rows = re.findall(r"(\d) layers and NF4: ([+-][\d.]+) ± ([\d.]+)", printed("04_quantization", "interaction"))
     assert [removed for removed, _, _ in rows] == ["3", "6", "9"]
     added = added_losses(table).query("method == 'nf4'").set_index("removed")["interaction"]
     losses = {(row.removed, row.method): np.divide(row.losses, row.tokens) for row in table.itertuples()}

@@ -22,13 +22,21 @@ def sentence(capsys) -> str:
     return text
 
 
-def test_score_bars_have_the_scores_as_heights_and_hatch_the_removed(tiny, capsys):
+def test_score_dots_stand_at_the_scores_and_tell_the_removed(tiny, capsys):
     table = score_layers(tiny, [random_batch()], progress=False).table
+    table["score"] = [0.05, 0.02, 0.03, 0.9, 0.025, 0.04]  # one score beyond the axis
     ax = plots.plot_scores(table, removed=[1, 4])
-    bars = [p for p in ax.patches if p.get_height() > 0]
-    heights = {round(b.get_x() + b.get_width() / 2): (b.get_height(), bool(b.get_hatch())) for b in bars}
+    marks = [line for line in ax.lines if line.get_marker() in ("o", "s", "^")]  # not the ends of the error bars
+    dots = {round(x): (y, line.get_marker()) for line in marks for x, y in line.get_xydata()}
+    low, top = ax.get_ylim()
+    assert low == 0 and ax.get_yscale() == "linear", "equal distances are equal differences"
     for layer, score in enumerate(table["score"]):
-        assert heights[layer] == (pytest.approx(score), layer in (1, 4))
+        if layer == 3:
+            assert dots[layer][0] < top < score and dots[layer][1] == "^"
+            assert "0.90" in [text.get_text() for text in ax.texts]
+        else:
+            assert dots[layer][0] == pytest.approx(score)
+    assert [layer for layer, (_, marker) in sorted(dots.items()) if marker == "s"] == [1, 4]
     lowest = table.nsmallest(2, "score").sort_values("layer")["layer"]
     assert f"layers {', '.join(map(str, lowest))}" in sentence(capsys)
 

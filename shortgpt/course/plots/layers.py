@@ -55,22 +55,29 @@ def plot_similarity(spans: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_scores(table: pd.DataFrame, removed: Collection[int] = (), ax: Axes | None = None) -> Axes:
-    """Bars of each layer's score with standard errors, on a log scale; the layers in `removed` are hatched."""
+    """A dot with its standard error for each layer's score; the layers in `removed` are squares.
+
+    The axis is linear, so that equal distances are equal differences. Scores above three times the median would squeeze
+    all others together: they are triangles at the upper edge, with their values beside them.
+    """
     removed = {int(layer) for layer in removed}
-    gone = table["layer"].isin(removed)
+    gone, beyond = table["layer"].isin(removed), table["score"] > 3 * table["score"].median()
     ax = ax or new_axes(9, 3.6)
-    look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6, "capsize": 2}
-    for rows, colour, hatch, label in (
-        (table[~gone], PALETTE[0], "", "kept"),
-        (table[gone], PALETTE[1], "///", "removed"),
+    top = 1.2 * table.loc[~beyond, "score"].max() or 1.0
+    look: dict[str, Any] = {"linestyle": "", "capsize": 2, "markeredgecolor": "black", "markeredgewidth": 0.6}
+    for rows, marker, colour, label in (
+        (table[~gone & ~beyond], "o", PALETTE[0], "kept"),
+        (table[gone & ~beyond], "s", PALETTE[1], "removed"),
     ):
         if len(rows):
             errors = rows["standard_error"]
-            ax.bar(rows["layer"], rows["score"], yerr=errors, color=colour, hatch=hatch, label=label, **look)
-    ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)", xticks=range(0, len(table), 5))
-    plain_log_ticks(ax)
+            ax.errorbar(rows["layer"], rows["score"], errors, marker=marker, color=colour, label=label, **look)
+    for layer, score in table.loc[beyond, ["layer", "score"]].itertuples(index=False):
+        ax.plot(layer, 0.96 * top, marker="^", color=PALETTE[1 if layer in removed else 0], markeredgecolor="black")
+        ax.text(layer, 0.92 * top, f"{score:.2f}", rotation=90, ha="center", va="top", fontsize=9)
+    ax.set(ylim=(0, top), xlabel="layer", ylabel="Block Influence", xticks=range(0, len(table), 5))
     if removed:
-        ax.legend()
+        ax.legend(loc="lower right")
     low = table.nsmallest(len(removed) or 3, "score").sort_values("layer")
     high = table.loc[table["score"].idxmax()]
     say(
