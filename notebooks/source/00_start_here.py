@@ -352,6 +352,8 @@ menu[machines].map({True: "yes", False: "no"}.get)
 # | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels, at equal parameters |
 # | [10 · Generation](10_generation.ipynb) | why writing breaks while choosing survives, and two ways around it |
 #
+# To show it to somebody without Python: [prune the same model in a browser](../docs/prune.md).
+#
 # Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer. Planned: 08 Mamba and RWKV (models without attention), 09 healing a
 # pruned model, 11 why deep layers repeat, 12 the paper at its own scale.
 
