@@ -40,7 +40,7 @@ const noMemory = (bytes) =>
 function explain(error) {
   console.error(error);
   const message = String(error?.message ?? error);
-  if (error instanceof RangeError || /memory|alloc|\boom\b|failed to load model/i.test(message)) return noMemory(settings.model.bytes);
+  if (error instanceof RangeError || /out of memory|memory access|alloc|\boom\b/i.test(message)) return noMemory(settings.model.bytes);
   return message;
 }
 
@@ -143,6 +143,7 @@ async function write() {
 
 // Do one thing at a time; what goes wrong is said.
 async function busy(work) {
+  const byKeyboard = document.activeElement === at("write"); // a disabled button loses the focus
   at("write").disabled = true;
   document.querySelector("main").setAttribute("aria-busy", "true");
   try {
@@ -154,6 +155,7 @@ async function busy(work) {
   }
   document.querySelector("main").removeAttribute("aria-busy");
   at("write").disabled = !dense;
+  if (byKeyboard && document.activeElement === document.body) at("write").focus();
 }
 
 // ---- bars
