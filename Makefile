@@ -67,6 +67,7 @@ notebooks: $(READY)
 
 # Jupyter Book 1 (Sphinx), in an environment of its own. Its successors (Jupyter Book 2, mystmd) fetch their theme from
 # api.mystmd.org while they build; this one has everything from PyPI, and makes plain HTML. It executes nothing.
+# The page that prunes in the browser (docs/prune.md) is put beside it; that needs npm and PyPI, once.
 # Where that address can be reached, `npx mystmd@1.8.3 start` makes the same site of myst.yml.
 BOOK := jupyter-book==1.0.4.post1
 BOOK_VENV := book/_build/venv
@@ -77,7 +78,8 @@ $(BOOK_VENV)/.ready: Makefile
 
 book: $(BOOK_VENV)/.ready
 	$(BOOK_VENV)/bin/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book --warningiserror --keep-going
-	@echo "open book/_build/html/index.html"
+	$(BOOK_VENV)/bin/python book/prune/build.py
+	@echo "open book/_build/html/index.html (the page that prunes: python book/prune/serve.py)"
 
 # An environment anew each time, since the lessons' set-up cell has to fill it. torch comes with CUDA libraries (5 GB), unless
 # PIP_EXTRA names an index with CPU builds. About eight minutes: not part of `make test`, a job of its own in CI.

@@ -317,7 +317,9 @@ quiz("00")
 # | [06 · Choosing layers](06_choosing_layers.ipynb) | better ways to choose, and repair without training |
 # | [07 · Depth or width](07_depth_or_width.ipynb) | layers against heads and channels |
 # | [10 · Generation](10_generation.ipynb) | why writing breaks while choosing survives |
+# | [12 · The paper at scale](12_paper_at_scale.ipynb) | what carries over to large models, and what it costs |
 #
-# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer.
+# Then: [ten questions](20_ten_questions.ipynb) that you should be able to answer, and a [challenge](../docs/challenge.md).
+# To show it to somebody without Python: [prune the same model in a browser](../docs/prune.md).
 #
 # **Next:** [01 · Hidden states](01_hidden_states.ipynb)
