@@ -55,9 +55,9 @@ def require_said(kinds: Kinds, file: Path) -> None:
     alike = [(i, j) for i in range(len(kinds)) for j in range(i) if kinds[i] != kinds[j] and seen[i] == seen[j]]
     if alike or (len({*kinds}) == 1 and not signs):
         raise _refusal(
-            f"its layers work differently ({', '.join(sorted({' '.join(map(str, kind)) for kind in kinds}))}), the file does not "
-            "say which ones, and llama.cpp would go by their numbers: remove whole periods of such layers or only the last "
-            "ones, or serve it with vLLM or transformers"
+            f"its layers work differently ({', '.join(sorted({' '.join(kind) for kind in kinds}))}), the file does not say "
+            "which ones, and llama.cpp would go by their numbers: remove whole periods of such layers or only the last ones, "
+            "or serve it with vLLM or transformers"
         )
 
 
