@@ -58,6 +58,15 @@ def test_kernels_pass_memory_and_speed_give_their_lines(gpu):
     assert names[0] == "weights, GB" and sum("tokens/s" in name for name in names) == 4 and len(names) == 9
 
 
+def test_all_checks_are_those_and_on_the_big_model(gpu, monkeypatch):
+    for name in ("same", "kernels", "memory", "speeds"):
+        monkeypatch.setattr(gpu, name, lambda *args, name=name: [gpu.Check(name, str(args[-1]))])
+    monkeypatch.setattr(gpu, "bi_pass", lambda model: gpu.Check("pass", str(model.config.hidden_size)))
+    checks = list(gpu.all_checks("cpu", 2, **SIZES))
+    assert [check.name for check in checks] == ["same", "same", "kernels", "pass", "memory", "speeds"]
+    assert [check.value for check in checks[:2]] == ["torch.bfloat16", "torch.float16"] and checks[3].value == "64"
+
+
 def test_no_check_begins_after_the_time_is_over(gpu):
     def slow():
         for number in range(3):
