@@ -51,8 +51,7 @@ class Check(NamedTuple):
 
 def random_model(device: str, dtype: torch.dtype, layers: int, seed: int = 0, **sizes: int) -> PreTrainedModel:
     """A Llama with random weights, made where it stays and in its dtype: a 7B is never in float32."""
-    config = LlamaConfig(num_hidden_layers=layers, **{"vocab_size": 32000, **sizes})
-    before = torch.get_default_dtype()
+    config, before = LlamaConfig(num_hidden_layers=layers, **{"vocab_size": 32000, **sizes}), torch.get_default_dtype()
     torch.manual_seed(seed)
     try:
         torch.set_default_dtype(dtype)
