@@ -8,6 +8,7 @@ positions. After a cut the numbers are others. The converter writes such a file 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -39,7 +40,8 @@ def unsaid_kinds(model: PreTrainedModel) -> Kinds | None:
         for name, values in listed.items()
         if usual.get(name) != values and len({*values, *usual.get(name, ())}) > 1
     }
-    return tuple(zip(*odd.values(), strict=True)) if odd else None
+    named = [[f"{name} {value}" for value in values] for name, values in odd.items()]
+    return tuple(zip(*named, strict=True)) if named else None
 
 
 def require_said(kinds: Kinds, file: Path) -> None:
@@ -55,7 +57,7 @@ def require_said(kinds: Kinds, file: Path) -> None:
     alike = [(i, j) for i in range(len(kinds)) for j in range(i) if kinds[i] != kinds[j] and seen[i] == seen[j]]
     if alike or (len({*kinds}) == 1 and not signs):
         raise _refusal(
-            f"its layers work differently ({', '.join(sorted({' '.join(kind) for kind in kinds}))}), the file does not say "
+            f"its layers differ ({', '.join(sorted({*chain(*kinds)}))}), the file does not say "
             "which ones, and llama.cpp would go by their numbers: remove whole periods of such layers or only the last ones, "
             "or serve it with vLLM or transformers"
         )

@@ -204,7 +204,10 @@ def test_a_cut_is_fit_for_llama_cpp_if_every_layer_keeps_its_place_in_the_period
 def test_a_file_that_does_not_say_what_its_layers_are_is_refused_and_not_left(family, tokenizer, fake, tmp_path):
     model, file = patterned(family, 14), tmp_path / "out" / "x.gguf"
     for cut in ([2], [0, 9], [5, 11] if family == "gemma3_text" else [3, 7, 11]):
-        with pytest.raises(ValueError, match="can't write this pruned model as GGUF: its layers work differently"):
+        with pytest.raises(
+            ValueError,
+            match="can't write this pruned model as GGUF: its layers differ \\((layer_types|no_rope_layers) ",
+        ):
             save_gguf(remove_layers(model, cut), tokenizer, file, converter=fake(WRITES.replace("{more}", "")))
         assert not [*file.parent.iterdir()]
     period = 6 if family == "gemma3_text" else 4
