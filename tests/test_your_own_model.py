@@ -49,7 +49,7 @@ def test_a_command_that_is_none_would_be_noticed():
         ["prune", "./x", "-m", "y"],
         ["info", "z"],
     ]
-    with pytest.raises(Exception, match='Unknown option: "-m"'):
+    with pytest.raises(Exception, match="Unknown option: -m"):
         parsed(["prune", "./x", "-m", "y"])
 
 

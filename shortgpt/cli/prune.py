@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import shortgpt
-from shortgpt.cli.cut_cost import CutCost, cut_cost
+from shortgpt.cli.cost_of_cut import CutCost, cut_cost
 from shortgpt.cli.deciding import Decision, Loaded, Wish, decide, lowest_sublayers
 from shortgpt.cli.export import LLAMA_CPP_WARNING
 from shortgpt.cli.failing import UsageError

@@ -11,7 +11,7 @@ from command import LAYERS, data, ok, run
 from transformers import AutoModelForCausalLM
 
 from shortgpt import PruningPlan, built_in_text, generation_report, load, perplexity_table, quantize, remove_layers
-from shortgpt.cli import cut_cost
+from shortgpt.cli import cost_of_cut
 from shortgpt.cli.export import LLAMA_CPP_WARNING
 from shortgpt.pruning.plan import PLAN_FILE
 
@@ -51,7 +51,7 @@ def test_the_cost_is_not_measured_where_that_is_not_wanted_or_not_possible(folde
     def refuses(*args, **options):
         raise ValueError("layer 3 gives NaN")
 
-    monkeypatch.setattr(cut_cost.shortgpt, "perplexity_table", refuses)
+    monkeypatch.setattr(cost_of_cut.shortgpt, "perplexity_table", refuses)
     told = ok("prune", "three", "--plan", "plan.json").stdout
     assert "verified" in told and "what it cost was not measured: layer 3 gives NaN" in told
 
