@@ -36,7 +36,7 @@ def generate_text(
 
         shortgpt generate ./smaller --prompt "The capital of France is"
         shortgpt generate ./smaller -p "Who are you?" --chat
-        shortgpt generate my_model ./smaller -p "Once upon a time" --temperature 0.8 --seed 1
+        shortgpt generate my_model ./smaller -p "The sea" --temperature 0.8 --seed 1
 
     Under each text: tokens, whether the model ended it, and repetition, the share of word triples that stood there before:
     near 1 it goes in circles. The same seed draws with the same noise in all models.

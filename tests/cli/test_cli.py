@@ -611,6 +611,7 @@ def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)
+    Path("model", "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     for name in ("my_model", "big", "Qwen/Qwen2.5-0.5B"):
         shutil.copytree("model", name)
     Path("my_domain.txt").write_text(TEXT * 40)
