@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help tutorial lab quick test coverage notebooks book colab lint benchmarks architectures clean
+.PHONY: help tutorial lab quick test coverage notebooks book colab lint benchmarks gpu architectures clean
 
 help:
 	@echo "make tutorial    run the core lessons on the real default model; results land in output/ (FROM=03 goes on there)"
@@ -18,6 +18,7 @@ help:
 	@echo "make colab       lessons 00 to 03 on the Python and the versions that Google Colab has"
 	@echo "make lint        ruff, mypy"
 	@echo "make benchmarks  time and memory of the BI pass and of trials, side by side, into docs/benchmarks.md"
+	@echo "make gpu         what only a CUDA card shows, in 8 minutes at most, into docs/benchmarks.md"
 	@echo "make architectures  verify every architecture of transformers, into docs/architectures.md"
 
 # Python 3.13 on other platforms has no CPU build under the plain name: PIP_EXTRA can name another index for torch.
@@ -101,6 +102,9 @@ lint: $(READY)
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/bi_pass.py
 	$(BIN)/python benchmarks/resume.py
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 architectures: $(READY)
 	cd tests && HF_HUB_OFFLINE=1 ../$(BIN)/python verification.py

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.checkpoints.gguf_header import number_of_weights
+from shortgpt.checkpoints.gguf_layers import require_said, unsaid_kinds
 from shortgpt.checkpoints.saving import save
 from shortgpt.checkpoints.soundness import require_few_layers
 from shortgpt.model.adapters import require_no_adapter
@@ -58,8 +59,8 @@ def save_gguf(
 
     Raises:
         FileNotFoundError: no converter. FileExistsError: `path` exists.
-        ValueError: a quantized model, one with an adapter, one that no configuration describes, or one that the converter
-            refuses; a tokenizer that isn't the model's.
+        ValueError: a quantized model, one with an adapter, one that no configuration describes, one that the converter
+            refuses, or a pruned one that llama.cpp would run as another (see `gguf_layers`); a tokenizer of another model.
         OSError: the disk is full, or the checkpoint doesn't reload as the same model.
     """
     require_no_adapter(model, "be written as GGUF")
@@ -67,6 +68,7 @@ def save_gguf(
     check_string("outtype", outtype)
     path = check_path(path, "a GGUF file").absolute()
     _require_plain(model, tokenizer)
+    kinds = unsaid_kinds(model)
     if path.is_dir() or (path.exists() and not overwrite):
         raise FileExistsError(f"{path} exists already: choose another name, or pass overwrite=True to replace a file")
     command = _converter(converter)
@@ -78,6 +80,8 @@ def save_gguf(
         run = subprocess.run(command, cwd=beside, capture_output=True, encoding="utf-8", errors="replace")
         if run.returncode:
             raise ValueError(f"llama.cpp's converter stopped: {_last_error(run.stderr)}")
+        if kinds is not None:
+            require_said(kinds, Path(beside, "model.gguf"))
         os.replace(Path(beside, "model.gguf"), path)
     return path
 

@@ -1,4 +1,4 @@
-"""The `shortgpt` command: score, prune, heal, eval, challenge, info. The same functions as in Python, for the shell.
+"""The `shortgpt` command: score, prune, heal, quantize, eval, generate, export, challenge, info.
 
 A module for each command; `options` holds the groups of options they share. What every command does is here and in
 `printing` and `failing`: results to standard output (a table, or JSON), progress and messages to standard error, one
@@ -10,19 +10,24 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from shortgpt import __version__
 from shortgpt.cli.challenge import score_entry
+from shortgpt.cli.config_file import options_from
 from shortgpt.cli.evaluate import compare_models
+from shortgpt.cli.export import export_model
 from shortgpt.cli.failing import UsageError, heeding_ctrl_c, told
+from shortgpt.cli.generate import generate_text
 from shortgpt.cli.heal import heal_model
 from shortgpt.cli.info import tell
 from shortgpt.cli.options import FLAG, OUTPUT
 from shortgpt.cli.printing import calm_libraries, show
 from shortgpt.cli.prune import prune_model
+from shortgpt.cli.quantize import quantize_model
 from shortgpt.cli.score import score_model
 from shortgpt.utils.untrusted import one_line
 
@@ -57,8 +62,11 @@ app.meta.group_parameters = OUTPUT
 app.command(score_model, name="score")
 app.command(prune_model, name="prune")
 app.command(heal_model, name="heal")
+app.command(quantize_model, name="quantize")
 app.command(compare_models, name="eval")
 app.command(score_entry, name="challenge")
+app.command(generate_text, name="generate")
+app.command(export_model, name="export")
 app.command(tell, name="info")
 
 
@@ -67,14 +75,17 @@ def run_command(
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json: Annotated[bool, FLAG] = False,
     quiet: Annotated[bool, FLAG, Parameter(name=["--quiet", "-q"])] = False,
+    config: Path | None = None,
 ) -> int:
     """Run the command that `words` name; these options are those of every command.
 
     Args:
         json: Print JSON instead of a table.
         quiet: No progress bars, no hints.
+        config: Options from a TOML file with a section a command; the command line wins.
     """
-    command, values, wanted = app.parse_args(words)
+    with options_from(config, app):
+        command, values, wanted = app.parse_args(words)
     if not words:
         app.help_print()
         return 2

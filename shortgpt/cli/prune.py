@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import shortgpt
+from shortgpt.cli.cost_of_cut import CutCost, cut_cost
 from shortgpt.cli.deciding import Decision, Loaded, Wish, decide, lowest_sublayers
+from shortgpt.cli.export import LLAMA_CPP_WARNING
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import FLAG, OUTPUT, Calibration, Loading, Progress
 from shortgpt.cli.places import require_room, require_writable
@@ -36,6 +38,8 @@ class Writing:
     """Replace what is at OUTPUT."""
     verify: Annotated[bool, Parameter(show_default=False)] = True
     """Reload and compare logits."""
+    cost: Annotated[bool, Parameter(show_default=False)] = True
+    """Measure perplexity before and after, on a small text."""
 
     def check(self, output: Path | None) -> None:
         """Raise if results have no place to go, before any work."""
@@ -93,11 +97,12 @@ def prune_model(
         return _without_sublayers(wish.sublayers, *chosen, output, writing)
     decision = decide(wish, loading, calibration, progress=progress)
     _write_plans(decision.plan, writing, wish.model)
+    cost = None
     if output is not None and writing.on_disk:
         _prune_files(decision, output, overwrite=writing.overwrite, progress=progress)
     elif output is not None:
-        _prune_in_memory(decision, output, wish.repair, calibration, writing, progress)
-    return _report(decision, output, writing)
+        cost = _prune_in_memory(decision, output, wish.repair, calibration, writing, progress)
+    return _report(decision, output, writing, cost)
 
 
 def _write_plans(plan: PruningPlan, writing: Writing, model: str | None) -> None:
@@ -125,7 +130,7 @@ def _prune_files(decision: Decision, output: Path, *, overwrite: bool, progress:
 
 def _prune_in_memory(
     decision: Decision, output: Path, repair: str | None, calibration: Calibration, writing: Writing, progress: bool
-) -> None:
+) -> CutCost | None:
     plan = decision.plan
     dense, tokenizer = decision.loaded or decision.loading.load(decision.name)
     if repair is None:
@@ -134,7 +139,9 @@ def _prune_in_memory(
         kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
         batches = calibration.batches(tokenizer, calibration.documents("calibration"))
         pruned = shortgpt.heal(dense, plan, batches, kind=kind, sites=sites, progress=progress)
+    cost = cut_cost(dense, pruned, tokenizer, calibration) if writing.cost else None
     shortgpt.save(pruned, output, tokenizer=tokenizer, plan=plan, overwrite=writing.overwrite, verify=writing.verify)
+    return cost
 
 
 def _without_sublayers(
@@ -152,20 +159,21 @@ def _without_sublayers(
     return Result(data, f"removed the {kind} of layers {listed}; saved to {output}{done}", [note])
 
 
-def _report(decision: Decision, output: Path | None, writing: Writing) -> Result:
+def _report(decision: Decision, output: Path | None, writing: Writing, cost: CutCost | None) -> Result:
     plan, name = decision.plan, decision.name
     files = {"folder": output, "plan": writing.plan_only, "mergekit": writing.to_mergekit}
     verified = output is not None and writing.verify and not writing.on_disk
     removed = ", ".join(map(str, sorted(plan.removed))) or "none"
     data = {"model": name, "removed": list(plan.removed), "kept": len(plan.kept), "layers": plan.layers}
     data |= {"criterion": plan.criterion, **{key: str(file) if file else None for key, file in files.items()}}
-    data |= {"verified": verified, "llama_cpp": plan.to_llama_cpp()}
+    data |= {"verified": verified, "llama_cpp": plan.to_llama_cpp(), "cost": cost._asdict() if cost else None}
     done = "removed" if output else "to remove:"
     text = f"{done} layers {removed} of {plan.layers} ({plan.criterion.replace('_', ' ')})"
     text += "".join(f"; {key} {file}" for key, file in files.items() if file) + ("; verified" if verified else "")
+    text += f"\n{cost.in_words()}" if cost else ""
     notes = [f"next: shortgpt eval {name} {output}"] if output else []
     if plan.model and plan.model.partition("@")[0] != name.partition("@")[0]:
         notes.append(f"note: the plan was made for {plan.model}; it fits {name} because both have {plan.layers} layers")
     if writing.to_llama_cpp:
-        return Result(data, plan.to_llama_cpp(), [text, *notes])
+        return Result(data, plan.to_llama_cpp(), [text, *notes, LLAMA_CPP_WARNING])
     return Result(data, text, notes)

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from shortgpt import built_in_text, quantize, remove_layers, remove_sublayers, save, save_gguf
 from shortgpt.checkpoints.cache import cache_folder
+from shortgpt.checkpoints.gguf_layers import unsaid_kinds
 from shortgpt.checkpoints.packaged import DEFAULT_MODEL, PACKAGED
 
 FAKE = """
@@ -147,6 +148,97 @@ def test_what_can_not_be_written_is_refused(tiny, tokenizer, fake, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+# --- models that llama.cpp would run as others ---
+
+WRITES = """
+import gguf, numpy
+writer = gguf.GGUFWriter(said["outfile"], "tiny")
+for i in range(said["layers"]):
+    writer.add_tensor(f"blk.{i}.attn_q.weight", numpy.zeros((2, 32), numpy.float32))
+{more}
+writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+sys.exit()
+"""
+TYPES = "json.loads((folder / 'config.json').read_text())['layer_types']"
+LIST = f"writer.add_sliding_window_pattern([kind == 'sliding_attention' for kind in {TYPES}])"
+TENSORS = f"""
+for i, kind in enumerate({TYPES}):
+    if kind == 'sliding_attention':
+        writer.add_tensor(f"blk.{{i}}.other.weight", numpy.zeros((2, 32), numpy.float32))
+"""
+
+
+def patterned(family, layers, **more):
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+    }
+    sizes |= {"query_pre_attn_scalar": 16} if family.startswith("gemma") else {}
+    config = AutoConfig.for_model(
+        family, vocab_size=96, num_hidden_layers=layers, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes | more
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize(("family", "layers", "period"), [("gemma3_text", 14, 6), ("gemma2", 8, 2), ("smollm3", 10, 4)])
+def test_a_cut_is_fit_for_llama_cpp_if_every_layer_keeps_its_place_in_the_period(family, layers, period):
+    model = patterned(family, layers)
+    assert unsaid_kinds(model) is None
+    cuts = [range(start, start + count) for count in (1, 2, period) for start in range(layers - count + 1)]
+    cuts += [range(period - 1, layers, period)]  # all odd ones: what is left is of one kind
+    fit = 0
+    for cut in cuts:
+        kept = [i for i in range(layers) if i not in cut]
+        last = [(i + 1) % period == 0 for i in kept]  # which of those that stay are the odd one of their period
+        place = [(i + 1) % period == 0 for i in range(len(kept))]  # and which ones llama.cpp takes for that
+        found = unsaid_kinds(remove_layers(model, cut))
+        assert (found is None) == (last == place), (cut, found)
+        fit += found is None
+    assert 0 < fit < len(cuts)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "smollm3"])
+def test_a_file_that_does_not_say_what_its_layers_are_is_refused_and_not_left(family, tokenizer, fake, tmp_path):
+    model, file = patterned(family, 14), tmp_path / "out" / "x.gguf"
+    for cut in ([2], [0, 9], [5, 11] if family == "gemma3_text" else [3, 7, 11]):
+        with pytest.raises(
+            ValueError,
+            match="can't write this pruned model as GGUF: its layers differ \\((layer_types|no_rope_layers) ",
+        ):
+            save_gguf(remove_layers(model, cut), tokenizer, file, converter=fake(WRITES.replace("{more}", "")))
+        assert not [*file.parent.iterdir()]
+    period = 6 if family == "gemma3_text" else 4
+    for cut in ([12, 13], range(period)):
+        path = save_gguf(remove_layers(model, cut), tokenizer, file, converter=fake(), overwrite=True, verify=False)
+        assert json.loads(path.read_text())["layers"] == 14 - len(cut)
+    assert save_gguf(
+        model, tokenizer, file, converter=fake(), overwrite=True, verify=False
+    )  # dense: the converter's affair
+
+
+@pytest.mark.parametrize("more", [LIST, TENSORS])
+def test_a_file_that_tells_its_layers_apart_is_kept(more, tokenizer, fake, tmp_path):
+    pruned = remove_layers(patterned("gemma3_text", 8), [2])
+    path = save_gguf(pruned, tokenizer, tmp_path / "x.gguf", converter=fake(WRITES.replace("{more}", more)))
+    assert path.read_bytes()[:4] == b"GGUF"
+
+
+def test_models_that_llama_cpp_knows_by_their_number_of_layers_are_refused(tokenizer, fake, tmp_path):
+    for model, says in [
+        (patterned("gemma2", 4, query_pre_attn_scalar=8), "the scale of its queries by the number of layers"),
+        (patterned("exaone4", 8, sliding_window=64), "how exaone4 works by its number of layers"),
+    ]:
+        save_gguf(model, tokenizer, tmp_path / "x.gguf", converter=fake(), overwrite=True, verify=False)
+        with pytest.raises(ValueError, match=says):
+            save_gguf(remove_layers(model, [3]), tokenizer, tmp_path / "y.gguf", converter=fake())
+        assert not (tmp_path / "y.gguf").exists()
+    for family in ("llama", "qwen3", "mistral", "gpt2"):
+        assert unsaid_kinds(remove_layers(build_tiny(family), [1, 3])) is None
+
+
 @pytest.fixture(scope="module")
 def llama_cpp() -> Path:
     if "LLAMA_CPP" not in os.environ:
@@ -186,6 +278,7 @@ def test_llama_cpp_s_own_converter(family, llama_cpp, tmp_path):
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=128 if family == "qwen3" else 16,  # the only one that transformers reads from GGUF
+        **({"query_pre_attn_scalar": 16} if family.startswith("gemma") else {}),
         initializer_range=0.2,
     )
     torch.manual_seed(0)

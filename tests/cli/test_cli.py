@@ -14,20 +14,18 @@ import sys
 import termios
 import time
 import tomllib
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple, get_args, get_type_hints
-from unittest import mock
+from typing import get_args, get_type_hints
 
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
-from transformers.utils import logging as hf_logging
+from command import LAYERS, TEXT, data, ok, run, tiny_model
+from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration, LlamaForCausalLM
 
 import shortgpt.__main__ as entry
 from shortgpt import (
@@ -48,7 +46,6 @@ from shortgpt import (
 from shortgpt.choosing.by_score import ORDERS
 from shortgpt.choosing.criteria import WAYS
 from shortgpt.choosing.names import Baseline, Criterion, Metric
-from shortgpt.cli import main
 from shortgpt.cli.deciding import parse_layers
 from shortgpt.cli.failing import sentence
 from shortgpt.cli.options import Loading, parse_device_map, parse_max_memory
@@ -61,62 +58,7 @@ from shortgpt.scoring.influence import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
-LAYERS = 12  # enough for the layer numbers in the examples
-COMMANDS = ("score", "prune", "heal", "eval", "challenge", "info")
-TEXT = "the tide came in over the flats and the boats rose with it. "
-
-
-def tiny_model(seed=0):
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=96, num_hidden_layers=LAYERS, initializer_range=0.3, **sizes)
-    return LlamaForCausalLM(config).eval()
-
-
-@pytest.fixture
-def folder(tmp_path, tokenizer, monkeypatch):
-    """The working folder: a model, a text, and a plan for the model (layers 1 and 2)."""
-    monkeypatch.chdir(tmp_path)
-    hf_logging.disable_progress_bar()  # a process of its own would have read TQDM_DISABLE
-    tokenizer.eos_token = "."
-    tiny_model().save_pretrained("model")
-    tokenizer.save_pretrained("model")
-    Path("text.txt").write_text(TEXT * 40)
-    Path("empty.txt").touch()
-    Path("some.gguf").write_bytes(b"GGUF")
-    Path("latin.txt").write_bytes("the café ".encode("cp1252"))
-    Path("bad.json").write_text('{"layers": 3}')
-    PruningPlan(layers=LAYERS, removed=(1, 2), model="model").to_json("plan.json")
-    PruningPlan(layers=30, removed=(1,), model="another").to_json("other.json")
-    return tmp_path
-
-
-class Ran(NamedTuple):
-    exit_code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def output(self):
-        return self.stdout + self.stderr
-
-
-def run(*arguments, **environment):
-    """The command in this process, which keeps its own environment."""
-    out, err = StringIO(), StringIO()
-    with mock.patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
-        code = main([str(a) for a in arguments])
-    return Ran(code, out.getvalue(), err.getvalue())
-
-
-def ok(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == 0, f"{arguments}: {result.output}"
-    return result
-
-
-def data(*arguments):
-    return json.loads(ok(*arguments, "--json").stdout)
+COMMANDS = ("score", "prune", "heal", "quantize", "eval", "generate", "export", "challenge", "info")
 
 
 def test_score_prints_what_the_library_computes(folder):
@@ -473,6 +415,12 @@ def encoder_decoder(folder):
         ("score none.gguf", "no such GGUF file"),
         ("score some.gguf", "but no sha256 was given"),
         ("info bad.json", "is not a pruning plan"),
+        ("quantize model -o empty --bits 4 --method int8", "method 'int8' has 8 bits"),
+        ("quantize model -o text.txt", "is a file: name a folder"),
+        ("generate model -p a --chat", "model has no chat template"),
+        ("export model --llama-cpp", "model holds no pruning_plan.json"),
+        ("export plan.json --mergekit nowhere/cut.yml", "no such folder: nowhere"),
+        ("export model --gguf out.gguf --converter nowhere", "nowhere is not there: name llama.cpp's"),
         ("info empty", "holds no model: it has no config.json"),
         ("eval model ./nothing", "no such folder"),
         ("eval model --results nowhere/r.jsonl", "no such folder: nowhere"),
@@ -537,6 +485,18 @@ def test_models_that_cannot_be_scored_are_told_apart(folder):
         ("heal model -o out --tokens few", "is not a number of tokens: write it like 1M, 250k or 500000"),
         ("heal model -o out --tokens 1k", "name that with --teacher"),
         ("heal model --tokens 1k", "--output"),
+        ("quantize model", "--output"),
+        ("quantize model -o out --bits 3", "Choose from"),
+        ("quantize model -o out --text text.txt", "only --method gptq reads text"),
+        ("generate model", "--prompt"),
+        ("generate -p a", "MODELS"),
+        ("generate model model -p a", "named twice"),
+        ("generate model -p a --temperature -1", "--temperature"),
+        ("export model", "say where it goes: --gguf FILE, --mergekit FILE or --llama-cpp"),
+        ("export model --gguf out.bin", "must end in .gguf"),
+        ("export plan.json --gguf out.gguf", "a plan has no weights"),
+        ("info model --config nothing.toml", "no such file: nothing.toml"),
+        ("info model --config text.txt", "text.txt is not TOML"),
         ("score model --frobnicate", "--frobnicate"),
         ("eval model model", "named twice"),
         ("eval model --batch-size 0", "'0' is not a number of prompts: give a whole number from 1, or auto"),
@@ -651,13 +611,16 @@ def test_every_example_in_the_help_and_in_the_readme_runs(folder, monkeypatch):
     fake = {"task": ["t"], "value": [50.0]}  # the benchmarks have tests of their own, and some need the network
     monkeypatch.setattr("shortgpt.evaluation.comparing.evaluate", lambda *args, **options: pd.DataFrame(fake))
     monkeypatch.setattr("shortgpt.evaluation.comparing.perplexity", lambda *args, **options: 1.0)
+    Path("model", "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     for name in ("my_model", "big", "Qwen/Qwen2.5-0.5B"):
         shutil.copytree("model", name)
     Path("my_domain.txt").write_text(TEXT * 40)
+    Path("llama.cpp").mkdir()  # its converter has tests of its own
+    Path("llama.cpp", "convert_hf_to_gguf.py").write_text("open('model.gguf', 'w').write('done')")
     lines = [line for name in ("", *COMMANDS) for line in examples(help_of(name))]
     pages = "".join((ROOT / page).read_text() for page in ("README.md", "docs/toolkit.md"))
     in_readme = [line for block in re.findall(r"```bash\n(.*?)```", pages, re.S) for line in examples(block)]
-    assert len(lines) >= 15 and len(in_readme) >= 9
+    assert len(lines) >= 24 and len(in_readme) >= 9
     for line in lines + in_readme:
         words = shlex.split(line)[1:]
         target = words[1] if words[0] == "prune" and not words[1].startswith("-") else ""
