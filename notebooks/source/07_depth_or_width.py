@@ -65,8 +65,10 @@ import numpy as np
 import pandas as pd
 
 from shortgpt import (
-    built_in_text, calibration_batches, decoder_layers, equal_parameters, key_value_bytes, load, perplexity, removal_order, remove_channels,
-    remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
+    built_in_text, calibration_batches, decoder_layers, equal_parameters,
+    key_value_bytes, load, perplexity, removal_order, remove_channels, remove_heads,
+    remove_layers,
+    remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
 )  # fmt: skip
 from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks
 from shortgpt.utils.data import data_folder
@@ -173,9 +175,23 @@ print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state
 # In most layers it is the FFN. Remember the last layer for section 6: its attention has a low score and its FFN one of the highest.
 #
 # Heads and channels need a score as well, and we try two. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state?
+#
+# First by hand, in an FFN with three channels. The channels hold `h`, and `down` brings them back to a state of two numbers. Channel 1 has the *longest* weight vector. *Predict:* which channel can go?
+
+# %%
+h = torch.tensor([2.0, 0.1, 3.0])  # what the three channels hold for one token
+down = torch.tensor([[1.0, 5.0, 0.0], [0.0, 5.0, 1.0]])  # [hidden, channels]
+whole = down @ h
+for channel in range(3):
+    kept = [i for i in range(3) if i != channel]
+    narrow = down[:, kept] @ h[kept]
+    print(f"without channel {channel}: {narrow.tolist()}, off by "
+          f"{(whole - narrow).norm():.2f}; "
+          f"magnitude {down[:, channel].norm():.1f}, "
+          f"activation {(h[channel] * down[:, channel]).norm():.1f}")
 
 # %% [markdown]
-# The activation score is the error that the cut makes; `remove_heads` and `remove_channels` compute both.
+# Channel 1: it holds so little on this text that its long vector hardly matters. The activation score is exactly the error that the cut makes; magnitude would have kept this channel. `remove_heads` and `remove_channels` compute both scores.
 #
 # ## 3. Equal parameters: which hurts least?
 #
