@@ -17,14 +17,14 @@
 #
 # # 06 · Choosing layers: from a coin to a search
 #
-# Lesson 03 ended with two worlds: orders that measured something, and orders that didn't. In this lesson we put eleven ways to choose layers beside each other, from a coin to a search over whole sets, and ask what each reads, what it costs, and how much better its choice is. Then we let the reader compete.
+# In lesson 03 orders that had read the model beat orders by position. Here we compare eleven ways to choose layers, from random to a search over whole sets: what does each read, what does it cost, and how much better is its choice? Then you compete.
 #
 # **You will be able to**
 #
 # - choose layers by any of eleven criteria with one call, and say what a better choice costs;
-# - explain why relative magnitude agrees with Block Influence on this model, and on which layers the two must part;
+# - explain why relative magnitude agrees with Block Influence on this model, and on which layers the two must differ;
 # - show two layers that cost more together than one by one;
-# - check whether a choice hangs on the calibration text;
+# - check whether a choice depends on the calibration text;
 # - repair a pruned model in closed form, without training.
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
@@ -60,7 +60,7 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # The model, two kinds of text, and what we need from the toolkit. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -69,35 +69,41 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from shortgpt import Trials, built_in_text, calibration_batches, compare_criteria, decoder_layers, heal
-from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
-from shortgpt import score_layers, tokens_needed, watch_layers
+from shortgpt import (
+    Trials, built_in_text, calibration_batches, compare_criteria, decoder_layers, heal,
+    leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers,
+    sampled_text, score_layers, tokens_needed, watch_layers,
+)
 from shortgpt.scoring.influence import block_influence, relative_magnitude
-from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria
-from shortgpt.course.plots import plot_removal_curves, plot_tokens_needed
+from shortgpt.course.plots import (
+    MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria,
+    plot_removal_curves, plot_tokens_needed,
+)
 from shortgpt.course.studies.again import measured_again
 from shortgpt.course.studies.curves import paired, removal_curves
 from shortgpt.utils.data import data_folder
 
+# %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 batches = calibration_batches(tokenizer, built_in_text()["text"], samples=4, length=256)
-documents = built_in_text("perplexity")
-chosen = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])].groupby("genre").head(1)
-texts = [text[:1100] for text in chosen["text"]]
+documents = built_in_text("perplexity").query(
+    "genre in ['encyclopedic', 'news', 'science', 'story']").groupby("genre").head(1)
+texts = [text[:1100] for text in documents["text"]]
 dense = perplexity(model, tokenizer, texts)
-print(f"{depth} layers; the criteria read {sum(b['attention_mask'].sum().item() for b in batches):,} tokens; ", end="")
-print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others, where dense perplexity is {dense:.1f}.")
+print(f"{depth} layers; dense perplexity of the four openings {dense:.1f}.")
 
 # %% [markdown]
-# ## 1. Could a coin do it?
+# > **Limits of this lesson.** Most figures are of one small model; section 2 has two more. Texts are few, ± is one standard error over documents, and the best of eleven choices is always a little lucky. Most of our texts were written by one author, a language model; where prose by people was measured, we say so. Criteria that try sets read a short piece of text and may choose for that piece.
 #
-# A criterion needs to read something to know anything. Here is what each of them reads. A *pass* is one forward pass over the calibration text, and trials are passes with layers left out. L is the number of layers, n how many are to go.
+# ## 1. Could a random choice do it?
+#
+# Here is what each criterion reads. A *pass* is one forward pass over the calibration text; trials are passes with layers left out. L is the number of layers, n how many are to go.
 #
 # | criterion | what it asks | passes |
 # |---|---|---|
-# | random, sequential, reverse | nothing: a coin, the first layers, the last layers | 0 |
+# | random, sequential, reverse | nothing: random layers, the first ones, the last ones | 0 |
 # | relative magnitude | how large is what the layer adds? | 1 |
 # | Block Influence (BI) | how far does the layer turn the state? | 1 |
 # | BI, iterative | the same again after every removal | n, getting shorter |
@@ -117,7 +123,30 @@ plan = choose_by(model, batches, "angular_span_all_tokens", 6, progress=False)
 print(f"{plan.criterion}: remove layers {sorted(plan.removed)}")
 
 # %% [markdown]
-# `compare_criteria` makes many plans and measures each. *Predict:* three coins are thrown below. Will one of them beat Block Influence?
+# A span has two numbers: where the row starts, and how long it is. So one picture shows all of them. A cell is how far the state turns over that row, in degrees. *Predict:* which rows of layers turn it least?
+
+# %%
+from shortgpt import span_distances
+
+spans = span_distances(model, batches, metric="angular_distance")
+spans = spans[spans["layers"] <= 12].assign(degrees=lambda t: 180 * t["score"])
+grid = spans.pivot(index="layers", columns="start", values="degrees")
+least = grid.idxmin(axis=1)
+_, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
+image = ax.pcolormesh(grid.columns, grid.index, grid, cmap="viridis", shading="nearest")
+ax.figure.colorbar(image, label="turn of the state (degrees)")
+ax.plot(least, least.index, "wo", markeredgecolor="black", label="least of its length")
+ax.set(xlabel="first layer of the row", ylabel="number of layers in the row")
+ax.legend(loc="upper right")
+plt.show()
+print(f"Of all rows of six the one from layer {least[6]} turns the state least, by "
+      f"{grid.loc[6].min():.0f} degrees; the row from layer 0 turns it by "
+      f"{grid.loc[6, 0]:.0f}.")
+
+# %% [markdown]
+# The rows that turn the state least begin in the middle, and the longer the row, the farther it turns. (The top right is empty: those rows would end behind the last layer.)
+#
+# `compare_criteria` makes many plans and measures each. *Predict:* three random choices are tried below. Will one of them beat Block Influence?
 
 # %%
 CHEAP = ["random", "sequential", "reverse", "relative_magnitude", "block_influence"]
@@ -135,14 +164,16 @@ print(f"{len(cheap)} plans, {cheap['layers'].map(frozenset).nunique()} different
 plot_criteria(cheap, highlight=["random", "block_influence", "reverse"])
 plt.show()
 coins = cheap[cheap["criterion"] == "random"].groupby("removed")["perplexity"].min()
-influence = cheap[cheap["criterion"] == "block_influence"].set_index("removed")["perplexity"]
+influence = cheap[cheap["criterion"]
+                  == "block_influence"].set_index("removed")["perplexity"]
 print("The luckiest of three coins, as a multiple of Block Influence:", end=" ")
-print(", ".join(f"{coins[n] / influence[n]:.1f} times with {n} removed" for n in coins.index) + ".")
+print(", ".join(f"{coins[n] / influence[n]:.1f} times with {n} removed"
+                for n in coins.index) + ".")
 
 # %% [markdown]
-# The band is the range of the three coins, on a scale where equal steps are equal *factors*. Even the luckiest coin loses, and by more the more layers go.
+# The band is the range of the three random choices, on a scale where equal steps are equal *factors*. Even the luckiest loses, and by more the more layers go.
 #
-# Why should it help to know how far a layer turns the state? Each plan above removed some layers. Let's add up the Block Influence of what it removed. If BI measures what is lost, perplexity must follow this sum, also for plans that were chosen without it.
+# Why does it help to know how far a layer turns the state? Let's add up the Block Influence of what each plan removed. *Predict:* does perplexity follow this sum, also for plans that were chosen without it?
 
 # %%
 scores = score_layers(model, batches, progress=False)
@@ -150,8 +181,10 @@ cheap["lost"] = [scores.values[list(layers)].sum() for layers in cheap["layers"]
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 for marker, n, colour in zip("os^", (3, 6, 9), PALETTE, strict=False):
     some = cheap[cheap["removed"] == n]
-    ax.plot(some["lost"], some["perplexity"], marker, color=colour, markeredgecolor="black", label=f"{n} removed")
-ax.set(xscale="log", yscale="log", xlabel="sum of Block Influence removed (log scale)", ylabel="perplexity (log scale)")
+    ax.plot(some["lost"], some["perplexity"], marker, color=colour,
+            markeredgecolor="black", label=f"{n} removed")
+ax.set(xscale="log", yscale="log", xlabel="sum of Block Influence removed (log scale)",
+       ylabel="perplexity (log scale)")
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax)
 ax.legend()
@@ -159,68 +192,83 @@ plt.show()
 ranks = cheap[["lost", "perplexity"]].rank().corr().iloc[0, 1]
 ends = cheap["layers"].map(lambda layers: bool({0, 1, depth - 1} & {*layers}))
 print(f"The rank correlation of removed influence and perplexity is {ranks:.2f} over {len(cheap)} plans.")
-print(f"Plans without layers 0, 1 and {depth - 1}: perplexity {cheap[~ends]['perplexity'].min():,.0f} to {cheap[~ends]['perplexity'].max():,.0f}; ", end="")
-print(f"plans with one of them: {cheap[ends]['perplexity'].min():,.0f} to {cheap[ends]['perplexity'].max():,.0f}.")
+print(f"Plans without layers 0, 1 and {depth - 1}: perplexity "
+      f"{cheap[~ends]['perplexity'].min():,.0f} to "
+      f"{cheap[~ends]['perplexity'].max():,.0f}; ", end="")
+print(f"plans with one of them: {cheap[ends]['perplexity'].min():,.0f} to "
+      f"{cheap[ends]['perplexity'].max():,.0f}.")
 odd = cheap[~ends & (cheap["removed"] == 3)].sort_values("perplexity").iloc[-1]
-print(f"The three layers {sorted(odd['layers'])} have an influence of {odd['lost']:.2f} in all, and perplexity without them is {odd['perplexity']:,.0f}.")
+print(f"The three layers {sorted(odd['layers'])} have an influence of "
+      f"{odd['lost']:.2f} in all, and perplexity without them "
+      f"is {odd['perplexity']:,.0f}.")
 
 # %% [markdown]
-# Sequential, reverse and an unlucky coin take a layer of large influence at once; after that the loss can't be repaired by sparing others. That fits figure 5 of the paper: a criterion that reads the model goes *around* the layers that matter, and so can go on for longer.
+# Mostly. Sequential, reverse and an unlucky random choice take a layer of large influence at once; after that, sparing others can't help. That fits figure 5 of the paper: a criterion that reads the model goes *around* the layers that matter.
 #
-# The last line is the exception. That coin took three layers of ordinary influence, and lies far above the plans to its left and right. Keep it in mind for section 4.
+# The last line is an exception. That plan took three layers of ordinary influence, and is far worse than plans with the same sum. Section 4 comes back to it.
 
 # %% [markdown]
 # ## 2. All eleven, and what they cost
 #
-# Criteria that try sets need more time than a lesson has. So the next table comes from a file: `python measure/choosing.py` chose 3, 6 and 9 layers (10, 20 and 30 percent) by every criterion and measured all plans on four genres of the built-in perplexity part. Criteria that score read the whole calibration part; those that try read only a short piece of it, so that dozens of trials stay affordable. No criterion saw the text of the measurement.
+# Criteria that try sets need more time than a lesson has. So `python measure/choosing.py` chose 3, 6 and 9 layers by every criterion and measured all plans on four genres of the built-in perplexity part. No criterion read the text of the measurement.
 
 # %%
 choosing = pd.read_csv(data_folder() / "choosing.csv")
 choosing["layers"] = choosing["layers"].map(json.loads)
 whole = choosing[choosing["criterion"] == "dense"].iloc[0]
-plain = choosing[(choosing["repair"] == "none") & ~choosing["criterion"].isin(["dense", "repaired_search"])]
-plain = plain.assign(low=plain["perplexity"] - plain["perplexity_error"], high=plain["perplexity"] + plain["perplexity_error"])
+plain = choosing[(choosing["repair"] == "none")
+                 & ~choosing["criterion"].isin(["dense", "repaired_search"])]
+plain = plain.assign(low=plain["perplexity"] - plain["perplexity_error"],
+                     high=plain["perplexity"] + plain["perplexity_error"])
 best = plain.loc[plain.groupby("removed")["perplexity"].idxmin()].set_index("removed")
 print(STORED)
 best[["criterion", "layers", "perplexity", "perplexity_error"]].round(1)
 
 # %% [markdown]
-# These are the best plans for each number. *Predict* before you look at the curves: which criteria will be close to the best one, closer than a standard error?
+# These are the best plans for each number. *Predict* before you look at the curves: which criteria will be within a standard error of the best one?
 
 # %%
-asking = plain[~plain["criterion"].isin(["random", "sequential", "reverse"])]  # the others would need a far longer axis
-start = pd.DataFrame([whole[["removed", "perplexity"]].to_dict() | {"criterion": c} for c in asking["criterion"].unique()])
+# the others would need a far longer axis
+asking = plain[~plain["criterion"].isin(["random", "sequential", "reverse"])]
+start = pd.DataFrame([whole[["removed", "perplexity"]].to_dict() | {"criterion": c}
+                      for c in asking["criterion"].unique()])
 start = start.assign(low=start["perplexity"], high=start["perplexity"])
-ax = plot_criteria(pd.concat([start, asking]), highlight=["block_influence", "greedy", "angular_span_all_tokens"])
+ax = plot_criteria(pd.concat([start, asking]),
+                   highlight=["block_influence", "greedy", "angular_span_all_tokens"])
 ax.set_title(STORED)
 plt.show()
 for n in (3, 6, 9):
     here = plain[(plain["removed"] == n) & (plain["seed"].fillna(0) == 0)]
     close = here[here["perplexity"] <= best.loc[n, "high"]]["criterion"].tolist()
     others = [name for name in close if name != best.loc[n, "criterion"]]
-    print(f"{n} removed: within a standard error of {best.loc[n, 'criterion']}, the best: {', '.join(others) or 'none'}.")
+    print(f"{n} removed: within a standard error of {best.loc[n, 'criterion']}, the "
+          f"best: {', '.join(others) or 'none'}.")
 
 # %% [markdown]
-# None comes as close as that, and another criterion is best each time. The bands are standard errors over documents. As all plans were measured on the *same* documents, the order of two curves is more certain than their bands suggest (lesson 05: compare item by item). On the other hand, the best of eleven is always a little lucky.
+# None, and another criterion is best each time. (All plans were measured on the *same* documents, so the order of two curves is more certain than their bands suggest.)
 #
-# Perplexity is one measure. Does accuracy follow? Two tasks that move: `grammar` (two answers, guessing gives 50 percent) and the exact `last_word` of a passage.
+# Perplexity is one measure. *Predict:* does accuracy follow? Two tasks: `grammar` (two answers, guessing gives 50 percent) and the exact `last_word` of a passage.
 
 # %%
 TASKS = ["grammar", "grammar_error", "last_word", "last_word_error"]
-six = plain[(plain["removed"] == 6) & (plain["seed"].fillna(0) == 0)].sort_values("perplexity").set_index("criterion")
-table = pd.concat([whole.to_frame().T.set_index("criterion"), six])[["perplexity", *TASKS]].astype(float)
+six = plain[(plain["removed"] == 6) & (plain["seed"].fillna(0) == 0)].sort_values(
+    "perplexity").set_index("criterion")
+table = pd.concat([whole.to_frame().T.set_index("criterion"), six])[["perplexity",
+    *TASKS]].astype(float)
 print(STORED)
 for task in ("grammar", "last_word"):
     same = six["perplexity"].rank().corr(-six[task].rank())
     top = six[task].astype(float).idxmax()
-    print(f"{task}: highest for {top} ({six.loc[top, task]:.0f} ± {six.loc[top, f'{task}_error']:.0f}); ", end="")
-    print(f"its order agrees with that of perplexity with a rank correlation of {same:.2f}.")
+    print(f"{task}: highest for {top} ({six.loc[top, task]:.0f} ± "
+          f"{six.loc[top, f'{task}_error']:.0f}); ", end="")
+    print("its order agrees with that of perplexity with a rank correlation of "
+          f"{same:.2f}.")
 table.round(1)
 
 # %% [markdown]
-# A rank correlation near 1 says that both measures prefer the same plans. Look at the errors before you look at the ranks: with so few items neighbours in the table can't be told apart.
+# A rank correlation near 1 says that both measures prefer the same plans. With so few items, neighbours in the table can't be told apart.
 #
-# What does a better plan cost? Forward passes against the result. Down and to the left is better, and a point is worth its price only if nothing is both left of it and below: the dashed line joins these points. (A marker inside another: the same plan.) *Predict:* does the line go down steadily?
+# What does a better plan cost? Forward passes against the result: down and to the left is better. The dashed line joins the points that are worth their price: nothing else is both cheaper and better. *Predict:* does the line go down steadily?
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
@@ -229,79 +277,73 @@ for ax, n in zip(axes, (3, 6, 9), strict=True):
     paid = asking[asking["removed"] == n].sort_values(["forward_passes", "perplexity"])
     for i, name in enumerate(asking["criterion"].unique()):
         row = paid[paid["criterion"] == name].iloc[0]
-        look = {"color": PALETTE[i], "fillstyle": "none", "markersize": 6 + i, "markeredgewidth": 2}
-        ax.plot(row["forward_passes"], row["perplexity"], MARKERS[i], label=name.replace("_", " "), **look)
-    worth = paid[paid["perplexity"] < paid["perplexity"].cummin().shift(fill_value=np.inf)]
-    ax.step(worth["forward_passes"], worth["perplexity"], "k--", where="post", linewidth=1)
-    ax.set(xscale="log", yscale="log", title=f"{n} removed", xlabel="passes to choose (log scale)")
+        look = {"color": PALETTE[i], "fillstyle": "none", "markersize": 6 + i,
+                "markeredgewidth": 2}
+        ax.plot(row["forward_passes"], row["perplexity"], MARKERS[i],
+                label=name.replace("_", " "), **look)
+    worth = paid[
+        paid["perplexity"] < paid["perplexity"].cummin().shift(fill_value=np.inf)]
+    ax.step(worth["forward_passes"], worth["perplexity"], "k--", where="post",
+            linewidth=1)
+    ax.set(xscale="log", yscale="log", title=f"{n} removed",
+           xlabel="passes to choose (log scale)")
     plain_log_ticks(ax, "x")
     plain_log_ticks(ax)
-    steps = [f"{row.criterion} (passes {row.forward_passes:.0f}, perplexity {row.perplexity:.1f})" for row in worth.itertuples()]
+    steps = [f"{row.criterion} (passes {row.forward_passes:.0f}, perplexity "
+             f"{row.perplexity:.1f})" for row in worth.itertuples()]
     print(f"{n} removed, worth their price, from cheap to dear: {'; '.join(steps)}.")
 axes[0].set_ylabel("perplexity (log scale)")
 axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# At three layers, greedy's tens of passes buy something. At six they buy nothing: a row of layers that one pass finds beats every set that trials found. At nine this row has grown into a bad one, and a list of single damages is ahead. So a dearer criterion is not a better one as such.
-#
-# Two remarks on fairness. A pass of the dear criteria is over a short piece of text, so in tokens they are cheaper than the axis says. And what they choose fits that piece: a set that is best on five hundred tokens need not be best on others.
+# At three layers, greedy's tens of passes buy something. At six they buy nothing: a row of layers that one pass finds beats every set that trials found. At nine this row is a bad one, and leave-one-out is ahead. So a more expensive criterion is not always better.
 
 # %% [markdown]
-# ### Other text, and two more models
+# ### Two more models
 #
-# All these texts, those for choosing and those for measuring, were written by one author, a language model. Does the order of the criteria hold on prose that people wrote? The file has that, too: perplexity on the beginnings of twelve documents (articles, fiction, handbooks) from sources that nobody chose or repaired with.
-
-# %%
-print(STORED)
-for n in (3, 6, 9):
-    here = plain[(plain["removed"] == n) & (plain["seed"].fillna(0) == 0)].set_index("criterion")
-    asks = here.drop(["random", "sequential", "reverse"])
-    agree = asks["perplexity"].rank().corr(asks["natural"].rank())
-    top = here["natural"].idxmin()
-    print(f"{n} removed: rank correlation of the two texts {agree:.2f} over the criteria that read the model; best on prose by people: {top} ({here.loc[top, 'natural']:.1f} ± {here.loc[top, 'natural_error']:.1f}; Block Influence {here.loc['block_influence', 'natural']:.1f}, dense {whole['natural']:.1f}).")
-
-# %% [markdown]
-# The same criterion is best at each number as before. Further down neighbours change places, by less than their standard errors.
+# (On prose that people wrote, from other sources, the same criterion is best at each number.) And on other models? `python measure/removal_curves.py` removed up to half of the layers from three models: layers chosen on English prose by people, measured on prose from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five random choices.
 #
-# And other models? `python measure/removal_curves.py` removed up to half of the layers from three, by eight criteria: layers chosen on English prose by people, measured on that from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five coins.
-#
-# *Predict:* does the larger model bear more? And is there a number of layers from which one more ruins it?
+# *Predict:* does the larger model lose less? And is there a number of layers from which one more ruins it?
 
 # %%
 curves = removal_curves(text="en").query("language == 'en'")
-plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude", "greedy", "angular_span_all_tokens"])
+plot_removal_curves(curves, highlight=["block_influence", "relative_magnitude",
+    "greedy", "angular_span_all_tokens"])
 plt.show()
 
 # %%
 LARGE = "qwen2.5-coder-1.5b-instruct"
 sets = curves.query("model == @LARGE").set_index(["criterion", "removed"])["layers"]
 for n in (2, 4, 6, 8):
-    by = {name: paired(LARGE, sets["block_influence", n], sets[name, n]) for name in ("relative_magnitude", "greedy")}
-    print(f"{LARGE}, {n} removed: Block Influence takes {sets['block_influence', n]}, greedy {sets['greedy', n]}; ", end="")
-    print("it costs " + ", ".join(f"{value:+.2f} ± {error:.2f} nats against {name.replace('_', ' ')}" for name, (value, error) in by.items()) + ".")
+    by = {name: paired(LARGE, sets["block_influence", n], sets[name, n])
+          for name in ("relative_magnitude", "greedy")}
+    print(f"{LARGE}, {n} removed: Block Influence takes {sets['block_influence', n]}, "
+          f"greedy {sets['greedy', n]}; ", end="")
+    print("it costs " + ", ".join(
+        f"{value:+.2f} ± {error:.2f} nats against {name.replace('_', ' ')}"
+        for name, (value, error) in by.items()) + ".")
 
 # %% [markdown]
-# Three things that our model alone didn't show.
+# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on. Section 3 shows which layers are the reason. Greedy, which tries what it removes, is ahead of both on all three models; on the larger one it avoids about half of the loss that Block Influence adds. A *span* is as good there, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
 #
-# **Criteria part.** On both other models relative magnitude chooses better than Block Influence from three or four layers on, and by more the more layers go. Section 3 shows which layers are to blame. And greedy, which tries what it removes, is ahead of both, from three or four layers on, on all three models: on the larger one it avoids about half of the loss that Block Influence adds, or more. There a *span*, a row of layers found in one pass, is as good, up to half of all layers. On Gemma a span is a ruin from four layers on, on ours from eight. So no cheap criterion is good on all three. (In the table above it was not, at six. There it had read 500 tokens to choose, here 2,000.)
+# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. The other two models lose a little more with each layer. So a cliff belongs to a model *and* an order, and no score warns of it. Remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
 #
-# **The edge.** Gemma has one, if Block Influence chooses: the fifth layer multiplies perplexity by almost ten. By relative magnitude or greedy there is none at this place. The other two models lose a little more with each layer, and no step stands out for long. So a cliff belongs to a model *and* an order, and no score warns of it. Remove one layer more each time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
+# **Size.** The larger model loses less: with a fifth of the layers gone, chosen by greedy, its perplexity is 1.3 times the dense one's, and ours 1.8 times.
 #
-# **Size.** The larger model bears more: with a fifth of the layers gone, chosen by greedy, its perplexity is 1.3 times the dense one's, and ours 1.8 times. That is two models and no law.
-#
-# Check it yourself: with `LIVE = True` the larger model is fetched (1.1 GB, once; it needs 5 GB of memory), and two of its points are measured again, in about three minutes on two cores.
+# Check it yourself: with `LIVE = True` the larger model is fetched (1.1 GB, once; 5 GB of memory), and two of its points are measured again, in about three minutes on two cores.
 
 # %%
 LIVE = False
 if LIVE:
     large, its_tokenizer = load(LARGE)
-    display(measured_again(large, its_tokenizer, LARGE, {name: sets[name, 6] for name in ("block_influence", "greedy")}).round(3))
+    display(measured_again(large, its_tokenizer, LARGE, {name: sets[name, 6]
+        for name in ("block_influence", "greedy")}).round(3))
 
 # %% [markdown]
 # ## 3. Why relative magnitude comes close
 #
-# **Relative magnitude** is the length of what a layer adds, against the length of what leaves it. It does not ask for a direction. Block Influence asks for nothing else. Yet they choose nearly the same layers. Why?
+# **Relative magnitude** is the length of what a layer adds, against the length of what leaves it. It does not ask for a direction. Block Influence asks for nothing else. Yet over all layers they rank almost alike. Why?
 #
 # Both look at one triangle: $x$, then $f$ on top of it, then $x+f$. Let $r=|f|/|x|$ be small, and $\varphi$ the angle between $f$ and $x$. The state then turns by about $\theta \approx r\sin\varphi$, so
 #
@@ -313,16 +355,20 @@ if LIVE:
 
 # %%
 x = torch.tensor([1.0, 0.0])
-for name, f in {"turns": torch.tensor([0.0, 0.4]), "stretches": torch.tensor([0.4, 0.0])}.items():
-    bi, magnitude = block_influence(x, x + f).item(), relative_magnitude(x, x + f).item()
-    print(f"{name:9}: Block Influence {bi:.3f}, relative magnitude {magnitude:.3f}, half its square {magnitude**2 / 2:.3f}")
+for name, f in {"turns": torch.tensor([0.0, 0.4]),
+                "stretches": torch.tensor([0.4, 0.0])}.items():
+    bi, magnitude = block_influence(x, x + f).item(), relative_magnitude(x,
+        x + f).item()
+    print(f"{name:9}: Block Influence {bi:.3f}, relative magnitude {magnitude:.3f}, "
+          f"half its square {magnitude**2 / 2:.3f}")
 
 # %% [markdown]
-# And the layers of our model. If every $f$ stood at a right angle to $x$, all points would lie on the dashed line. (Where the addition is not small, as in the first layer, the line is only a rough guide.) We also record how much each layer changes the length of the state, to see whether the points below the line are the ones that stretch.
+# And the layers of our model. If every $f$ stood at a right angle to $x$, all points would lie on the dashed line. (Where the addition is large, as in the first layer, the line is only a rough guide.) *Predict:* which layers lie below it?
 
 # %%
 magnitudes = score_layers(model, batches, metric="relative_magnitude", progress=False)
-turn = scores.values / (magnitudes.values**2 / 2)  # about the mean of sin² of the angle between f and x
+# about the mean of sin² of the angle between f and x
+turn = scores.values / (magnitudes.values**2 / 2)
 longer = np.zeros(depth)
 
 
@@ -334,9 +380,11 @@ with torch.inference_mode(), watch_layers(model, record):
     model(**batches[0])
 
 # %%
-_, (left, ax) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 2], layout="constrained")
+_, (left, ax) = plt.subplots(
+    1, 2, figsize=(10, 4), width_ratios=[1, 2], layout="constrained")
 for height, (name, f) in enumerate({"stretches": (0.4, 0), "turns": (0, 0.4)}.items()):
-    for tip, tail, style in (((1, 0), (0, 0), "-"), (f, (1, 0), "-"), ((1 + f[0], f[1]), (0, 0), ":")):
+    for tip, tail, style in (
+            ((1, 0), (0, 0), "-"), (f, (1, 0), "-"), ((1 + f[0], f[1]), (0, 0), ":")):
         arrow = {"arrowstyle": "->", "linestyle": style, "linewidth": 1.6}
         begin, end = (tail[0], tail[1] + height), (tail[0] + tip[0], tail[1] + tip[1] + height)
         left.annotate("", end, begin, arrowprops=arrow)
@@ -348,78 +396,100 @@ line = np.geomspace(magnitudes.values.min(), magnitudes.values.max())
 ax.plot(line, line**2 / 2, "k--", label="right angle: half the square")
 for i in {*np.argsort(turn)[:3], 0, depth - 1}:
     ax.annotate(str(i), (magnitudes.values[i], scores.values[i]), xytext=(6, -4), textcoords="offset points")
-ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)", ylabel="Block Influence (log scale)")
+ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)",
+       ylabel="Block Influence (log scale)")
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
 near = (np.abs(turn - 1) < 0.1).sum()
-print(f"Two triangles with the same f; and for {near} of {depth} layers Block Influence is within 10 % of half the square.")
+print(f"Two triangles with the same f; and for {near} of {depth} layers Block "
+      "Influence is within 10 % of half the square.")
 
 # %%
 ranks = pd.Series(scores.values).rank().corr(pd.Series(magnitudes.values).rank())
 apart = int(np.argmin(turn))
-same = {n: len({*removal_order(scores)[:n]} & {*removal_order(magnitudes)[:n]}) for n in (3, 6, 9)}
-print(f"Rank correlation of the two: {ranks:.3f}. Layers in common:", ", ".join(f"{m} of {n}" for n, m in same.items()))
-print(f"Farthest below the line is layer {apart}: its Block Influence is {turn[apart]:.2f} of half the square.")
-print(f"It makes the median state {longer[apart]:.2f} times as long; the median layer, {np.median(longer):.2f} times.")
-spread = [np.divide(*np.quantile(values, [0.9, 0.1])) for values in (magnitudes.values**2, turn)]
-print(f"Between the 10th and the 90th percentile of layers the square varies {spread[0]:.1f} times, the angle's part {spread[1]:.1f} times.")
+same = {n: len({*removal_order(scores)[:n]} & {*removal_order(magnitudes)[:n]})
+        for n in (3, 6, 9)}
+print(f"Rank correlation of the two: {ranks:.3f}. Layers in common:",
+      ", ".join(f"{m} of {n}" for n, m in same.items()))
+print(f"Farthest below the line is layer {apart}: its Block Influence is "
+      f"{turn[apart]:.2f} of half the square.")
+print(f"It makes the median state {longer[apart]:.2f} times as long; the median layer, "
+      f"{np.median(longer):.2f} times.")
+spread = [np.divide(*np.quantile(values, [0.9, 0.1]))
+          for values in (magnitudes.values**2, turn)]
+print("Between the 10th and the 90th percentile of layers the square varies "
+      f"{spread[0]:.1f} times, the angle's part {spread[1]:.1f} times.")
 
 # %% [markdown]
-# This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. They can disagree on a layer that mostly stretches. Relative magnitude calls it important, BI does not. Which of them is right? Before attention and before the feed-forward network (FFN), every layer brings the states to one length (RMSNorm), so a longer state reads the same, but what later layers add to it weighs less. A stretch is not nothing, and neither score says how much it is.
+# This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. The rank correlation over all layers is near 1. Still, the lists of the lowest differ: neighbours have almost equal scores, and a small difference makes them change places (2 of 3, 4 of 6 and 8 of 9 in common here; with five times the text, in section 2, all six of six).
 #
-# All this is one model. On the larger one of section 2 the two criteria chose differently: Block Influence took layers 24, 25 and 26 early, relative magnitude did not. *Predict:* in the same figure for that model, will these layers lie on the line, above it or below?
+# The two really disagree on a layer that mostly stretches the state. Relative magnitude calls it important, BI does not. On the larger model of section 2 Block Influence took layers 24, 25 and 26 early, relative magnitude did not. *Predict:* in the same figure for that model, are these layers on the line, above it or below?
 
 # %%
-scored = pd.read_csv(data_folder() / "removal_layers.csv").query("model == @LARGE").set_index("layer")
+scored = pd.read_csv(data_folder()
+                     / "removal_layers.csv").query("model == @LARGE").set_index("layer")
 share = scored["block_influence"] / (scored["relative_magnitude"] ** 2 / 2)
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-ax.plot(scored["relative_magnitude"], scored["block_influence"], "o", color=PALETTE[0], markeredgecolor="black")
-line = np.geomspace(scored["relative_magnitude"].min(), scored["relative_magnitude"].max())
+ax.plot(scored["relative_magnitude"], scored["block_influence"], "o", color=PALETTE[0],
+        markeredgecolor="black")
+line = np.geomspace(scored["relative_magnitude"].min(),
+                    scored["relative_magnitude"].max())
 ax.plot(line, line**2 / 2, "k--", label="right angle: half the square")
 for i in {*share.nsmallest(4).index, *scored["block_influence"].nsmallest(3).index}:
-    ax.annotate(str(i), (scored["relative_magnitude"][i], scored["block_influence"][i]), xytext=(6, -4), textcoords="offset points")
-ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)", ylabel="Block Influence (log scale)", title=f"{LARGE}, stored")
+    ax.annotate(str(i), (scored["relative_magnitude"][i], scored["block_influence"][i]),
+                xytext=(6, -4), textcoords="offset points")
+ax.set(xscale="log", yscale="log", xlabel="relative magnitude (log scale)",
+       ylabel="Block Influence (log scale)", title=f"{LARGE}, stored")
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
 for i in share.nsmallest(4).sort_index().index:
-    places = [int(scored[name].rank()[i]) for name in ("block_influence", "relative_magnitude")]
-    print(f"Layer {i} makes the median state {scored['longer'][i]:.2f} times as long; number {places[0]} from below by Block Influence, {places[1]} by relative magnitude.")
+    places = [int(scored[name].rank()[i])
+              for name in ("block_influence", "relative_magnitude")]
+    print(f"Layer {i} makes the median state {scored['longer'][i]:.2f} times as long; "
+          f"number {places[0]} from below by Block Influence, {places[1]} by relative "
+          "magnitude.")
 
 # %% [markdown]
-# The four layers farthest below the line are neighbours near the end, and they are the ones that make the state longer. Block Influence calls them cheap, relative magnitude doesn't. Section 2 has the verdict of the loss: Block Influence takes them early, and loses more by it. On Gemma it is layer 16 that stretches the state by a third; Block Influence takes it as the third, and its next neighbour as the fifth, where the edge was. So the two triangles were no mere theory: a stretch that hardly turns the state is not nothing.
+# The four layers farthest below the line are neighbours near the end, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it (section 2). On Gemma it is layer 16 that stretches the state by a third; Block Influence takes it as the third, and its neighbour as the fifth, where the cliff was. Why does a stretch matter? Before attention and before the feed-forward network (FFN) every state is brought to one length (RMSNorm), so a longer state reads the same; but what later layers add to it weighs less.
 #
-# It is no law either. On models that other people measured, perplexity differed many times over between the two choices, and not always in this direction ([question 9](20_ten_questions.ipynb) has the figure). Whoever prunes a new model should compute both: either takes one pass.
+# It is no law. On models that other people measured, either of the two may be ahead, many times over ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong
 #
-# A layer may turn the state very little, in just the direction that matters. Nobody can see that from angles. To see it one must leave the layer out and look at the loss (mean −log p of a token, in *nats*, the unit of the natural logarithm).
+# A layer may turn the state very little, but in just the direction that matters. Angles can't show that. We must leave the layer out and look at the loss (mean −log p of a token, in *nats*, the unit of the natural logarithm).
 #
-# `Trials` does that. It keeps the states of the whole model, and when layer $k$ is left out it resumes there: everything below is unchanged. On average that saves half of the work, and the result is the same to the last digits.
+# `Trials` does that. It keeps the states of the whole model, and when layer $k$ is left out it starts there, since everything below is unchanged. That saves half of the work.
 
 # %%
-trials = Trials(model, calibration_batches(tokenizer, built_in_text()["text"], samples=3, length=240))
+trials = Trials(model, calibration_batches(tokenizer, built_in_text()["text"],
+    samples=3, length=240))
 before = trials.forward_passes
 whole_loss = trials([])
 damage = leave_one_out(trials, depth) - whole_loss
-print(f"{depth} layers left out one at a time, on {trials.tokens} predicted tokens: {trials.forward_passes - before:.1f} passes.")
+print(f"{depth} layers left out one at a time, on {trials.tokens} predicted tokens: "
+      f"{trials.forward_passes - before:.1f} passes.")
 
 # %% [markdown]
-# *Predict:* which layers lie high above the others of the same Block Influence? (You have seen a shorter form of this figure in lesson 03.)
+# *Predict:* which layers lie high above the others of the same Block Influence?
 
 # %%
-place_bi, place_damage = (pd.Series(values).rank() for values in (scores.values, damage))
-hidden = (place_damage - place_bi).nlargest(3).index.tolist()  # more harm than their turn suggests
+place_bi, place_damage = (pd.Series(values).rank()
+                          for values in (scores.values, damage))
+# more harm than their turn suggests
+hidden = (place_damage - place_bi).nlargest(3).index.tolist()
 harmless = (place_bi - place_damage).nlargest(2).index.tolist()
 _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 ax.plot(scores.values, damage, "o", color=PALETTE[0], markeredgecolor="black")
 for i in hidden + harmless:
-    ax.annotate(f"{i}", (scores.values[i], damage[i]), xytext=(6, 3), textcoords="offset points", weight="bold")
-ax.set(xscale="log", xlabel="Block Influence (log scale)", ylabel="loss added by leaving it out\n(nats; log scale beyond 0.1)")
+    ax.annotate(f"{i}", (scores.values[i], damage[i]), xytext=(6, 3),
+                textcoords="offset points", weight="bold")
+ax.set(xscale="log", xlabel="Block Influence (log scale)",
+       ylabel="loss added by leaving it out\n(nats; log scale beyond 0.1)")
 ax.set_yscale("symlog", linthresh=0.1)
 ax.set_ylim(bottom=0)
 ticks = [0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
@@ -427,42 +497,51 @@ ax.set_yticks(ticks, map(str, ticks))
 plain_log_ticks(ax, "x")
 plt.show()
 for i in hidden:
-    print(f"Layer {i}: number {place_bi[i]:.0f} of {depth} from below by Block Influence, number {place_damage[i]:.0f} by damage (+{damage[i]:.2f} nats).")
-print(f"The other way round, least harm for their influence: layers {' and '.join(map(str, harmless))}.")
+    print(f"Layer {i}: number {place_bi[i]:.0f} of {depth} from below by Block "
+          f"Influence, number {place_damage[i]:.0f} by damage (+{damage[i]:.2f} nats).")
+print("The other way round, least harm for their influence: layers "
+      f"{' and '.join(map(str, harmless))}.")
 
 # %% [markdown]
-# The first lines name the mistakes: layers that are missed more than their angle says. The coin of section 1 had taken one of them. They may be nearly an identity, and still matter.
+# The first lines name the mistakes: layers that are missed more than their angle says. The random plan of section 1 had taken one of them.
 #
-# So take the layers with the least damage? The other half of the story is that damage does not add up. We take the six layers that are cheapest alone, and leave out all pairs of them.
+# So take the layers with the least damage? *Predict:* the six layers that are cheapest alone are left out in pairs. Does a pair cost the sum of both?
 
 # %%
 cheapest = sorted(np.argsort(damage)[:6].tolist())
-pairs = pd.DataFrame([{"first": a, "second": b} for a in cheapest for b in cheapest if a < b])
-pairs["sum"] = [damage[a] + damage[b] for a, b in zip(pairs["first"], pairs["second"], strict=True)]
-pairs["together"] = [trials([a, b]) - whole_loss for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+pairs = pd.DataFrame([{"first": a, "second": b} for a in cheapest for b in cheapest
+                      if a < b])
+pairs["sum"] = [damage[a] + damage[b]
+                for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+pairs["together"] = [trials([a, b]) - whole_loss
+                     for a, b in zip(pairs["first"], pairs["second"], strict=True)]
 pairs["difference"] = pairs["together"] - pairs["sum"]
-worst, kindest = pairs.loc[pairs["difference"].idxmax()], pairs.loc[pairs["difference"].idxmin()]
+worst, kindest = pairs.loc[pairs["difference"].idxmax()], pairs.loc[
+    pairs["difference"].idxmin()]
 for row in (worst, kindest):
-    print(f"Layers {row['first']:.0f} and {row['second']:.0f}: {row['sum']:.3f} nats if damages added up, {row['together']:.3f} together.")
-print(f"{(pairs['difference'] > 0).sum()} of {len(pairs)} pairs cost more together than the sum of both.")
+    print(f"Layers {row['first']:.0f} and {row['second']:.0f}: {row['sum']:.3f} nats "
+          f"if damages added up, {row['together']:.3f} together.")
+print(f"{(pairs['difference'] > 0).sum()} of {len(pairs)} pairs cost more together "
+      "than the sum of both.")
 pairs.sort_values("difference", ascending=False).head(4).round(3)
 
 # %% [markdown]
-# A pair costs more than its sum if both layers do a work that one of them could do alone: each can go, but not both. About half of these pairs cost *less* than their sum, for the second time a layer is missed hurts less. A list of single damages knows neither. `greedy` asks again after each removal, so it sees the pairs that it walks into; the search may also take back what it removed. But remember the curves of section 2: at nine layers the list of single damages had made the best plan of all. Knowing more of a short text isn't knowing more of another.
+# A pair costs more than its sum if one of the two layers can do the work of both, but not neither. About half of these pairs cost *less* than their sum. A list of single damages knows nothing of this. Greedy asks again after each removal; the search may also take a removal back. But remember section 2: at nine layers the list of single damages made the best plan of all. Knowing a short text better doesn't always help on another.
 
 # %% [markdown]
 # ## 5. Does the calibration text matter?
 #
-# A score is a mean over text. Would another text choose other layers? We score the model on nine English genres, on Chinese, and on text that the model has sampled itself (`sampled_text`, no data needed at all). About 1,000 tokens of each.
+# Would another text choose other layers? We score the model on nine English genres, on Chinese, and on text that the model has sampled itself (`sampled_text`, which needs no data). About 1,000 tokens of each. *Predict:* which of these chooses the most different layers?
 
 # %%
 genres = built_in_text("calibration").groupby("genre")["text"].apply(list).to_dict()
-sources = {**genres, "Chinese": built_in_text("calibration", language="zh")["text"].tolist()}
-sources["sampled"] = sampled_text(model, tokenizer, samples=8, length=128, progress=False)
-by_text = {
-    name: score_layers(model, calibration_batches(tokenizer, text, samples=8, length=128), progress=False)
-    for name, text in sources.items()
-}
+sources = {**genres,
+           "Chinese": built_in_text("calibration", language="zh")["text"].tolist()}
+sources["sampled"] = sampled_text(model, tokenizer, samples=8, length=128,
+    progress=False)
+by_text = {name: score_layers(model, calibration_batches(tokenizer, text, samples=8,
+                                                         length=128), progress=False)
+           for name, text in sources.items()}
 agreement = plan_agreement(by_text, 6)
 
 # %%
@@ -471,176 +550,176 @@ plt.show()
 foreign = agreement[agreement[["first", "second"]].isin(["Chinese"]).any(axis=1)]
 own = agreement[agreement[["first", "second"]].isin(["sampled"]).any(axis=1)]
 rest = agreement.drop([*foreign.index, *own.index])
-print(f"Mean overlap: between English genres {rest['overlap'].mean():.2f}, with Chinese {foreign['overlap'].mean():.2f}, with sampled text {own['overlap'].mean():.2f}.")
+print(f"Mean overlap: between English genres {rest['overlap'].mean():.2f}, with "
+      f"Chinese {foreign['overlap'].mean():.2f}, with sampled text "
+      f"{own['overlap'].mean():.2f}.")
 low, high = rest["rank_correlation"].min(), foreign["rank_correlation"].max()
-print(f"Rank correlation over all layers: at least {low:.2f} between English genres, at most {high:.2f} with Chinese.")
+print(f"Rank correlation over all layers: at least {low:.2f} between English genres, "
+      f"at most {high:.2f} with Chinese.")
 
 # %% [markdown]
-# The overlap asks for exactly the six that go, and neighbours with almost equal scores change places. The rank correlation is over all layers. By both, Chinese, which this model hardly knows, chooses others. And text that the model has made up itself agrees with the genres as well as these agree with each other: it proposes much the same layers without any data. (How good a model cut by it is, we didn't measure.)
+# The overlap counts only the six that go, and neighbours with almost equal scores change places; the rank correlation is over all layers. By both, Chinese, which this model hardly knows, chooses others. Text that the model made up agrees with the genres about as well as these agree with each other. That is agreement of *plans*: no model was pruned by such a plan here, so we don't know how good it is.
 #
-# Other layers need not be worse layers. This lesson scores on prose that a language model wrote for the course. Without a text, `calibration_batches(tokenizer)` reads the beginnings of thirty documents that people wrote. What does the difference cost? On the three models of section 2, up to a third of the layers, wherever the two texts choose differently (loss on other people's prose, in nats a token):
+# Other layers need not be worse layers. On the three models of section 2, prose by people chose better than the course's text on two and worse on the third, and Chinese prose chose better layers for *English* on the two small ones ([three models](../docs/three_models.md)). Where two texts disagree, measure both plans, on a third text.
+#
+# Is it the kind of text, or simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
 
 # %%
-by_texts = removal_curves(criterion="block_influence").query("language == 'en' and removed > 0 and share < 0.34")
-for name, rows in by_texts.groupby("model", sort=False):
-    chosen_on = rows.drop_duplicates(["text", "removed"]).set_index(["text", "removed"])["layers"]
-    for other in ("default", "zh"):
-        pairs = {n: (chosen_on["ours", n], chosen_on[other, n]) for n in chosen_on["ours"].index if (other, n) in chosen_on.index}
-        costs = {n: paired(name, *pair) for n, pair in pairs.items() if pair[0] != pair[1]}
-        told = ", ".join(f"{value:+.2f} ± {error:.2f} ({n} removed)" for n, (value, error) in costs.items()) or "the same layers throughout"
-        print(f"{name}, the course's text against {'prose by people' if other == 'default' else 'Chinese prose by people'}: {told}")
-
-# %% [markdown]
-# No text is best on all models. Prose by people chose a little better on our model and once much better on Gemma, and worse on the larger model at six and seven layers. Chinese prose chose better layers for *English* on the two small models, even on ours, which hardly knows Chinese; on the larger one it was worse. So it isn't the language of the text that counts, but which of a few nearly equal layers it happens to spare. Where two texts disagree, measure both plans, on a third text.
-#
-# How much of that is the text, and how much simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
-
-# %%
-long = score_layers(model, calibration_batches(tokenizer, built_in_text()["text"], samples=64, length=128), progress=False)
+long = score_layers(model, calibration_batches(tokenizer, built_in_text()["text"],
+    samples=64, length=128), progress=False)
 plot_tokens_needed(tokens_needed(long, 6))
 plt.show()
 
 # %% [markdown]
-# Read the two figures together. Two mixed texts soon choose nearly the same six: the line above the figure says how many tokens that takes. Two genres of more tokens than that often don't. So what the genres disagree about is their text (its kind, or the few documents that it comes from), not too little of it. To make a choice of six layers stable, use more documents, and a mixture.
+# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres of more tokens often don't: they disagree because of their text, not because there is too little of it. To make a choice stable, use more documents, and a mixture.
 #
-# Stable for one way of reading, that is. All samples above have 128 tokens. In longer samples layer 15 scores higher and layer 12 does not, so the two change places, however much text is read (measured by `measure/stability.py`). Choose samples about as long as the texts that the model is for. And whether the layers in doubt matter is another question: they are in doubt *because* their scores are close.
+# **The length of the samples matters as well.** In longer samples layer 15 scores higher and layer 12 does not, so the two change places, however much text is read (`measure/stability.py`). That is why this course shows several "six lowest" of one model. This lesson reads 4 samples of 256 tokens and gets 12, 13, 14, 15, 17, 25. The stored plans read samples of 512 tokens and got 3, 13, 14, 17, 25, 26: four of six in common. So say with every choice how it was read, and take samples about as long as the texts that the model is for. The layers in doubt are in doubt *because* their scores are close.
 
 # %% [markdown]
 # ## 6. What repair buys
 #
-# So far the rest of the model stayed as it was. But it could help: part of what the removed layers did is linear, and a linear map can be had without training. Let $x_e$ be the state that the dense model has behind the gap, $y$ the state that the pruned model brings there, and $z$ what enters the last matrix of the layer before the gap. Over calibration tokens $t$ we look for
+# Part of what the removed layers did is linear, and a linear map can be had without training. Let $x_e$ be the state that the dense model has behind the gap, $y$ the state that the pruned model brings there, and $z$ what enters the last matrix of the layer before the gap. Over calibration tokens $t$ we look for
 #
 # $$\min_D \sum_t \frac{|x_{e,t} - y_t - z_t D|^2}{|x_{e,t}|^2} + \lambda |D|^2 .$$
 #
-# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to a matrix that is there anyway (*fold*), so the result has no parameter more than the pruned model. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
+# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to a matrix that is there anyway (*fold*), so there is no new parameter. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
 #
-# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use. (Gemma has a norm behind each FFN, so nothing can be folded into the matrix before it. There the repair is `linear`, a small matrix on the residual stream.)
+# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use. (Gemma has a norm behind each FFN; there the repair is `linear`, a small matrix on the residual stream.)
 
 # %%
-SPAN = range(depth * 13 // 30, depth * 13 // 30 + 6)  # of 30 layers 13 to 18; elsewhere at the same depth
-kind = "linear" if hasattr(decoder_layers(model)[0], "post_feedforward_layernorm") else "fold"
-folded = heal(model, SPAN, calibration_batches(tokenizer, built_in_text()["text"], samples=8), kind=kind, progress=False)
+# of 30 layers 13 to 18; elsewhere at the same depth
+SPAN = range(depth * 13 // 30, depth * 13 // 30 + 6)
+kind = "linear" if hasattr(decoder_layers(model)[0],
+                           "post_feedforward_layernorm") else "fold"
+folded = heal(model, SPAN, calibration_batches(tokenizer, built_in_text()["text"],
+    samples=8), kind=kind, progress=False)
 cut = perplexity(remove_layers(model, SPAN), tokenizer, texts)
 repaired = perplexity(folded, tokenizer, texts)
-print(f"dense {dense:.1f}, layers {SPAN[0]} to {SPAN[-1]} cut {cut:.1f}, repaired {repaired:.1f}")
-print(f"Of the loss that the cut added, repair takes back {np.log(cut / repaired) / np.log(cut / dense):.0%}.")
+print(f"dense {dense:.1f}, layers {SPAN[0]} to {SPAN[-1]} cut {cut:.1f}, repaired "
+      f"{repaired:.1f}")
+print("Of the loss that the cut added, repair takes back "
+      f"{np.log(cut / repaired) / np.log(cut / dense):.0%}.")
 
 # %% [markdown]
-# Is a row of layers easier to repair than scattered ones? One matrix stands for one gap, however wide. So a row needs a single patch, while four gaps need four, each on top of the errors of those before it; on the other hand four patches are four times as many numbers to fit. *Predict* which gets more of its loss back. From the file, at six layers: each plan cut (circle) and repaired (square).
+# Is a row of layers easier to repair than scattered ones? A row needs a single patch; four gaps need four, each on top of the errors of those before it. But four patches are also four times as many numbers to fit. *Predict* which gets more of its loss back. From the file, at six layers: each plan cut (circle) and repaired (square).
 
 # %%
 at_six = choosing[(choosing["removed"] == 6) & (choosing["seed"].fillna(0) == 0)]
-both = at_six.pivot(index="criterion", columns="repair", values="perplexity").dropna(subset=["none", "fold"])
+both = at_six.pivot(index="criterion", columns="repair",
+                    values="perplexity").dropna(subset=["none", "fold"])
 both = both.sort_values("fold", ascending=False)
 spots = np.arange(len(both))
 _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ax.hlines(spots, both["fold"], both["none"], color="0.7")
-ax.plot(both["none"], spots, "o", color=PALETTE[0], label="cut", markeredgecolor="black")
-ax.plot(both["fold"], spots, "s", color=PALETTE[1], label="repaired (fold)", markeredgecolor="black")
-ax.set(xscale="log", xlabel="perplexity (log scale)", yticks=spots, yticklabels=both.index.str.replace("_", " "))
+ax.plot(both["none"], spots, "o", color=PALETTE[0], label="cut",
+        markeredgecolor="black")
+ax.plot(both["fold"], spots, "s", color=PALETTE[1], label="repaired (fold)",
+        markeredgecolor="black")
+ax.set(xscale="log", xlabel="perplexity (log scale)", yticks=spots,
+       yticklabels=both.index.str.replace("_", " "))
 ax.set_title(STORED)
 plain_log_ticks(ax, "x")
 ax.legend()
 plt.show()
-print(f"Best when only cut: {both['none'].idxmin()} ({both['none'].min():.1f}). Best when repaired: {both['fold'].idxmin()} ({both['fold'].min():.1f}).")
+print(f"Best when only cut: {both['none'].idxmin()} ({both['none'].min():.1f}). Best "
+      f"when repaired: {both['fold'].idxmin()} ({both['fold'].min():.1f}).")
 
 # %%
 plans = at_six[at_six["repair"] == "none"].set_index("criterion")["layers"].map(sorted)
 gaps = plans.map(lambda layers: 1 + int((np.diff(layers) > 1).sum()))
-back = 100 * np.log(both["none"] / both["fold"]) / np.log(both["none"] / whole["perplexity"])
+back = 100 * np.log(both["none"] / both["fold"]) / np.log(both["none"]
+    / whole["perplexity"])
 print(STORED)
-people = at_six.pivot(index="criterion", columns="repair", values="natural").dropna(subset=["none", "fold"])
-of_people = 100 * np.log(people["none"] / people["fold"]) / np.log(people["none"] / whole["natural"])
-overview = both[["none", "fold"]].assign(layers=plans, gaps=gaps, percent_back=back, natural_none=people["none"], natural_fold=people["fold"])
-print(f"On prose by people: {of_people.min():.0f} to {of_people.max():.0f} %; of the loss on the course's own text {back.min():.0f} to {back.max():.0f} %.")
-for name, some in (("one gap", overview[overview["gaps"] == 1]), ("several gaps", overview[overview["gaps"] > 1])):
-    print(f"{name}: repair takes back {some['percent_back'].min():.0f} to {some['percent_back'].max():.0f} % of the loss that the cut added.")
+people = at_six.pivot(index="criterion", columns="repair",
+                      values="natural").dropna(subset=["none", "fold"])
+of_people = 100 * np.log(people["none"] / people["fold"]) / np.log(people["none"]
+    / whole["natural"])
+overview = both[["none", "fold"]].assign(layers=plans, gaps=gaps, percent_back=back,
+    natural_none=people["none"], natural_fold=people["fold"])
+print(f"On prose by people: {of_people.min():.0f} to {of_people.max():.0f} %; of the "
+      f"loss on the course's own text {back.min():.0f} to {back.max():.0f} %.")
+for name, some in (("one gap", overview[overview["gaps"] == 1]),
+                   ("several gaps", overview[overview["gaps"] > 1])):
+    print(f"{name}: repair takes back {some['percent_back'].min():.0f} to "
+          f"{some['percent_back'].max():.0f} % of the loss that the cut added.")
 overview.sort_values("fold").round(2)
 
 # %% [markdown]
-# Neither, as far as six different plans can tell: the two ranges overlap. The best row stays ahead because it was ahead when it was only cut. `repaired_search` chose with repair in the loop: every set it looked at was repaired before it was judged. At six layers it ended at the row that one pass of angles over all tokens finds as well.
+# Neither: the two ranges overlap. The best row stays ahead because it was ahead when it was only cut. (`repaired_search` repaired every set before judging it, and ended at that row as well.)
 #
-# The last printed line is a warning about all of this. The repair read text by the author of the text it is measured on. On prose by people it gives back less, half to four fifths as much. It still helps every plan.
+# The line about prose by people is a warning: the repair had read text by the author of the text it is measured on. On prose by people it gives back half to four fifths as much. It still helps every plan.
 #
-# There are other repairs of the same kind. `linear` puts a small matrix on the residual stream in place of the fold. `all` fits every layer behind the first gap too, each to the dense state at its place. And `merge` is older and reads no text at all: the layer before the gap takes over how the weights of the removed ones differ from its own (LaCo, arXiv 2402.11187). *Predict:* can one add up the weights of layers that do different things?
+# There are other repairs. `linear` puts a small matrix on the residual stream. `all` fits every layer behind the first gap. `merge` reads no text: the layer before the gap takes over how the weights of the removed ones differ from its own (LaCo, arXiv 2402.11187). *Predict:* can one add up the weights of layers that do different things?
 
 # %%
+repairs = ["none", "merge", "fold", "linear", "all"]
 wide = at_six.pivot(index="criterion", columns="repair", values="perplexity")
-wide = wide.loc[["block_influence", "search", "repaired_search"], ["none", "merge", "fold", "linear", "all"]]
-of_people = at_six.pivot(index="criterion", columns="repair", values="natural").loc[wide.index]
-print("On prose by people, all against fold: " + ", ".join(f"{row['all']:.1f} and {row['fold']:.1f}" for _, row in of_people.iterrows()) + ".")
-print(f"{STORED}: merging multiplies the cut model's perplexity by {(wide['merge'] / wide['none']).min():,.1f} or more; every fitted repair lowers it.")
+wide = wide.loc[["block_influence", "search", "repaired_search"], repairs]
+times = (wide["merge"] / wide["none"]).min()
+print(f"{STORED}: merging multiplies perplexity by {times:,.0f} or more.")
 wide.map("{:,.1f}".format)
 
 # %% [markdown]
-# Layers that do different things have different weights, and their sum does nothing useful. LaCo itself merges only where the outputs stay near the dense model's, and on larger models that works (lesson 07, section 7). We merged what other criteria had chosen, without that check.
+# No: the merged models are ruined. LaCo itself merges only where the outputs stay near the dense model's, and on larger models that works (lesson 07, section 7). We merged without that check.
 #
-# ### How far does it go?
-#
-# The matrix $D$ has hundreds of thousands of entries, so it could use more than a few thousand tokens. *Predict:* how far down does perplexity come with ten times the text? `python measure/repair.py` has tried it for the plan of `repaired_search`, with prose that was written for this (`built_in_text("repair")`) and shares nothing with the text of the measurement.
+# *Predict:* how far down does perplexity come with ten times the text? `python measure/repair.py` has tried it for the plan of `repaired_search`, with prose written for this (`built_in_text("repair")`).
 
 # %%
 repair = pd.read_csv(data_folder() / "repair.csv")
-curve = repair[(repair["removed"] == 6) & (repair["tokens"] > 0) & (repair["text"] == "ours")]
-cut_six = repair[(repair["removed"] == 6) & (repair["tokens"] == 0)].iloc[0]
+six = repair[repair["removed"] == 6]
+cut_six, curve = six[six["tokens"] == 0].iloc[0], six[six["tokens"] > 0]
+curve = curve[curve["text"] == "ours"]
 dense_row = repair[repair["removed"] == 0].iloc[0]
+names = {"gaps": "one FFN, before the gap", "all": "every FFN from there on"}
 _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-for sites, marker, colour, label in (("gaps", "s", PALETTE[1], "one FFN, before the gap"), ("all", "^", PALETTE[2], "every FFN from there on")):
+for i, (sites, label) in enumerate(names.items()):
     rows = curve[curve["sites"] == sites]
-    ax.plot(rows["tokens"], rows["encyclopedic"], marker + "-", color=colour, markeredgecolor="black", label=label)
-for value, name, style in ((cut_six["encyclopedic"], "cut, not repaired", "--"), (dense_row["encyclopedic"], "dense", ":")):
-    ax.axhline(value, color="black", linestyle=style, label=name)
-ax.set(xscale="log", yscale="log", xlabel="tokens that the repair reads (log scale)", ylabel="perplexity, encyclopedic (log scale)")
-ax.set_title(STORED)
+    look = {"color": PALETTE[1 + i], "markeredgecolor": "black", "label": label}
+    ax.plot(rows["tokens"], rows["encyclopedic"], "s^"[i] + "-", **look)
+ax.axhline(cut_six["encyclopedic"], color="black", ls="--", label="cut, not repaired")
+ax.axhline(dense_row["encyclopedic"], color="black", ls=":", label="dense")
+ax.set(xscale="log", yscale="log", ylabel="perplexity, encyclopedic (log scale)")
+ax.set(xlabel="tokens that the repair reads (log scale)", title=STORED)
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
-best_six = curve.loc[curve["encyclopedic"].idxmin()]
-print(f"Six layers gone, encyclopedic perplexity: dense {dense_row['encyclopedic']:.1f}, cut {cut_six['encyclopedic']:.1f}, repaired with {best_six['tokens']:,} tokens {best_six['encyclopedic']:.1f} ± {best_six['encyclopedic_error']:.1f}.")
+lowest = curve.loc[curve["encyclopedic"].idxmin()]
+before, cut, after = (row["encyclopedic"] for row in (dense_row, cut_six, lowest))
+print(f"Encyclopedic perplexity: dense {before:.1f}, six layers cut {cut:.1f}, "
+      f"repaired {after:.1f} ± {lowest['encyclopedic_error']:.1f}.")
 
 # %% [markdown]
-# That is text by the author of what the repair read. Does a repair help on prose by people as well, and would it help more if it had read such prose (from other sources)?
-
-# %%
-print(STORED)
-back = lambda row: np.log(cut_six["natural"] / row["natural"]) / np.log(cut_six["natural"] / dense_row["natural"])  # noqa: E731
-print(f"Prose by people: dense {dense_row['natural']:.1f}, cut {cut_six['natural']:.1f}.")
-for row in repair[(repair["removed"] == 6) & repair["samples"].isin([8, 32])].to_dict("records"):
-    sites = {"gaps": "one FFN", "all": "every later FFN"}[row["sites"]]
-    print(f"Repaired with {row['tokens']:,} tokens {'by people' if row['text'] == 'people' else 'of our own'}, {sites}: {row['natural']:.1f} ± {row['natural_error']:.1f}, {back(row):.0%} of the loss taken back.")
-
-# %% [markdown]
-# A repair helps on other people's prose too: with 16,000 tokens it takes back a good third of the loss. Whose text it read hardly matters; that of people is a little ahead, by less than the standard error. And fitting every later FFN, a little better in the figure, is no better here.
+# The curves fall up to about 16,000 tokens; after that a doubling buys hardly anything. Neither comes back to the dense model: a linear map can't replace all that the layers did.
 #
-# The curves above fall up to about 16,000 tokens, and after that a doubling buys hardly anything. One matrix soon has all that it can use. Fitting every FFN behind the gap takes two to four times as long. Neither comes back to the dense model: part of what the layers did is out of reach for a linear map.
-#
-# Does the repair bring back answers as well, or only perplexity? Every offline task, with what is above guessing in percent of what the dense model has above guessing:
+# Does the repair bring back answers as well? Every offline task, with what is above guessing in percent of what the dense model has above guessing:
 
 # %%
 final = repair[repair["removed"].isin([0, 6]) & (repair["grammar"].notna())]
 tasks = ["grammar", "last_word", "physical", "science"]
-above = pd.DataFrame({task: final[task] - final[f"{task}_chance"] for task in tasks})
-names = final["sites"].map({"none": "cut", "gaps": "repaired, one FFN", "all": "repaired, every later FFN"}).where(final["removed"] > 0, "dense")
-share = (100 * above / above.iloc[0]).set_axis(names.tolist())
-errors = 100 * final[[f"{task}_error" for task in tasks]].set_axis(tasks, axis=1) / above.iloc[0]
-print(f"{STORED}. Standard errors of these shares, without the dense model's own, reach", ", ".join(f"{errors[t].max():.0f} ({t})" for t in tasks) + " points.")
-share.round(0)
+chance = final[[f"{task}_chance" for task in tasks]].set_axis(tasks, axis=1)
+errors = final[[f"{task}_error" for task in tasks]].set_axis(tasks, axis=1)
+above = final[tasks] - chance
+names = ["dense", "cut", "repaired, one FFN", "repaired, every later FFN"]
+share = (100 * above / above.iloc[0]).round(0).astype(int).astype(str)
+share += " ± " + (100 * errors / above.iloc[0]).round(0).astype(int).astype(str)
+share.set_axis(names)
 
 # %% [markdown]
-# Grammar is nearly whole again, and everyday physics has more than half of its loss back. The exact last word, where tens of thousands of words compete, suffered most from the cut and regains about half. Science gains nothing that could be measured. (Mind the errors: two or three points of accuracy are a good part of a share.) Compare this with the size of what was done: six of thirty layers are gone, not one parameter was added, and no gradient was computed.
+# Grammar is nearly whole again, and everyday physics has more than half of its loss back. The exact last word suffered most from the cut and regains about half. Science gains nothing that could be measured. Compare this with what was done: six of thirty layers are gone, no parameter was added, and no gradient was computed.
 
 # %% [markdown]
 # ## 7. Beat the algorithm
 #
-# Your turn. Press layers to take them out; *the algorithm's choice* shows what greedy takes for the same number. Everything is valued on 128 tokens, so an answer comes in about a second (and differences in the second digit mean nothing).
+# Your turn. Press layers to take them out; *the algorithm's choice* shows what greedy takes for the same number. Everything is valued on 128 tokens, so differences in the second digit mean nothing.
 
 # %%
 from shortgpt import Ablation
 from shortgpt.course.explorers import explore_pruning
 
-greedy_order = choosing[(choosing["criterion"] == "greedy") & (choosing["removed"] == 9)]["layers"].iloc[0]
-if MODEL != "smollm2-135m-instruct":  # greedy's choice is stored for the default model only
+greedy_order = choosing[(choosing["criterion"] == "greedy") & (choosing["removed"]
+    == 9)]["layers"].iloc[0]
+if MODEL != "smollm2-135m-instruct":  # greedy's choice is stored for this one only
     greedy_order = np.argsort(damage).tolist()  # the least damage alone, from section 4
 explore_pruning(model, tokenizer, greedy_order, text=texts[0])
 
@@ -648,10 +727,13 @@ explore_pruning(model, tokenizer, greedy_order, text=texts[0])
 # Without a running notebook: put your layers into the list and run the cell. Ours is a naive guess, every third layer of the middle.
 
 # %%
-MINE = [layer * depth // 30 for layer in (8, 11, 14, 17, 20, 23)]  # of 30; elsewhere at the same depths
-algorithms = {"Block Influence": removal_order(scores), "greedy (else least damage)": greedy_order}
+# of 30; elsewhere at the same depths
+MINE = [layer * depth // 30 for layer in (8, 11, 14, 17, 20, 23)]
+algorithms = {"Block Influence": removal_order(scores),
+              "greedy (else least damage)": greedy_order}
 game = Ablation(model, tokenizer, texts[0])
-tried = game.table({"mine": MINE, **{name: order[: len(MINE)] for name, order in algorithms.items()}})
+tried = game.table({"mine": MINE,
+                    **{name: order[: len(MINE)] for name, order in algorithms.items()}})
 tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 
 # %% [markdown]
@@ -660,49 +742,48 @@ tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 # %% [markdown]
 # ## 8. Which of the paper's claims hold here
 #
-# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6; what each means is in its table 10):
-
-# %%
-pd.read_csv(data_folder() / "paper" / "metrics_table10.csv").set_index("metric")
-
-# %% [markdown]
-# Its figures show perplexity and MMLU (a multiple-choice exam) against the share of layers removed. In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
+# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6). In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
 
 # %%
 print(STORED)
 limit = 4 * whole["perplexity"]
-middle = plain.groupby(["criterion", "removed"], sort=False)["perplexity"].median().unstack().sort_index(axis=1)
-allowed = (middle <= limit).cummin(axis=1).mul(middle.columns).max(axis=1).astype(int).sort_values(ascending=False)
+middle = plain.groupby(["criterion", "removed"], sort=False)[
+    "perplexity"].median().unstack().sort_index(axis=1)
+allowed = (middle <= limit).cummin(axis=1).mul(middle.columns).max(axis=1).astype(
+    int).sort_values(ascending=False)
 for n in sorted(allowed.unique(), reverse=True):
     print(f"up to {n} layers: {', '.join(allowed.index[allowed == n])}")
 bi = middle.loc["block_influence"]
 for name in ("relative_magnitude", "sequential", "reverse"):
-    print(f"{name} against Block Influence: " + ", ".join(f"{middle.loc[name, n] / bi[n]:,.2f} times ({n} layers)" for n in middle) + ".")
-print("Better than Block Influence: " + ", ".join(f"{(middle[n] < bi[n]).sum()} of 10 others ({n} layers)" for n in middle) + ".")
-print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block Influence {six.loc['block_influence', 'grammar']:.0f}, guessing 50.")
+    print(f"{name} against Block Influence: " + ", ".join(
+        f"{middle.loc[name, n] / bi[n]:,.2f} times ({n} layers)" for n in middle) + ".")
+print("Better than Block Influence: " + ", ".join(
+    f"{(middle[n] < bi[n]).sum()} of 10 others ({n} layers)" for n in middle) + ".")
+print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block "
+      f"Influence {six.loc['block_influence', 'grammar']:.0f}, guessing 50.")
 
 # %% [markdown]
-# Each verdict says on which models it was tried: SmolLM2-135M-Instruct (ours), Gemma 3 270M and Qwen2.5-Coder-1.5B (sections 2 and 3; all numbers with standard errors are in [three models](../docs/three_models.md)).
+# Each verdict says on which models it was tried: ours, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)).
 #
-# - **BI before the orders by position.** Holds on our model and on the larger one; the factors leave no doubt. On Gemma it holds with three or four of 18 layers gone. With six or more, removing the last layers was better than what BI chose. Both are ruins by perplexity, and tasks need not agree with that: without BI's six this model still answers more questions than without greedy's six, whose perplexity is far lower.
-# - **Relative magnitude close to BI.** Holds on our model: its factors are near 1, up to a third of the layers. Not on the two others, where relative magnitude is clearly ahead.
-# - **BI is the best.** The paper says so of *its four*. On our model none of these is better at six and nine layers. On the two others relative magnitude is better. Of all eleven, some are better at every number of layers of our model. Most of those need more passes, but not all.
-# - **Reverse is good at choosing answers.** Not on our model: in `grammar` it isn't ahead of BI either. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2: a different answer here doesn't refute the paper, and the same would not confirm it.
+# - **BI before the orders by position.** Holds on our model and on the larger one. On Gemma it holds with three or four of 18 layers gone; with six or more, removing the last layers was better than what BI chose. (Both ruin the perplexity.)
+# - **Relative magnitude close to BI.** Holds on our model, up to a third of the layers. Not on the two others, where relative magnitude is clearly ahead.
+# - **BI is the best.** The paper says so of *its four*. On our model none of these is better at six and nine layers; on the two others relative magnitude is. Of all eleven, some are better at every number.
+# - **Reverse is good at choosing answers.** Not on our model. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2, so this doesn't refute the paper.
 
 # %% [markdown]
 # ## Exercises
 #
-# Three functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/06_choosing_layers.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+# Three functions to write yourself. Open the [exercise notebook](exercises/06_choosing_layers.ipynb) first: there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How much of an overlap is chance?
 #
 # **Difficulty:** easy · **Minutes:** 10
 #
-# Two choices of six layers out of thirty have some layers in common even if both were made by coin. Write a measure that knows this. `first` and `second` are lists of layer numbers, equally many and in any order; `depth` is the number of layers of the model. Return 1 if both choose the same layers, 0 if they have as many in common as two coins have in the mean, and in between (or below) by the straight line through these two points.
+# Two random choices of six layers out of thirty have some layers in common. Write a measure that knows this. `first` and `second` are lists of layer numbers, equally many and in any order; `depth` is the number of layers of the model. Return 1 if both choose the same layers, 0 if they have as many in common as two random choices have in the mean, and in between (or below) by the straight line through these two points.
 #
 # <details><summary>Hint 1</summary>
-# What share of its layers does a choice have in common with another that was made by coin? Think of one of its layers: how likely is it in the other?
+# What share of its layers does a choice have in common with a random one? Think of one of its layers: how likely is it in the other?
 # </details>
 # <details><summary>Hint 2</summary>
 # How far above chance is the overlap, against how far above chance it could be?
@@ -710,7 +791,7 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
 
 # %% tags=["exercise"]
 def overlap_above_chance(first, second, depth):
-    """Overlap of two equally large choices of layers: 1 is the same choice, 0 is what chance gives in the mean."""
+    """Overlap of two choices of equal size: 1 is the same, 0 is chance."""
     ### BEGIN SOLUTION
     share = len({*first} & {*second}) / len(first)
     chance = len(first) / depth
@@ -724,17 +805,21 @@ check_overlap_above_chance(overlap_above_chance)
 
 # %% tags=["apply"]
 require_passed(overlap_above_chance)
-stored = pd.read_csv(data_folder() / "choosing.csv").query("repair == 'none' and removed == 6")
-stored = stored.drop_duplicates("criterion").set_index("criterion")  # of the coins, the first
+stored = pd.read_csv(data_folder()
+                     / "choosing.csv").query("repair == 'none' and removed == 6")
+stored = stored.drop_duplicates("criterion").set_index(
+    "criterion")  # of the coins, the first
 plans = stored["layers"].map(json.loads)
 print(STORED)
 for name, layers in plans.drop("block_influence").items():
-    above = overlap_above_chance(layers, plans["block_influence"], 30)  # the table is of the default model
+    above = overlap_above_chance(layers, plans["block_influence"],
+        30)  # the table is of the default model
     common = len({*layers} & {*plans["block_influence"]})
-    print(f"{name:26} {common} of 6 as Block Influence, above chance {above:+.2f}, perplexity {stored.loc[name, 'perplexity']:,.0f}")
+    print(f"{name:26} {common} of 6 as Block Influence, above chance {above:+.2f}, "
+          f"perplexity {stored.loc[name, 'perplexity']:,.0f}")
 
 # %% [markdown]
-# One layer of six in common is what a coin gives, and so near zero. Now look at the perplexities beside it. `reverse` and `search` agree with Block Influence equally well, by the same small measure; one of them is a ruin and the other the better plan. Agreement says whether two choices are *alike*. Whether they are good is another question, with another experiment.
+# One layer of six in common is what chance gives, and so near zero. Now look at the perplexities. `reverse` and `search` agree with Block Influence equally well; one of them is ruined and the other the better plan. Agreement says whether two choices are *alike*, not whether they are good.
 
 # %% [markdown]
 # ### Exercise 2: A search by exchanges
@@ -752,7 +837,7 @@ for name, layers in plans.drop("block_influence").items():
 
 # %% tags=["exercise"]
 def exchange_search(cost, chosen, candidates):
-    """The layers that no single exchange can improve, found from ``chosen`` by the best exchange each time."""
+    """The layers that no single exchange can improve, found from ``chosen``."""
     ### BEGIN SOLUTION
     best = list(chosen)
     while True:
@@ -773,7 +858,8 @@ check_exchange_search(exchange_search)
 
 # %% tags=["apply"]
 require_passed(exchange_search)
-short_text = Trials(model, calibration_batches(tokenizer, built_in_text()["text"], samples=1, length=160))
+short_text = Trials(model, calibration_batches(tokenizer, built_in_text()["text"],
+    samples=1, length=160))
 tried = {}
 
 
@@ -790,10 +876,11 @@ start, found = sorted(ours[:3]), sorted(exchange_search(cost, ours[:3], ours[:10
 print(f"{len(tried)} sets tried on {short_text.tokens} tokens")
 for name, layers in {"Block Influence": start, "after the exchanges": found}.items():
     elsewhere = perplexity(remove_layers(model, layers), tokenizer, texts)
-    print(f"{name:20} {layers}: loss {cost(layers):.2f} on the text of the search, perplexity {elsewhere:.1f} on the four others")
+    print(f"{name:20} {layers}: loss {cost(layers):.2f} on the text of the search, "
+          f"perplexity {elsewhere:.1f} on the four others")
 
 # %% [markdown]
-# The exchanges lowered the loss on the text that they looked at, as a search always will. On the four other documents the result is no better than what it started from. So the loss it ended with is no measure of its choice: the text was used up by choosing. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute: does it find other layers, and are these better elsewhere?)
+# The exchanges lowered the loss on the text that they looked at, as a search always will. On the four other documents the result is no better. So the loss that a search ends with does not measure its choice. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute: does it find other layers, and are these better elsewhere?)
 
 # %% [markdown]
 # ### Exercise 3: The repair, in closed form
@@ -818,7 +905,7 @@ for name, layers in {"Block Influence": start, "after the exchanges": found}.ite
 
 # %% tags=["exercise"]
 def repair_matrix(z, y, goal, ridge):
-    """The matrix D, ``[k, hidden]``, that brings ``y + z @ D`` nearest to ``goal``, in relative errors."""
+    """The matrix D ``[k, hidden]`` that brings ``y + z @ D`` nearest to ``goal``."""
     ### BEGIN SOLUTION
     weight = 1 / goal.square().sum(-1, keepdim=True)  # [tokens, 1]
     square = z.T @ (weight * z) + ridge * torch.eye(z.shape[1], dtype=z.dtype)
@@ -832,45 +919,49 @@ check_repair_matrix(repair_matrix)
 
 # %% tags=["apply"]
 require_passed(repair_matrix)
-gone, reading = range(depth * 13 // 30, depth * 13 // 30 + 6), calibration_batches(tokenizer, built_in_text()["text"], samples=8)
+gone, reading = (range(depth * 13 // 30, depth * 13 // 30 + 6),
+                 calibration_batches(tokenizer, built_in_text()["text"], samples=8))
 seen = {"z": [], "y": [], "goal": []}
 
 
 def note(layer, x_in, x_out):
     """Keep the state before the gap, and the one that the dense model has behind it."""
-    for name in [name for name, at in (("y", gone[0] - 1), ("goal", gone[-1])) if at == layer]:
+    for name in [
+            name for name, at in (("y", gone[0] - 1), ("goal", gone[-1])) if at == layer]:
         seen[name].append(x_out.flatten(0, 1))
 
 
-handle = decoder_layers(model)[gone[0] - 1].mlp.down_proj.register_forward_pre_hook(lambda module, args: seen["z"].append(args[0].flatten(0, 1)))
+handle = decoder_layers(model)[gone[0] - 1].mlp.down_proj.register_forward_pre_hook(
+    lambda module, args: seen["z"].append(args[0].flatten(0, 1)))
 with torch.inference_mode(), watch_layers(model, note):
     for batch in reading:
         model(**batch)
 handle.remove()
-z, y, goal = (torch.cat(parts).double() for parts in seen.values())  # [tokens, k], [tokens, hidden] twice
-ridge = (z / goal.norm(dim=-1, keepdim=True)).square().sum(0).mean()  # as large as the diagonal is in the mean
+z, y, goal = (torch.cat(parts).double() for parts in seen.values())  # [tokens, k], ...
+# as large as the diagonal is in the mean
+ridge = (z / goal.norm(dim=-1, keepdim=True)).square().sum(0).mean()
 D = repair_matrix(z, y, goal, ridge)
 short = remove_layers(model, gone)
 down = decoder_layers(short)[gone[0] - 1].mlp.down_proj
 before = perplexity(short, tokenizer, texts)
 down.weight = torch.nn.Parameter(down.weight + D.T.to(down.weight))
-print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before:.1f}, repaired by you {perplexity(short, tokenizer, texts):.1f}")
+print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before:.1f}, "
+      f"repaired by you {perplexity(short, tokenizer, texts):.1f}")
 
 # %% [markdown]
-# (In Gemma a norm stands behind the matrix that you changed, so there the result means nothing.) Compare with section 6. `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept. What it repairs is what you have just repaired: one matrix of the model is different, and there is no new parameter.
+# (In Gemma a norm stands behind the matrix that you changed, so there the result means nothing.) `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept.
 
 # %% [markdown]
 # ## What we saw
 #
-# - A coin, or a position, hits a layer that matters sooner or later; reading the model once is enough to go around these.
-# - Relative magnitude and Block Influence measure the same triangle. They part on layers that stretch the state; on two larger models these layers were worth keeping.
-# - Angles can't see a small turn in an important direction. Trials can, for tens of passes in place of one; but on little text they choose for that text, and no criterion was best at three, six and nine layers.
+# - A random choice, or an order by position, hits a layer that matters sooner or later; reading the model once is enough to go around these.
+# - Relative magnitude and Block Influence measure the same triangle. They differ on layers that stretch the state; on two larger models these layers were worth keeping.
+# - Angles can't see a small turn in an important direction. Trials can, for tens of passes in place of one; but on little text they choose for that text.
 # - Damages don't add up: some pairs cost more together than one by one, others less.
-# - Repair needs no training, and every plan that it was tried on became better by it, on other people's prose less than on text like that which it read. Adding the weights of removed layers to another, unchecked, ruined the model.
+# - A choice depends on the text and on the length of its samples.
+# - Repair needs no training and helped every plan, on other people's prose less than on text like that which it read.
 #
-# **Why does BI allow higher pruning ratios (question 4)?** Because what it removes first hardly turns the state: what arrives at the layers that stay is near to what they were trained on. Orders by position take a layer of large influence early, and one such layer is enough to break the model. In the figure of section 1 every plan that takes one of the ends is ruined.
-#
-# **Relative magnitude against BI (question 9)?** For small additions BI is half the square of relative magnitude, times $\sin^2\varphi$. How far both sort the layers alike then depends on whether layers differ more in size or in angle; in our model, far more in size (section 3). They part for layers that stretch without turning, and where that happened, on Gemma 3 270M and Qwen2.5-Coder-1.5B, relative magnitude chose better.
+# *Why does Block Influence allow more layers to go than an order by position (question 4)?* *How does relative magnitude differ from it (question 9)?* Write two sentences each, and then compare with [our answers](20_ten_questions.ipynb).
 
 # %% [markdown]
 # ## Three questions

@@ -17,7 +17,7 @@
 #
 # # 07 · Depth or width: layers, sublayers, heads, channels
 #
-# So far we took out whole layers. One can also make a model smaller without making it shorter: take only the attention of a layer, or only its feed-forward network (FFN), or keep every layer and make each one narrower. ShortGPT says that whole layers are the better thing to take, although nothing could be simpler. In this lesson the methods compete with the same number of parameters gone, for quality, for speed and for memory. Then we read the paper's own comparison with what we have learned.
+# So far we took out whole layers. There are other ways to make a model smaller: remove only the attention of a layer, or only its feed-forward network (FFN), or keep every layer and make each one narrower. ShortGPT says that removing whole layers is better, although it is the simplest way. Here the methods compete with the same number of parameters gone, for quality, speed and memory. Then we read the paper's own comparison.
 #
 # **You will be able to**
 #
@@ -65,8 +65,10 @@ import numpy as np
 import pandas as pd
 
 from shortgpt import (
-    built_in_text, calibration_batches, decoder_layers, equal_parameters, key_value_bytes, load, perplexity, removal_order, remove_channels,
-    remove_heads, remove_layers, remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
+    built_in_text, calibration_batches, decoder_layers, equal_parameters,
+    key_value_bytes, load, perplexity, removal_order, remove_channels, remove_heads,
+    remove_layers,
+    remove_sublayers, score_layers, score_sublayers, size, speed_table, watch_layers,
 )  # fmt: skip
 from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks
 from shortgpt.utils.data import data_folder
@@ -74,7 +76,7 @@ from shortgpt.utils.data import data_folder
 # %% [markdown] tags=["for-exercises"]
 # One variable names the model.
 #
-# **Another model?** Change the line `MODEL = …`. The text of this lesson then still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
@@ -82,9 +84,11 @@ model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
 
 # %% [markdown]
+# > **Limits of this lesson.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair afterwards. SliceGPT, LLM-Pruner, FLAP and LaCo were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
+#
 # ## 1. What is there to remove?
 #
-# A decoder layer has two branches: *attention*, which brings information from earlier tokens, and the *FFN*, which works on each token alone. Each of them adds its result to the hidden state. There are also two norms in a layer, and outside of all layers the embedding: one vector for each token of the vocabulary. *Predict:* which of them has the most parameters?
+# A decoder layer has two branches: *attention*, which brings information from earlier tokens, and the *FFN*, which works on each token alone. Each adds its result to the hidden state. A layer also has two norms, and outside of all layers is the embedding: one vector for each token of the vocabulary. *Predict:* which of them has the most parameters?
 
 # %%
 layer = decoder_layers(model)[0]
@@ -92,45 +96,55 @@ parts = {
     "embedding": model.get_input_embeddings(),
     "attention": layer.self_attn,
     "FFN": layer.mlp,
-    "norms": torch.nn.ModuleList([part for name, part in layer.named_children() if name.endswith("norm")]),
+    "norms": torch.nn.ModuleList([part for name, part in layer.named_children()
+        if name.endswith("norm")]),
 }
-parameters = pd.Series({name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()})
+parameters = pd.Series({name: sum(p.numel() for p in part.parameters())
+                        for name, part in parts.items()})
 everywhere = parameters * [1, depth, depth, depth] / 1e6
-print(f"one layer: {parameters.iloc[1:].sum():,} parameters; the whole model: {size(model)['parameters']:,}")
+print(f"one layer: {parameters.iloc[1:].sum():,} parameters; the whole model: "
+      f"{size(model)['parameters']:,}")
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 1.9), layout="constrained")
 left = 0
-for (name, millions), hatch, colour in zip(everywhere.items(), ("", "///", "...", "xx"), PALETTE, strict=False):
-    ax.barh(0, millions, left=left, color=colour, hatch=hatch, edgecolor="black", label=f"{name}: {millions:.2f} million")
+for (name, millions), hatch, colour in zip(everywhere.items(), ("", "///", "...", "xx"),
+        PALETTE, strict=False):
+    ax.barh(0, millions, left=left, color=colour, hatch=hatch, edgecolor="black",
+            label=f"{name}: {millions:.2f} million")
     left += millions
 ax.set(xlabel="parameters (millions), all layers together", yticks=[])
 ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 plt.show()
 in_layers = everywhere.iloc[1:].sum()
-print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of the parameters. "
-      f"Of those in the layers, the FFNs hold {everywhere['FFN'] / in_layers:.0%} and attention {everywhere['attention'] / in_layers:.0%}; the norms hardly count.")  # fmt: skip
+print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of the "
+      "parameters. "
+      f"Of those in the layers, the FFNs hold {everywhere['FFN'] / in_layers:.0%} and "
+      f"attention {everywhere['attention'] / in_layers:.0%}; the norms hardly count.")
 
 # %% [markdown]
-# Two things to keep in mind for later. The embedding is a large part of this small model and no method below touches it; in the paper's 7B models it is a few percent. And one attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
+# The embedding is a large part of this small model, and no method below touches it; in the paper's 7B models it is a few percent. And one attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
 #
-# So "I removed twelve attentions without much harm" and "I removed twelve layers" are not the same achievement. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth a number of layers: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* takes its part of the query and output matrices with it, and as query heads share keys and values, whole groups go.
+# So "I removed twelve attentions" and "I removed twelve layers" can't be compared. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind holds as many parameters as some layers do: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
 
 # %%
 worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
-table = pd.DataFrame({f"{layers} layers": {kind: each["n"] for kind, each in kinds.items()} for layers, kinds in worth.items()})
-table["there are"] = [depth, depth, depth, model.config.intermediate_size, model.config.num_key_value_heads]
+table = pd.DataFrame({f"{layers} layers": {kind: each["n"]
+    for kind, each in kinds.items()} for layers, kinds in worth.items()})
+table["there are"] = [depth, depth, depth, model.config.intermediate_size,
+                      model.config.num_key_value_heads]
 display(table)
 off = worth[3]["heads"]["parameters"] / worth[3]["layers"]["parameters"]
-print(f"Head groups are too coarse to match exactly: those for three layers hold {off:.0%} of the parameters that they should.")
+print("Head groups are too coarse to match exactly: those for three layers hold "
+      f"{off:.0%} of the parameters that they should.")
 
 # %% [markdown]
-# Note the last column of numbers: nine layers are worth more attention than there is. With depth one can go on and on; the smaller a part, the sooner it is used up.
+# Look at the row *attention*: nine layers have more parameters than all attentions together. What counts is the share that a kind holds. Attention holds a quarter of what is in the layers, so with a quarter of the layers' parameters gone it is used up, and the heads, its parts, with it. FFNs and their channels hold three quarters and last longer. Only layers can go on to the end.
 
 # %% [markdown]
 # ## 2. What should go?
 #
-# For layers we have Block Influence. `score_sublayers` asks the same question of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
+# For layers we have Block Influence. `score_sublayers` asks the same of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
 
 # %%
 batches = calibration_batches(tokenizer, built_in_text()["text"], samples=5)
@@ -142,22 +156,43 @@ for kind, order in lowest.items():
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 3.4), layout="constrained")
-for (kind, each), marker, style, colour in zip(scores.items(), MARKERS, ("-", "--", ":"), PALETTE, strict=False):
-    ax.plot(each.table["layer"], each.table["score"], marker + style, color=colour, markersize=5, label=kind)
-ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)", xticks=range(0, depth, 5))
+for (kind, each), marker, style, colour in zip(scores.items(), MARKERS,
+        ("-", "--", ":"), PALETTE, strict=False):
+    ax.plot(each.table["layer"], each.table["score"], marker + style, color=colour,
+            markersize=5, label=kind)
+ax.set(yscale="log", xlabel="layer", ylabel="Block Influence (log scale)",
+       xticks=range(0, depth, 5))
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
 attention, ffn = (scores[kind].table["score"] for kind in ("attention", "ffn"))
-print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state less than the FFN does. "
-      f"In the last layer the two have {attention.iloc[-1]:.3f} and {ffn.iloc[-1]:.3f}.")  # fmt: skip
+print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state less "
+      "than the FFN does. "
+      f"In the last layer the two have {attention.iloc[-1]:.3f} and "
+      f"{ffn.iloc[-1]:.3f}.")
 
 # %% [markdown]
-# In most layers it is the FFN that turns the state. Remember the last layer for section 6: its attention is among the quietest of all, and its FFN is the loudest but one.
+# In most layers it is the FFN. Remember the last layer for section 6: its attention has a low score and its FFN one of the highest.
 #
-# Heads and channels need a score as well, and we try two. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state? Both are computed inside `remove_heads` and `remove_channels`.
+# Heads and channels need a score as well, and we try two. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state?
+#
+# First by hand, in an FFN with three channels. The channels hold `h`, and `down` brings them back to a state of two numbers. Channel 1 has the *longest* weight vector. *Predict:* which channel can go?
+
+# %%
+h = torch.tensor([2.0, 0.1, 3.0])  # what the three channels hold for one token
+down = torch.tensor([[1.0, 5.0, 0.0], [0.0, 5.0, 1.0]])  # [hidden, channels]
+whole = down @ h
+for channel in range(3):
+    kept = [i for i in range(3) if i != channel]
+    narrow = down[:, kept] @ h[kept]
+    print(f"without channel {channel}: {narrow.tolist()}, off by "
+          f"{(whole - narrow).norm():.2f}; "
+          f"magnitude {down[:, channel].norm():.1f}, "
+          f"activation {(h[channel] * down[:, channel]).norm():.1f}")
 
 # %% [markdown]
+# Channel 1: it holds so little on this text that its long vector hardly matters. The activation score is exactly the error that the cut makes; magnitude would have kept this channel. `remove_heads` and `remove_channels` compute both scores.
+#
 # ## 3. Equal parameters: which hurts least?
 #
 # Seven models, each without as many parameters as three layers have. They share what they can with the dense one.
@@ -170,10 +205,12 @@ def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
     for kind in ("attention", "ffn"):
         if n[kind] < depth:  # in some models there is not as much of it
             made[kind] = remove_sublayers(model, **{kind: lowest[kind][: n[kind]]})
-    there_are = {"channels": model.config.intermediate_size, "heads": model.config.num_key_value_heads}
+    there_are = {"channels": model.config.intermediate_size,
+                 "heads": model.config.num_key_value_heads}
     for kind, remove in {"channels": remove_channels, "heads": remove_heads}.items():
         for score in width_scores if n[kind] < there_are[kind] else ():
-            made[f"{kind}, {score}"] = remove(model, n[kind], scores=score, batches=batches)
+            made[f"{kind}, {score}"] = remove(model, n[kind], scores=score,
+                batches=batches)
     return made
 
 # %% [markdown]
@@ -185,43 +222,54 @@ candidates = {"dense": model} | cut(3)
 
 def numbers_of(name: str) -> list[int]:
     """The numbers that the layers of a candidate have in the dense model."""
-    return [i for i in range(depth) if name != "layers" or i not in lowest["layers"][:3]]
+    return [i for i in range(depth) if name != "layers"
+            or i not in lowest["layers"][:3]]
 
 
 def millions_of(name: str) -> np.ndarray:
-    """Parameters (millions) of attention and FFN in each layer of the dense model: [2, depth]."""
+    """Millions of parameters of attention and FFN in each dense layer: [2, depth]."""
     left = np.zeros((2, depth))
-    for i, layer in zip(numbers_of(name), decoder_layers(candidates[name]), strict=True):
-        left[:, i] = [sum(p.numel() for p in branch.parameters()) / 1e6 for branch in (layer.self_attn, layer.mlp)]
+    for i, layer in zip(numbers_of(name), decoder_layers(candidates[name]),
+                        strict=True):
+        left[:, i] = [sum(p.numel() for p in branch.parameters()) / 1e6
+                      for branch in (layer.self_attn, layer.mlp)]
     return left
-
 
 # %%
 shown = [name for name in candidates if "magnitude" not in name][1:]
-fig, axes = plt.subplots(len(shown), 1, figsize=(9, 5), sharex=True, layout="constrained")
+fig, axes = plt.subplots(len(shown), 1, figsize=(9, 5), sharex=True,
+                         layout="constrained")
 whole = millions_of("dense")
 for ax, name in zip(axes, shown, strict=True):
     left = millions_of(name)
-    for bottom, full, kept, colour, hatch in zip((0, whole[0]), whole, left, PALETTE[1:3], ("///", "..."), strict=True):
-        ax.bar(range(depth), full, bottom=bottom, color="white", edgecolor="black", linewidth=0.5)
-        ax.bar(range(depth), kept, bottom=bottom, color=colour, hatch=hatch, edgecolor="black", linewidth=0.5)
-    ax.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+    for bottom, full, kept, colour, hatch in zip((0, whole[0]), whole, left,
+            PALETTE[1:3], ("///", "..."), strict=True):
+        ax.bar(range(depth), full, bottom=bottom, color="white", edgecolor="black",
+               linewidth=0.5)
+        ax.bar(range(depth), kept, bottom=bottom, color=colour, hatch=hatch,
+               edgecolor="black", linewidth=0.5)
+    ax.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center",
+                  fontsize=9)
     ax.set_yticks([])
 axes[-1].set(xlabel="layer (attention below, FFN above)", xticks=range(0, depth, 5))
 plt.show()
-untouched = {name: int(np.isclose(millions_of(name), whole).all(axis=0).sum()) for name in shown}
-print("Layers left exactly as they were: " + ", ".join(f"{name} {n}" for name, n in untouched.items()) + f", of {depth}.")
+untouched = {name: int(np.isclose(millions_of(name), whole).all(axis=0).sum())
+             for name in shown}
+print("Layers left exactly as they were: "
+      + ", ".join(f"{name} {n}" for name, n in untouched.items()) + f", of {depth}.")
 
 # %% [markdown]
 # Layers and sublayers are cuts in **depth**: a branch stays as it was, or goes. Heads and channels are cuts in **width**: every branch of the kind loses a share.
 #
-# *Predict* the order of the seven before you run the next cell. The text is short, so look at large differences only: the beginnings of four documents that no score has seen.
+# *Predict* the order of the seven. The text is short (the beginnings of four documents that no score has read), so look at large differences only.
 
 # %%
-documents = built_in_text("perplexity").query("genre in ['encyclopedic', 'news', 'science', 'story']")
+documents = built_in_text("perplexity").query(
+    "genre in ['encyclopedic', 'news', 'science', 'story']")
 texts = [text[:1200] for text in documents.groupby("genre").head(1)["text"]]
 rows = [
-    {"removed": name, "parameters": size(m)["parameters"], "perplexity": perplexity(m, tokenizer, texts)}
+    {"removed": name, "parameters": size(m)["parameters"],
+     "perplexity": perplexity(m, tokenizer, texts)}
     for name, m in candidates.items()
 ]
 live = pd.DataFrame(rows).set_index("removed")
@@ -231,9 +279,11 @@ live.assign(times_dense=live["perplexity"] / live.loc["dense", "perplexity"]).ro
 ordered = live.drop("dense").sort_values("perplexity")
 is_width = ordered.index.str.contains(",")
 fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-for chosen, label, hatch, colour in ((~is_width, "depth", "", PALETTE[0]), (is_width, "width", "///", PALETTE[1])):
+for chosen, label, hatch, colour in ((~is_width, "depth", "", PALETTE[0]),
+        (is_width, "width", "///", PALETTE[1])):
     places = np.flatnonzero(chosen)
-    ax.barh(places, ordered["perplexity"][chosen], color=colour, hatch=hatch, edgecolor="black", label=label)
+    ax.barh(places, ordered["perplexity"][chosen], color=colour, hatch=hatch,
+            edgecolor="black", label=label)
 ax.set_yticks(range(len(ordered)), ordered.index)
 ax.axvline(live.loc["dense", "perplexity"], color="black", linestyle=":", label="dense")
 ax.set(xscale="log", xlabel="perplexity (log scale)")
@@ -241,19 +291,18 @@ ax.invert_yaxis()
 plain_log_ticks(ax, "x")
 ax.legend()
 plt.show()
-print("From best to worst: " + ", ".join(f"{name} {value:,.0f}" for name, value in ordered["perplexity"].items()) + ".")
+print("From best to worst: " + ", ".join(f"{name} {value:,.0f}"
+    for name, value in ordered["perplexity"].items()) + ".")
 
 # %% [markdown]
-# Three things stand out.
-#
-# - **The score matters more than the direction.** The same number of channels goes from every layer in both rows called *channels*, and one of them is the best of all seven models, the other a ruin. Weights alone don't tell what a channel does: its two inputs are multiplied with each other, so a channel with short weight vectors can still speak up loudly, and some that the first layers need do just that.
-# - **Among the cuts in depth, whole layers are the best.** Taking only attention or only FFNs costs more at the same number of parameters, although smaller parts leave a freer choice. Don't trust the order of those two: the scores of the attentions lie close together, so a little more calibration text picks some others, and the bar moves a good deal. (*Try it:* `samples=6` above.)
-# - **Width is not the loser here.** At this small cut, channels chosen by reading text are ahead of layers. The paper's tables below show no such case.
+# - **The score matters more than the direction.** Both rows called *channels* lose the same number of channels from every layer; one is the best of all seven models, the other is ruined. Weights alone don't tell what a channel does.
+# - **Among the cuts in depth, whole layers are the best.** (Don't trust the order of attention and FFNs: a little more calibration text picks other attentions. *Try it:* `samples=6` above.)
+# - **Width does not lose here.** At this small cut, channels chosen by reading text are ahead of layers. The paper's tables show no such case.
 
 # %% [markdown]
 # ### Where does the error come in?
 #
-# A reason is worth more than a ranking. Let the dense and a pruned model read the same text, and measure after every layer how far apart their hidden states are: the length of the difference in percent of the length of the dense state.
+# Let the dense and a pruned model read the same text, and measure after every layer how far apart their hidden states are: the length of the difference in percent of the length of the dense state.
 
 # %%
 ids = tokenizer(texts[0], return_tensors="pt")["input_ids"]  # [1, tokens]
@@ -261,62 +310,71 @@ ids = tokenizer(texts[0], return_tensors="pt")["input_ids"]  # [1, tokens]
 
 @torch.inference_mode()
 def states_of(model, numbers) -> dict:
-    """After each layer, by its number in the dense model: hidden states [tokens, hidden]."""
+    """Hidden states [tokens, hidden] after each layer, by its dense number."""
     states = {}
-    with watch_layers(model, lambda i, x_in, x_out: states.__setitem__(numbers[i], x_out[0, 1:])):  # not the sink
+    # not the sink
+    with watch_layers(model, lambda i, x_in,
+                      x_out: states.__setitem__(numbers[i], x_out[0, 1:])):
         model(input_ids=ids)
     return states
 
-
 # %% [markdown]
-# A layer that is missing has no state; all others are compared with the one of the same number.
+# A layer that is missing has no state; the others are compared with the one of the same number. *Predict:* which curves start at zero?
 
 # %%
 reference = states_of(model, range(depth))
 distance = {}
 for name, m in candidates.items():
     states = states_of(m, numbers_of(name))
-    distance[name] = {i: 100 * ((x - reference[i]).norm(dim=-1) / reference[i].norm(dim=-1)).mean().item() for i, x in states.items()}
+    distance[name] = {i: 100 * ((x - reference[i]).norm(dim=-1) / reference[i].norm(
+        dim=-1)).mean().item() for i, x in states.items()}
 
 # %%
 error = pd.DataFrame(distance).drop(columns="dense").reindex(range(depth))
 fig, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
 for i, (name, column) in enumerate(error.items()):
     column = column[column > 0]  # a logarithm has no place for zero
-    ax.plot(column.index, column, marker=MARKERS[i], markersize=4, linestyle="--" if "," in name else "-", color=PALETTE[i], label=name)
-ax.set(xlabel="after layer (number in the dense model)", ylabel="distance from the dense state\n(%, log scale)", yscale="log", xticks=range(0, depth, 5))
+    ax.plot(column.index, column, marker=MARKERS[i], markersize=4,
+            linestyle="--" if "," in name else "-", color=PALETTE[i], label=name)
+ax.set(xlabel="after layer (number in the dense model)",
+       ylabel="distance from the dense state\n(%, log scale)", yscale="log",
+       xticks=range(0, depth, 5))
 plain_log_ticks(ax)
 ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 first, last = error.loc[0], error.iloc[-1]
-print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models are still exactly where the dense one is. "
-      f"After the last layer: " + ", ".join(f"{name} {value:.0f} %" for name, value in last.sort_values().items()) + ".")  # fmt: skip
+print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models are "
+      "still exactly where the dense one is. "
+      f"After the last layer: " + ", ".join(f"{name} {value:.0f} %"
+          for name, value in last.sort_values().items()) + ".")
 
 # %% [markdown]
-# The two kinds of cut fail differently. A cut in **depth** leaves every state exactly as it was up to the first gap; then each gap is a step. A cut in **width** is wrong from layer 0 on, a little in every layer. What comes after is alike for both: no curve explodes. A layer *adds* to the state, so an error is carried along next to everything else, and the layers that stay add nearly what they always added. That is why a layer can be taken out without telling the others.
+# The two kinds of cut fail differently. A cut in **depth** leaves every state as it was up to the first gap; then each gap is a step. A cut in **width** is wrong from layer 0 on, a little in every layer. After that, both behave alike, and no curve explodes: a layer *adds* to the state, so an error is carried along, and the layers that stay add nearly what they always added.
 #
-# Whether a cut is good depends on how large its errors are at the source. Block Influence measures that: it is the turn that will be missing. The activation score measures it too, channel by channel. Magnitude doesn't, and its channels lose the way in the first layer. The order at the right edge is nearly the order of the perplexities.
+# So a cut is good if its errors are small where they begin. Block Influence measures that, and the activation score does, channel by channel. Magnitude doesn't: its channels go wrong in the first layer. The order at the right edge is nearly the order of the perplexities.
 
 # %% [markdown]
 # ## 4. The full comparison
 #
-# Three sizes, all of the English perplexity part, standard errors: that takes a quarter of an hour, so `python measure/width.py` has done it once, and `data/width.csv` keeps the results. Perplexity appears as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. All models read the same documents, so the ratio is much better known than either perplexity (lesson 05).
+# Three sizes, all of the English perplexity part: that takes a quarter of an hour, so `python measure/width.py` has done it once. Perplexity is given as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. *Predict:* does the order of section 3 change when more goes?
 
 # %%
 full = pd.read_csv(data_folder() / "width.csv")
 dense = full[full["removed"] == "dense"].iloc[0]
-pruned = full[full["removed"] != "dense"].assign(percent=lambda t: 100 * (1 - t["parameters"] / dense["parameters"]))
+pruned = full[full["removed"] != "dense"].assign(percent=lambda t: 100
+    * (1 - t["parameters"] / dense["parameters"]))
 print(STORED)
-pruned.pivot(index="removed", columns="layers", values="times_dense").round(2).sort_values(3)
+pruned.pivot(index="removed", columns="layers",
+             values="times_dense").round(2).sort_values(3)
 
 # %%
 def panel(ax, column: str, errors: str) -> None:
     """A line for each kind of removal, with error bars of one standard error."""
     for i, (name, rows) in enumerate(pruned.groupby("removed", sort=False)):
         style = MARKERS[i] + ("--" if "," in name else "-")
-        ax.errorbar(rows["percent"], rows[column], rows[errors], fmt=style, capsize=3, color=PALETTE[i], label=name)
+        ax.errorbar(rows["percent"], rows[column], rows[errors], fmt=style, capsize=3,
+                    color=PALETTE[i], label=name)
     ax.set(xlabel="parameters removed (% of the whole model)", title=STORED)
-
 
 # %%
 fig, ax = plt.subplots(figsize=(10, 4.2), layout="constrained")
@@ -328,13 +386,15 @@ ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 for n, rows in pruned.groupby("layers"):
     best, second = rows.nsmallest(2, "times_dense").itertuples()
-    print(f"As much as {n} layers: {best.removed} multiply perplexity by {best.times_dense:.2f} ± {best.times_dense_error:.2f}, "
-          f"next come {second.removed} with {second.times_dense:.2f} ± {second.times_dense_error:.2f}.")  # fmt: skip
+    print(f"As much as {n} layers: {best.removed} multiply perplexity by "
+          f"{best.times_dense:.2f} ± {best.times_dense_error:.2f}, "
+          f"next come {second.removed} with {second.times_dense:.2f} ± "
+          f"{second.times_dense_error:.2f}.")
 
 # %% [markdown]
-# The top of the table is the same at all three sizes: channels chosen by activation first, whole layers second. All others are behind, and from six layers on far behind. Single branches run out quickly (NaN: there isn't as much of that kind). A model can be without a few attentions or a few FFNs, but as much as six layers, taken from one kind alone, is too much of one thing. Whole layers take both in proportion, and get further than either.
+# The top is the same at all three sizes: channels chosen by activation first, whole layers second. The others are behind, and from six layers on far behind. (NaN: there isn't as much of that kind; this happens to attention and heads. FFNs are not used up, they only get bad.) It hurts more to take one kind of branch alone than to take both in proportion, as whole layers do.
 #
-# Keep in mind what competes here. The layers are those of one-shot Block Influence, and lesson 06 has better choices of layers; the channels are the simplest choice there is, too. So this doesn't settle which direction wins when both are done as well as possible.
+# Both leaders could be better: lesson 06 has better choices of layers, and the channels are the simplest choice, too. So this doesn't settle which direction wins when both are done as well as possible.
 
 # %%
 fig, ax = plt.subplots(figsize=(10, 3.8), layout="constrained")
@@ -346,22 +406,28 @@ ax.text(pruned["percent"].max(), dense["grammar"], "dense", ha="right", va="bott
 ax.set(ylabel="grammar (% right)")
 ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-three = pruned[pruned["layers"] == 3].set_index("removed")["grammar"].sort_values(ascending=False)
-print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: " + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
+three = pruned[pruned["layers"]
+               == 3].set_index("removed")["grammar"].sort_values(ascending=False)
+print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: "
+      + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
 
 # %% [markdown]
-# Bars are one standard error, so at the left neighbours can't be told apart. Further right they can: the channels chosen by activation stay near the dense model where the layers have lost about half of what they had above guessing. Perplexity and accuracy again need not agree (lesson 05): look for a pair of models that they put in opposite order.
+# At the left neighbours can't be told apart. Further right the channels chosen by activation stay near the dense model, where the layers have lost about half of what they had above guessing. Perplexity and accuracy need not agree (lesson 05): look for a pair of models that they put in opposite order.
 
 # %% [markdown]
 # ## 5. What one gets for it: time and memory
 #
-# Pruning has a purpose. Equal parameters mean about equal arithmetic for one token, so a naive forecast is: all of these models are equally fast. *Predict:* is it so when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take the larger cut, as much as six layers, since the differences are then larger.
+# Equal parameters mean about equal arithmetic for one token, so a simple forecast is that all these models are equally fast. *Predict:* is it so when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take the larger cut, as much as six layers.
 
 # %% tags=["volatile"]
-large = {"dense": model} | cut(6, width_scores=["magnitude"])  # which channels go makes no difference to the time
-rates = speed_table(large, new_tokens=16, batch_sizes=[1], repeats=3, memory=False, progress=False)
-faster = rates.pivot(index="model", columns="phase", values="relative").loc[list(large), ["prefill", "decode"]]
-ax = faster.drop("dense").plot.barh(figsize=(8, 3.4), color=PALETTE[:2], edgecolor="black", width=0.75)
+large = {"dense": model} | cut(6,
+    width_scores=["magnitude"])  # which channels go makes no difference to the time
+rates = speed_table(large, new_tokens=16, batch_sizes=[1], repeats=3, memory=False,
+                    progress=False)
+faster = rates.pivot(index="model", columns="phase", values="relative").loc[list(large),
+    ["prefill", "decode"]]
+ax = faster.drop("dense").plot.barh(figsize=(8, 3.4), color=PALETTE[:2],
+    edgecolor="black", width=0.75)
 plt.setp(ax.containers[1], hatch="///")
 ax.axvline(1, color="black", linestyle=":")
 ax.invert_yaxis()
@@ -369,28 +435,31 @@ ax.set(xlabel="speed, times the dense one")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.tight_layout()
 plt.show()
-print("Times as fast as dense (prefill, decode): " + ", ".join(f"{name} {row.prefill:.2f}, {row.decode:.2f}" for name, row in faster.drop("dense").iterrows()) + ".")
+print("Times as fast as dense (prefill, decode): "
+      + ", ".join(f"{name} {row.prefill:.2f}, {row.decode:.2f}"
+                  for name, row in faster.drop("dense").iterrows()) + ".")
 
 # %% [markdown]
-# On the two cores that measured this, every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars: run the cell again and they change places.) It need not be so elsewhere. Removing layers or sublayers removes *steps*: whole matrices, and the norms and reshaping around them. Narrower matrices keep every step and make each a little smaller, and how much of that arrives as time depends on the processor: here a width that suits its vector units, on a GPU one that fills its tiles. On a GPU that writes for one user, the time of a token is often the time to launch one small step after the other, and then only depth helps; we didn't measure one here, so take this as what to test on yours. (The heads of this cut hold fewer parameters than the others: two of three groups in each layer.)
+# Every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars.) Removing layers or sublayers removes whole *steps*. Narrower matrices keep every step and make each a little smaller; how much time that saves depends on the processor. On a GPU that writes for one user, most of the time goes into starting one small step after the other, so there we expect more from depth. Test it on yours.
 
 # %% [markdown]
-# Memory has two parts. Weights are the same for all, since that was the rule of the game. The **key-value cache** isn't: while a model writes, every attention keeps a key and a value for every token read so far. We run the models on 512 tokens and count the bytes that are really kept.
+# Memory has two parts. Weights are the same for all, by the rules of this comparison. (The heads of this cut hold fewer parameters: two of three groups in each layer.) The **key-value cache** is not the same: while a model writes, every attention keeps a key and a value for every token read so far. *Predict:* which cut saves most of it?
 
 # %%
 memory = pd.DataFrame({
-    name: {"weights (MB)": size(m)["memory_bytes"] / 1e6, "cache (kB a token)": key_value_bytes(m, 512) / 1e3}
+    name: {"weights (MB)": size(m)["memory_bytes"] / 1e6,
+           "cache (kB a token)": key_value_bytes(m, 512) / 1e3}
     for name, m in large.items()
-}).T  # fmt: skip
+}).T
 memory.round(1)
 
 # %% [markdown]
-# Whole layers take their share of the cache along. Attention takes most: only the six layers that kept theirs have anything to remember. Heads come next, since a group goes with its keys and values. FFNs and channels hold no cache, so removing them saves none of it. For short texts this hardly matters next to the weights; for long ones and many users at once the cache is often what fills the memory, and then attention is the better thing to take than these perplexities suggest.
+# Attention saves most: only the six layers that kept theirs have anything to remember. Heads come next, since a group goes with its keys and values. Whole layers take their share along. FFNs and channels hold no cache. For short texts this hardly matters next to the weights. For long texts and many users the cache often fills the memory, and then attention is a better thing to remove than the perplexities suggest.
 
 # %% [markdown]
 # ## 6. The last layer, in pieces
 #
-# Table 1 of the paper takes the last layer of Llama-2-7B apart. If layers repeat each other more the deeper they stand, it should go first; yet it must stay. Which part of it is needed? We do the same, and set our numbers beside theirs, each relative to its own dense model. (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts.)
+# Table 1 of the paper takes the last layer of Llama-2-7B apart. *Predict:* which part of the last layer is needed, its attention or its FFN? (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts. Each relative to its own dense model.)
 
 # %%
 last = depth - 1
@@ -405,70 +474,88 @@ ours = pd.Series({name: perplexity(m, tokenizer, texts) for name, m in ours.item
 # %%
 paper = data_folder() / "paper"
 theirs = pd.read_csv(paper / "table1_last_layer.csv").set_index("removed")["ppl"]
-table1 = pd.DataFrame({"Llama-2-7B (the paper)": theirs, "our model": ours}).loc[ours.index]
+table1 = pd.DataFrame({"Llama-2-7B (the paper)": theirs,
+                       "our model": ours}).loc[ours.index]
 table1.round(2)
 
 # %%
 relative = (table1 / table1.loc["none"]).drop("none")
-ax = relative.plot.bar(figsize=(8, 3.4), rot=0, color=PALETTE[:2], edgecolor="black", width=0.7)
+ax = relative.plot.bar(figsize=(8, 3.4), rot=0, color=PALETTE[:2], edgecolor="black",
+                       width=0.7)
 plt.setp(ax.containers[1], hatch="///")
 for bars in ax.containers:
     ax.bar_label(bars, fmt="× %.2f")
 ax.axhline(1, color="black", linestyle=":")
-ax.set(yscale="log", ylabel="perplexity,\ntimes the dense one (log scale)", xlabel="removed", ylim=(0.8, max(12, 2 * relative.max().max())))
+ax.set(yscale="log", ylabel="perplexity,\ntimes the dense one (log scale)",
+       xlabel="removed", ylim=(0.8, max(12, 2 * relative.max().max())))
 plain_log_ticks(ax)
 plt.tight_layout()
 plt.show()
-print(f"Without the attention of the last layer: times {relative.loc['its attention'].iloc[0]:.2f} in the paper, {relative.loc['its attention'].iloc[1]:.2f} here. "
-      f"Without its FFN: times {relative.loc['its FFN'].iloc[0]:.2f} and {relative.loc['its FFN'].iloc[1]:.2f}.")  # fmt: skip
+print("Without the attention of the last layer: times "
+      f"{relative.loc['its attention'].iloc[0]:.2f} in the paper, "
+      f"{relative.loc['its attention'].iloc[1]:.2f} here. "
+      f"Without its FFN: times {relative.loc['its FFN'].iloc[0]:.2f} and "
+      f"{relative.loc['its FFN'].iloc[1]:.2f}.")
 
 # %% [markdown]
-# Two models of very different size, two kinds of text, and the same picture: attention can go for almost nothing, as long as the FFN stays, and most of what the layer is worth is in its FFN. (Not quite all: without both it is worse than without the FFN alone.) A likely reason: by then every token has gathered what it needs from the others. What remains is to turn the hidden state into something from which the next *token* can be read off, and that is work on each token alone, which is what an FFN does. The paper puts it this way: the last FFN acts as a part of the classifier. Here is also a case where removing a part beats removing a layer: `remove_sublayers` can take the attention and leave the FFN.
+# Two very different models, two kinds of text, and the same picture: attention can go for almost nothing, and most of what the layer is worth is in its FFN. A likely reason: by then every token has what it needs from the others. What remains is to turn the state into something from which the next *token* can be read, and that is work on each token alone. The paper says that the last FFN acts as a part of the classifier. Here removing a part beats removing a layer.
 
 # %% [markdown]
 # ## 7. The paper's comparison
 #
-# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers into one). The first two cut width, the last two depth. **These are the paper's models, not ours.** *Look at* which two bars of each group are high.
+# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers). The first two cut width, the last two depth. **These are the paper's models, not ours.** *Look at* which two bars of each group are high.
 
 # %%
-table2 = pd.read_csv(paper / "table2_summary.csv").pivot(index="model", columns="method", values="retention_percent")
-table2 = table2.loc[["Llama-2-7B", "Llama-2-13B", "Baichuan2-7B", "Baichuan2-13B"], ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT"]]
-ax = table2.plot.bar(figsize=(9, 3.6), rot=0, color=PALETTE[:4], edgecolor="black", width=0.8)
+table2 = pd.read_csv(paper / "table2_summary.csv").pivot(index="model",
+    columns="method", values="retention_percent")
+table2 = table2.loc[["Llama-2-7B", "Llama-2-13B", "Baichuan2-7B", "Baichuan2-13B"],
+                    ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT"]]
+ax = table2.plot.bar(figsize=(9, 3.6), rot=0, color=PALETTE[:4], edgecolor="black",
+                     width=0.8)
 for bars, hatch in zip(ax.containers, ("///", "xx", "...", ""), strict=True):
     plt.setp(bars, hatch=hatch)
 ax.set(ylabel="average, % of the dense model's", xlabel="", ylim=(0, 115))
 ax.legend(ncols=4, loc="upper center")
 plt.tight_layout()
 plt.show()
-width, both = table2[["LLM-Pruner", "SliceGPT"]].max(axis=1), table2[["LaCo", "ShortGPT"]].min(axis=1)
-print(f"In the paper the better width method keeps {width.min():.0f} to {width.max():.0f} %, ShortGPT {table2['ShortGPT'].min():.0f} to {table2['ShortGPT'].max():.0f} %; "
-      f"for {(both > width).sum()} of {len(table2)} models both depth methods are ahead of both width methods.")  # fmt: skip
+width, both = table2[["LLM-Pruner", "SliceGPT"]].max(axis=1), table2[["LaCo",
+    "ShortGPT"]].min(axis=1)
+print(f"In the paper the better width method keeps {width.min():.0f} to "
+      f"{width.max():.0f} %, ShortGPT {table2['ShortGPT'].min():.0f} to "
+      f"{table2['ShortGPT'].max():.0f} %; "
+      f"for {(both > width).sum()} of {len(table2)} models both depth methods are "
+      "ahead of both width methods.")
 
 # %% [markdown]
-# A clear result, with small print. The rows of LLM-Pruner, SliceGPT and LaCo were not run by the authors: they are quoted from the LaCo paper. Nobody gives standard errors. And retention counts guessing as ability (lesson 05), which lifts all bars, the broken models' most. With gaps of this size that hardly matters for the order; it matters for how far apart the methods really are.
+# A clear result. But the rows of the three other methods are quoted from the LaCo paper, nobody gives standard errors, and retention counts guessing as ability (lesson 05).
 #
-# The appendix compares again, in the settings of the other methods' papers: LLM-Pruner in table 7, SliceGPT in table 8. A published table deserves the same check as one's own, and one is cheap: is each printed average the mean of its row?
+# The appendix compares again: with LLM-Pruner in table 7, with SliceGPT in table 8. A published table deserves a check, and one is easy: is each printed average the mean of its row?
 
 # %%
 appendix = []
 for name in ("table7_zero_shot", "table8_slicegpt"):
     table = pd.read_csv(paper / f"{name}.csv")
-    mean = table.drop(columns=["model", "method", "ratio_percent", "average"]).mean(axis=1)
-    appendix.append(table.assign(table=name[:6], mean=mean)[["table", "model", "method", "ratio_percent", "average", "mean"]])
+    mean = table.drop(columns=["model", "method", "ratio_percent",
+                               "average"]).mean(axis=1)
+    appendix.append(table.assign(table=name[:6],
+        mean=mean)[["table", "model", "method", "ratio_percent", "average", "mean"]])
 appendix = pd.concat(appendix, ignore_index=True)
 appendix["sound"] = (appendix["average"] - appendix["mean"]).abs() < 0.01
 display(appendix.query("not sound").round(2))
-print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mean of their row.")
+print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mean of "
+      "their row.")
 
 # %% [markdown]
-# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md` lists what we found). That leaves nothing to compare for these two models. We drop these rows and draw what is left where both methods are. Two points from another source go in as well: LLM-Pruner *with* its short fine-tuning by LoRA (small trained matrices beside the frozen weights), which table 7 leaves out, and *FLAP*, a width method that needs no training.
+# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md`). We drop these rows. Two points from another source go in: LLM-Pruner *with* its short fine-tuning by LoRA (small trained matrices beside the frozen weights), which table 7 leaves out, and *FLAP*, a width method that needs no training.
 
 # %%
 others = pd.read_csv(paper / "replications_other.csv")
 others = others[others["source"].str.startswith("FLAP")]
-others = others.assign(table="table7", ratio_percent=20.0, average=others["value"], sound=True)
+others = others.assign(table="table7", ratio_percent=20.0, average=others["value"],
+                       sound=True)
 results = pd.concat([appendix[appendix["sound"]], others]).query("method != 'Dense'")
-panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7", "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
+panels = {"table 7: Llama-7B": ("table7", "Llama-7B"), "table 7: Llama-13B": ("table7",
+    "Llama-13B"), "table 8: Llama-2-13B": ("table8", "Llama-2-13B")}
 
 # %% [markdown]
 # Each panel is one model; up is good, and further right more is gone.
@@ -478,19 +565,24 @@ fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrain
 names = ["LLM-Pruner", "SliceGPT", "LaCo", "ShortGPT", "LLM-Pruner + LoRA", "FLAP"]
 styles = dict(zip(names, zip(MARKERS, PALETTE, strict=False), strict=False))
 for ax, (title, (table, name)) in zip(axes, panels.items(), strict=True):
-    for method, rows in results[(results["table"] == table) & (results["model"] == name)].groupby("method"):
-        ax.plot(rows["ratio_percent"], rows["average"], styles[method][0] + "-", markersize=9, color=styles[method][1], label=method)
+    for method, rows in results[(results["table"] == table) & (results["model"]
+            == name)].groupby("method"):
+        ax.plot(rows["ratio_percent"], rows["average"], styles[method][0] + "-",
+                markersize=9, color=styles[method][1], label=method)
     ax.set(title=title, xlabel="parameters removed (%)", xlim=(18, 32))
     ax.legend(fontsize=8)
 axes[0].set_ylabel("average accuracy (%)")
 plt.show()
 seven = results[results["model"] == "Llama-7B"].set_index("method")["average"]
-print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.sort_values().items())}.")
+print(
+    "Llama-7B: "
+    f"{', '.join(f'{method} {value:.1f}' for method, value in seven.sort_values().items())}."
+)
 
 # %% [markdown]
-# In table 8 ShortGPT is far ahead of SliceGPT, at every size. In table 7 it is ahead of LLM-Pruner by a little, and for Llama-13B the two points lie on each other; ShortGPT removes slightly more of Llama-7B. But the picture turns in the first panel when the other two are let in. LLM-Pruner was meant to be used *with* its fine-tuning, and then it is ahead. FLAP, which prunes channels and heads by how much their activations vary and repairs the mean with a bias, is ahead without any training. (Both values come from FLAP's own tables, which we know from a review that quotes them; we didn't rerun them either.)
+# In table 8 ShortGPT is far ahead of SliceGPT. In table 7 it is a little ahead of LLM-Pruner on Llama-7B, and equal on Llama-13B. But LLM-Pruner was meant to be used *with* its fine-tuning, and then it is ahead. So is FLAP, without any training. (Both values come from FLAP's tables, which we know from a review.)
 #
-# So the published numbers support this: at about a quarter of the parameters and without repair, plain layer removal beats *these* width methods. They don't support that depth beats width as such. We did not rebuild SliceGPT's rotation here: our heads and channels are the simplest members of the family.
+# So the published numbers support this: at about a quarter of the parameters and without repair, plain layer removal beats *these* width methods. They don't show that depth beats width as such.
 
 # %% [markdown]
 # ## 8. Which claims hold here?
@@ -503,12 +595,12 @@ print(f"Llama-7B: {', '.join(f'{method} {value:.1f}' for method, value in seven.
 # | removing layers beats more complex pruning | holds against heads, against attention or FFNs alone, and against channels chosen by their weights; not against channels chosen by activation, which were ahead at every size |
 # | pruned depth turns into speed | holds (and pruned width did as well, on two CPU cores) |
 #
-# Why would a model of 135 million parameters differ from one of 7 billion? We can't tell from one model, but there are candidates. It has 30 layers, nearly as many as the 7B model, at a seventh of the width: each layer does less, and fewer do nothing. Its FFN may have room, since channels that a text never excites cost parameters and bring nothing. Test it on yours: change `MODEL`.
+# Why would a small model differ from one of 7 billion parameters? One model can't tell. It has 30 layers, nearly as many as the 7B model, at a seventh of the width, so perhaps fewer of them do nothing. Test it on yours: change `MODEL`.
 
 # %% [markdown]
 # ## Exercises
 #
-# Three functions to write yourself. To try them before you see a solution, open the [exercise notebook](exercises/07_depth_or_width.ipynb): there each solution is left out, and a check tells you what is wrong with yours. Here they are solved.
+# Three functions to write yourself. Open the [exercise notebook](exercises/07_depth_or_width.ipynb) first: there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: Count before you cut
@@ -539,9 +631,11 @@ check_layer_parameters(layer_parameters)
 # %% tags=["apply"]
 require_passed(layer_parameters)
 config = model.config
-head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+head_dim = getattr(config, "head_dim",
+                   None) or config.hidden_size // config.num_attention_heads
 sizes = {
-    "our model": (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, head_dim, config.intermediate_size),
+    "our model": (config.hidden_size, config.num_attention_heads,
+                  config.num_key_value_heads, head_dim, config.intermediate_size),
     "Llama-2-7B": (4096, 32, 32, 128, 11008),  # from the published configurations
     "Llama-3-8B": (4096, 32, 8, 128, 14336),
     "Qwen2.5-7B": (3584, 28, 4, 128, 18944),
@@ -549,10 +643,11 @@ sizes = {
 for name, numbers in sizes.items():
     attention_count, ffn_count = layer_parameters(*numbers)
     share = attention_count / (attention_count + ffn_count)
-    print(f"{name:11} attention {attention_count / 1e6:5.1f} million, FFN {ffn_count / 1e6:5.1f} million: attention is {share:.0%} of a layer")
+    print(f"{name:11} attention {attention_count / 1e6:5.1f} million, FFN "
+          f"{ffn_count / 1e6:5.1f} million: attention is {share:.0%} of a layer")
 
 # %% [markdown]
-# In Llama-2-7B every query head has a key head and a value head of its own, and attention is a third of a layer. Newer models share keys and values among many queries and have wider FFNs. So "remove attention only" has less and less to remove: look at the last line, and at the key-value cache, which shrank by the same sharing.
+# In Llama-2-7B every query head has a key head and a value head of its own, and attention is a third of a layer. Newer models share keys and values among many queries and have wider FFNs. So "remove attention only" has less and less to remove.
 
 # %% [markdown]
 # ### Exercise 2: Take channels out of an FFN
@@ -584,9 +679,11 @@ check_without_channels(without_channels)
 # %% tags=["apply"]
 require_passed(without_channels)
 ffn_module = decoder_layers(model)[12].mlp
-weights = [getattr(ffn_module, name).weight.detach() for name in ("gate_proj", "up_proj", "down_proj")]
+weights = [getattr(ffn_module, name).weight.detach()
+           for name in ("gate_proj", "up_proj", "down_proj")]
 every_fourth = list(range(0, len(weights[0]), 4))
-x = torch.randn(5, weights[0].shape[1], generator=torch.Generator().manual_seed(0))  # [tokens, hidden]
+# [tokens, hidden]
+x = torch.randn(5, weights[0].shape[1], generator=torch.Generator().manual_seed(0))
 
 
 def channels_of(gate, up):
@@ -598,11 +695,13 @@ narrow = channels_of(gate, up) @ down.T
 silenced = channels_of(*weights[:2])
 silenced[:, every_fourth] = 0
 apart = (narrow - silenced @ weights[2].T).abs().max() / narrow.abs().max()
-print(f"Parameters: {sum(w.numel() for w in weights):,} before, {sum(w.numel() for w in (gate, up, down)):,} after.")
-print(f"The narrow FFN and the wide one with silenced channels differ by {apart:.0e} of the largest value.")
+print(f"Parameters: {sum(w.numel() for w in weights):,} before, "
+      f"{sum(w.numel() for w in (gate, up, down)):,} after.")
+print(f"The narrow FFN and the wide one with silenced channels differ by {apart:.0e} "
+      "of the largest value.")
 
 # %% [markdown]
-# The narrow FFN computes what the wide one computes with these channels silenced, up to the rounding of sums in another order. So a channel can be judged by silencing it, which is easy, and taken out afterwards. The same holds for heads, and for layers: their "silence" is to add nothing.
+# The narrow FFN computes what the wide one computes with these channels silenced, up to rounding. So a channel can be judged by silencing it, and taken out afterwards. The same holds for heads and for layers: a silent layer adds nothing.
 
 # %% [markdown]
 # ### Exercise 3: What does a channel add?
@@ -620,7 +719,7 @@ print(f"The narrow FFN and the wide one with silenced channels differ by {apart:
 
 # %% tags=["exercise"]
 def channel_scores(inner, down, mask):
-    """Root mean square length of what each channel adds to the state of a real token, ``[channels]``."""
+    """Root mean square length of what each channel adds to a real token's state."""
     ### BEGIN SOLUTION
     real = inner[mask.bool()]  # [real tokens, channels]
     return real.square().mean(0).sqrt() * down.norm(dim=0)
@@ -633,47 +732,48 @@ check_channel_scores(channel_scores)
 
 # %% tags=["apply"]
 require_passed(channel_scores)
-reading, first_ffn, held = calibration_batches(tokenizer, built_in_text()["text"], samples=5), decoder_layers(model)[0].mlp, []
-handle = first_ffn.down_proj.register_forward_pre_hook(lambda module, args: held.append(args[0]))
+reading, first_ffn, held = (calibration_batches(tokenizer, built_in_text()["text"],
+    samples=5), decoder_layers(model)[0].mlp, [])
+handle = first_ffn.down_proj.register_forward_pre_hook(
+    lambda module, args: held.append(args[0]))
 with torch.inference_mode():
     for batch in reading:
         model(**batch)
 handle.remove()
-gate, up, down = (getattr(first_ffn, name).weight.detach() for name in ("gate_proj", "up_proj", "down_proj"))
-orders = {
-    "no channel": torch.arange(0),
-    "lowest by activation": channel_scores(torch.cat(held), down, torch.cat([b["attention_mask"] for b in reading])).argsort(),
-    "lowest by magnitude": (gate.square().sum(1) + up.square().sum(1) + down.square().sum(0)).argsort(),
-    "drawn by a coin": torch.randperm(len(gate), generator=torch.Generator().manual_seed(0)),
-}
-openings = built_in_text("perplexity").query("genre in ['encyclopedic', 'news', 'science', 'story']").groupby("genre").head(1)["text"].str[:1200].tolist()
+gate, up, down = (getattr(first_ffn, name).weight.detach()
+                  for name in ("gate_proj", "up_proj", "down_proj"))
+orders = {"no channel": torch.arange(0),
+    "lowest by activation": channel_scores(torch.cat(held), down, torch.cat(
+        [b["attention_mask"] for b in reading])).argsort(),
+    "lowest by magnitude": (gate.square().sum(1) + up.square().sum(1)
+                            + down.square().sum(0)).argsort(),
+    "drawn by a coin": torch.randperm(len(gate), generator=torch.Generator().manual_seed(0))}
+openings = built_in_text("perplexity").query(
+    "genre in ['encyclopedic', 'news', 'science', 'story']").groupby("genre").head(1)["text"].str[:1200].tolist()
 for name, order in orders.items():
     silent = order[: len(gate) // 10]
-    handle = first_ffn.down_proj.register_forward_pre_hook(lambda module, args, silent=silent: args[0].index_fill(-1, silent, 0))
+    handle = first_ffn.down_proj.register_forward_pre_hook(
+        lambda module, args, silent=silent: args[0].index_fill(-1, silent, 0))
     print(f"{name:21} perplexity {perplexity(model, tokenizer, openings):,.1f}")
     handle.remove()
 
 # %% [markdown]
-# A tenth of the channels of *one* layer. Chosen by activation they are hardly missed. A coin does more harm, and the smallest weights far more than a coin: in this layer some channels with short weight vectors are the ones that speak up loudest. Section 3 showed this ruin from afar, and here is where it happens. (*Try it* with layer 12 in place of layer 0: is magnitude still worse than a coin?)
+# A tenth of the channels of *one* layer. Chosen by activation they are hardly missed. Random channels do more harm, and those with the smallest weights far more still: in this layer some channels with short weight vectors are the most active. (*Try it* with layer 12 in place of layer 0.)
 
 # %% [markdown]
 # ## What we saw
 #
 # - Three quarters of the parameters in our layers are FFN, one quarter attention; a fair comparison counts parameters, not parts.
 # - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
-# - The score decides: channels chosen by what they do to text and channels chosen by the size of their weights are as far apart as a working model and a ruin.
-# - At equal parameters, channels chosen by activation came first and whole layers second; attention alone, FFNs alone and heads are soon used up.
-# - Only what takes attention along (layers, attentions, heads) saves key-value cache. On two CPU cores every cut made the model faster; where single steps are short, as on a GPU that writes for one user, expect more from removing steps.
-# - The attention of the last layer can go for nothing, as long as its FFN stays; the FFN can't.
-#
-# All of it is one model, a handful of texts, one way of scoring each kind, and no repair afterwards. Neither SliceGPT nor LLM-Pruner nor LaCo was run here.
+# - The score decides: between channels chosen by what they do to text and channels chosen by the size of their weights lies the difference between a working and a ruined model.
+# - At equal parameters, channels chosen by activation came first and whole layers second. One kind of branch alone was worse, and attention and heads are used up at nine layers' worth.
+# - Only what takes attention along (layers, attentions, heads) saves key-value cache.
+# - The attention of the last layer can go for nothing, as long as its FFN stays.
 
 # %% [markdown]
 # ## Two of the ten questions
 #
-# **Why does plain removal beat more complex pruning?** Where it does, for three reasons that we saw. Layers add to the hidden state, so a missing one leaves the others in working order. Block Influence measures the error that its removal makes, at its source, while a more complex method may rely on a score that doesn't (our channels by magnitude). And what remains is an ordinary, shorter model that is faster without a special kernel. But it does not always: on our model, the channels with the lowest activation scores, which take one pass over some text as well, were ahead of the layers with the lowest Block Influence. In the paper's tables it beats width methods that were run without their repair, in numbers quoted from elsewhere; FLAP and LLM-Pruner with LoRA stand above it.
-#
-# **Is there more redundancy in depth or in width?** The paper says depth, because the depth methods of its table 2 keep more. Our experiment says that this depends on how one looks for it: by the size of weights, width looks hopeless; by activation, the FFNs of this small model gave up their channels somewhat more cheaply than the model gave up layers; and heads had little to give in any case. So "depth is more redundant" is a statement about a model, a size of the cut and the scores that were used. What can be said for depth without reservation is that its redundancy is the cheapest to find and to use: one pass over some text, no new weights, and every layer gone is time saved.
+# *Why can plain removal beat more complex pruning (question 3)?* and *Is there more redundancy in depth or in width (question 5)?* Write two sentences each, from sections 3, 4 and 7, and then compare with [our answers](20_ten_questions.ipynb).
 
 # %% [markdown]
 # ## Three questions

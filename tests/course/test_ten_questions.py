@@ -1,19 +1,24 @@
 """What `notebooks/20_ten_questions` says in words, of the stored results it draws. Its numbers are printed by its cells."""
 
 import json
+import re
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
-from shortgpt import added_losses, choice_summary, frontier, read_grid
+from shortgpt import added_losses, choice_summary, frontier, read_grid, retention_table
+from shortgpt.course.studies.curves import removal_curves
 from shortgpt.evaluation.benchmarks import BENCHMARKS
 from shortgpt.utils.data import data_folder
 
 DATA = data_folder()
 PAPER = DATA / "paper"
-SOURCE = (Path(__file__).parents[2] / "notebooks" / "source" / "20_ten_questions.py").read_text(encoding="utf-8")
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOK = NOTEBOOKS / "20_ten_questions.ipynb"
+SOURCE = (NOTEBOOKS / "source" / "20_ten_questions.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +121,16 @@ def test_6_rwkv_keeps_least_and_mamba_about_as_much_as_transformers():
     assert first["plain"] < 0.9, "RWKV loses from the first cut on"
 
 
+def test_6_a_later_paper_finds_the_reverse_order_and_the_page_says_so():
+    """Perplexity of the same two models, by the same criterion: the answer must not be read off one table alone."""
+    table = pd.read_csv(PAPER / "replications_other.csv").query("method == 'ShortGPT'")
+    mamba, rwkv = (table[table["model"] == name]["value"] for name in ("Mamba-2.8B", "RWKV-7B"))
+    assert len(mamba) == len(rwkv) == 2 and mamba.min() > 4 * rwkv.max()
+    section = SOURCE.partition("# ## 6. ")[2].partition("# ## 7. ")[0]
+    assert "replications_other.csv" in section and "*Mamba* that breaks" in section
+    assert "RWKV-4" in section, "what the toolkit runs is not the paper's RWKV"
+
+
 def test_7_every_pair_of_losses_adds_up_to_a_little_too_little():
     grid = read_grid(DATA / "grid.csv")
     first = grid[grid["order"] != "quantize first"]
@@ -131,9 +146,17 @@ def test_8_written_answers_collapse_and_loops_are_the_text():
     ways = {n: choice_summary(rows).iloc[0] for n, rows in answered.groupby("removed")}
     assert ways[6]["written"] < 0.3 * ways[0]["written"] and abs(ways[6]["choice"] - ways[0]["choice"]) < 10
     assert abs(ways[0]["choice"] - 50) < 3 * ways[0]["choice_error"], "hardly better than guessing in this form"
+    assert "shrinks along" not in SOURCE, "test_plots_generation: at new pairs it does not"
     loops = pd.read_csv(DATA / "relay.csv").pivot(index="prompt", columns=["first", "second"], values="repeated").mean()
     more = loops - loops["dense", "dense"]
     assert more["pruned", "dense"] > 3 * more["dense", "pruned"], "what stands there, not who goes on"
+
+
+def test_9_the_choice_hardly_matters_on_our_model_up_to_a_fifth():
+    curves = removal_curves(text="en").query("language == 'en' and model == 'smollm2-135m-instruct'")
+    times = curves.pivot_table(index="removed", columns="criterion", values="times")
+    ratio = times["relative_magnitude"] / times["block_influence"]
+    assert ratio[ratio.index <= 6].between(0.9, 1.1).all() and ratio[10] < 0.8, "and not up to a third"
 
 
 def test_9_relative_magnitude_agrees_here_and_not_everywhere(plans, layers):
@@ -148,6 +171,24 @@ def test_9_relative_magnitude_agrees_here_and_not_everywhere(plans, layers):
 def test_10_chinese_text_would_have_kept_three_of_the_six():
     orders = {row["text"]: row["lowest nine"] for row in json.loads((DATA / "measured.json").read_text())["orders"]}
     assert len({*orders["built-in English"][:6]} - {*orders["built-in Chinese"][:6]}) == 3
+
+
+def test_10_what_is_kept_is_printed_with_its_error():
+    """108 % and 31 % say nothing without ± 34 and ± 25."""
+    table = pd.read_json(DATA / "evaluated.jsonl", lines=True)
+    table["model"] = table.groupby("fingerprint", sort=False).ngroup().map({0: "dense", 1: "3", 2: "6"})
+    kept = retention_table(table).set_index(["task", "model"])
+    printed = "".join(
+        output.get("text", "")
+        for cell in nbformat.read(NOTEBOOK, as_version=4).cells
+        for output in cell.get("outputs", ())
+    )
+    rows = re.findall(r"(physical|chinese): (\d) removed, keeps (\d+) ± (\d+) %", printed)
+    assert len(rows) == 4
+    for task, n, value, error in rows:
+        row = kept.loc[task, n]
+        assert (int(value), int(error)) == (round(row["above_chance"]), round(row["above_chance_error"])), (task, n)
+        assert task == "physical" or int(error) > 20, "the error bars are wide"
 
 
 def test_10_little_chinese_is_left_and_most_of_the_english():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
 from shortgpt.course.plots.style import PALETTE, literal, look, new_axes, number, plain_log_ticks, say
+from shortgpt.course.studies.accumulation import divergence_by_pair
 from shortgpt.evaluation.tables import frontier
-from shortgpt.utils.arguments import check_count, shown
 
 TITLES = {"memory_mb": "weights in memory (MB)", "perplexity": "perplexity (log scale)"}
 # who wrote the text -> its name, and its look; hollow markers for the second
@@ -90,35 +91,31 @@ def draw_frontier(
     ax.legend()
 
 
-def plot_divergence_along(table: pd.DataFrame, ax: Axes | None = None, *, stretch: int = 8) -> Axes:
+def plot_divergence_along(table: pd.DataFrame, *, stretch: int = 12, least: int = 12) -> list[Axes]:
     """How far the pruned model is from the dense one along both texts; `table` is from `divergence_along`.
 
-    Positions are taken together in stretches of `stretch` tokens, since single tokens differ by far more than stretches
-    do. Points are means over prompts, bars are standard errors over prompts; a stretch that fewer than all texts reach is
-    drawn with a smaller marker.
+    Two panels with one scale: tokens that make a new pair with the one before them, and those that repeat a pair of the
+    same text (`divergence_by_pair`). Points are means over tokens in stretches of `stretch`, bars are standard errors over
+    texts, and the number of tokens stands at each point. A point of fewer than `least` tokens is left out.
     """
-    if not isinstance(table, pd.DataFrame) or not {"written_by", "position", "divergence"} <= {*table}:
-        raise TypeError(f"table must be from divergence_along(), got {shown(table)}")
-    check_count("stretch", stretch)
-    ax = ax or new_axes()
-    said = []
-    for writer, (name, style) in TEXTS.items():
-        points = stretches(table[table["written_by"] == writer], stretch)
-        ax.errorbar(points.index, points["mean"], points["error"], capsize=3, markersize=4, label=name, **style)
-        whole = points[points["texts"] == points["texts"].max()]
-        ax.plot(whole.index, whole["mean"], markersize=7, zorder=3, **(style | {"linestyle": "none"}))
-        said.append(f"{name} it goes from {points['mean'].iloc[0]:.2f} to {points['mean'].iloc[-1]:.2f}")
-    ax.set(xlabel="tokens written", ylabel="divergence from the dense model (nats)")
-    ax.set_ylim(bottom=0)
-    ax.legend()
-    say(f"Divergence from the dense model, from the first to the last {stretch} tokens: {', '.join(said)}.")
-    return ax
-
-
-def stretches(rows: pd.DataFrame, stretch: int) -> pd.DataFrame:
-    """By the middle of each stretch: ``mean`` divergence, its standard ``error``, and how many ``texts`` reach it."""
-    texts = (rows["position"] == 1).cumsum()  # a prompt may be there twice: a text begins where position is 1
-    each = rows.groupby([(rows["position"] - 1) // stretch, texts])["divergence"].mean()  # a text's mean in a stretch
-    found = each.groupby(level=0).agg(mean="mean", error="sem", texts="size").fillna({"error": 0})
-    ends = rows["position"].groupby((rows["position"] - 1) // stretch)
-    return found.set_axis((ends.min() + ends.max()) / 2)
+    points = divergence_by_pair(table, stretch=stretch)
+    points = points[points["tokens"] >= least]
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
+    for ax, pair in zip(axes, ("new", "repeated"), strict=True):
+        said = []
+        for writer, (name, style) in TEXTS.items():
+            some = points[(points["pair"] == pair) & (points["written_by"] == writer)]
+            ax.errorbar(some["middle"], some["divergence"], some["error"], capsize=3, markersize=7, label=name, **style)
+            below: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+            for row in some.itertuples():
+                ax.annotate(f"{row.tokens}", (row.middle, row.divergence), xytext=(6, 5), **below)
+            told = ", ".join(
+                f"{value:.2f} ± {error:.2f}" for value, error in zip(some["divergence"], some["error"], strict=True)
+            )
+            said.append(f"{name} {told}")
+        ax.set(xlabel=f"tokens written (stretches of {stretch})", title=f"{pair} pairs of tokens")
+        say(f"Divergence at {pair} pairs, stretch by stretch: {'; '.join(said)}.")
+    axes[0].set(ylabel="divergence from the dense model (nats)")
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend()
+    return list(axes)

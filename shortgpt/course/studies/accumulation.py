@@ -3,6 +3,9 @@
 Along a text that the dense model wrote, every step has a clean context: the pruned model may be wrong at each token, but
 no error of its own is in what it reads (teacher forcing; perplexity and choice tasks are measured like this). Along its own
 text it reads what it wrote. If errors accumulate, the second curve rises and the first does not.
+
+A loop hides this: once a text repeats itself, both models foresee it, and a mean over all tokens falls although nothing got
+better. So `divergence_by_pair` keeps new pairs of tokens and repeated ones apart.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.generation import check_prompts
+from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.model.arguments import check_ids, check_model, check_tokenizer, vocabulary_size, within_positions
 from shortgpt.model.hooks import eval_mode, require_numbers
 from shortgpt.model.logits import divergence
 from shortgpt.model.offload import input_device
 from shortgpt.model.sampling import write_tokens
 from shortgpt.model.tokens import prompt_tokens
-from shortgpt.utils.arguments import check_count
+from shortgpt.utils.arguments import check_count, shown
+
+NEEDED = ("written_by", "position", "token", "divergence")
 
 
 @torch.inference_mode()
@@ -77,6 +83,50 @@ def divergence_along(
                 bar.update()
     whole = pd.concat(tables, ignore_index=True)
     return whole[["prompt", "written_by", *(c for c in whole if c not in ("prompt", "written_by"))]]
+
+
+def divergence_by_pair(along: pd.DataFrame, *, stretch: int = 12) -> pd.DataFrame:
+    """The divergence along both texts in stretches, with tokens that repeat a pair kept apart from the others.
+
+    A token is *repeated* if it and the token before it stood next to each other earlier in the same text. The first token
+    written has no pair yet; it counts as new.
+
+    >>> divergence_by_pair(divergence_along(model, pruned, tokenizer, prompts))
+
+    Args:
+        along: of `divergence_along`, rows in its order.
+        stretch: tokens taken together; single tokens differ far more than stretches do.
+
+    Returns:
+        A row per ``written_by``, ``pair`` (``"new"`` or ``"repeated"``) and stretch that has such tokens: ``middle`` (its
+        middle position), ``divergence`` (mean over tokens, nats), ``error`` (its standard error over texts; NaN for one
+        text), ``tokens`` and ``texts`` (how many there are).
+
+    Raises:
+        TypeError: a table without the columns of `divergence_along`. ValueError: `stretch` below 1.
+    """
+    if not isinstance(along, pd.DataFrame) or not {*NEEDED} <= {*along}:
+        raise TypeError(f"along must be a table of divergence_along(), got {shown(along)}")
+    check_count("stretch", stretch)
+    text = (along["position"] == 1).cumsum()  # a prompt may be there twice: a text begins where position is 1
+    repeated = along.groupby(text)["token"].transform(_repeats).astype(bool)
+    pair = repeated.map({True: "repeated", False: "new"})
+    part = ((along["position"] - 1) // stretch).rename("part")
+    middle = along["position"].groupby(part).agg(lambda positions: (positions.min() + positions.max()) / 2)
+    each = along["divergence"].groupby([along["written_by"], pair.rename("pair"), part, text.rename("text")])
+    sums = each.agg(["sum", "size"])  # of each text in each stretch
+    rows = []
+    for (writer, name, number), of_texts in sums.groupby(level=[0, 1, 2]):
+        mean, error = mean_and_error(of_texts["sum"], of_texts["size"])
+        row = {"written_by": writer, "pair": name, "middle": middle[number], "divergence": mean, "error": error}
+        rows.append(row | {"tokens": int(of_texts["size"].sum()), "texts": len(of_texts)})
+    return pd.DataFrame(rows)
+
+
+def _repeats(tokens: pd.Series) -> list[bool]:
+    """Of each token of one text: did it and the one before it stand next to each other earlier?"""
+    pairs = list(zip([None, *tokens], tokens, strict=False))
+    return [pair in pairs[:i] for i, pair in enumerate(pairs)]
 
 
 def _along(dense: PreTrainedModel, pruned: PreTrainedModel, prompt: Tensor, written: Tensor) -> pd.DataFrame:
