@@ -662,4 +662,4 @@ from shortgpt.course.quiz import quiz
 quiz("10")
 
 # %% [markdown]
-# Can you answer the [ten questions](20_ten_questions.ipynb) of the course now? · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
+# All of this was one small model. What of it holds for large ones, and what would it cost to try? · **Next:** [12 · The paper at scale](12_paper_at_scale.ipynb) · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
