@@ -952,6 +952,11 @@ print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before
 # (In Gemma a norm stands behind the matrix that you changed, so there the result means nothing.) `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept.
 
 # %% [markdown]
+# ## An open exercise: the six-layer challenge
+#
+# Nobody knows the best six layers to remove, or the best repair. [The challenge](../docs/challenge.md) has the rules, a scorer, and ten baselines of this lesson on text that is written anew for each word. Begin with a plan: `plan.to_json("mine.json")`, then in a shell `shortgpt challenge mine.json --word 2026-12-01`. (*Try it:* the best row of layers, or a search on other text.) Exercise 2 below writes a search.
+
+# %% [markdown]
 # ## What we saw
 #
 # - A random choice, or an order by position, hits a layer that matters sooner or later; reading the model once is enough to go around these.
