@@ -160,7 +160,7 @@ TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
     **{
         f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "heal", "info", "places", "printing", "score")
     },  # by running it
-    **{f"cli.{part}": "tests/cli/test_road.py" for part in ("config_file", "generate", "quantize")},
+    **{f"cli.{part}": "tests/cli/test_road.py" for part in ("challenge", "config_file", "generate", "quantize")},
     "model.names": "tests/checkpoints/test_on_disk.py",
     "utils.data": "tests/test_setup.py",  # data are where the wheel has them
     "utils.lazy": "tests/test_rooms.py",

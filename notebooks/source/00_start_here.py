@@ -242,7 +242,8 @@ last = tuple(range(depth - 3, depth))
 choices = [(), tuple(plan.removed[:3]), tuple(plan.removed), last]
 bread = {out: writes(out, BREAD, new_tokens=24) for out in choices}
 for out, text in bread.items():
-    print(f"without {', '.join(map(str, sorted(out))) or 'none'}: {BREAD} … {text}")
+    gone = f"without {', '.join(map(str, sorted(out)))}" if out else "all layers"
+    print(f"{gone}: {BREAD} … {text}")
 plot_strip(depth, bread)
 plt.show()
 
@@ -272,7 +273,7 @@ for y, (name, value) in enumerate(found.items()):
 ax.set_yticks([-y for y in range(len(found))], found)
 ax.axvline(len(tokenizer), linestyle=":", color="black")
 ax.set(xscale="log", xlabel="perplexity (log scale; dotted: picking tokens blindly)")
-ax.margins(x=0.15, y=0.1)
+ax.margins(x=0.2, y=0.1)
 plt.show()
 said = "; ".join(f"{name} {value:,.0f}" for name, value in found.items())
 print(f"Perplexity: {said}.")

@@ -634,7 +634,7 @@ print(f"Block Influence, the mean over {len(turn)} tokens: {turn.mean():.3f}")
 # %%
 from shortgpt import continue_text
 from shortgpt.course.plots import plot_one_vector
-from shortgpt.course.studies.one_vector import one_vector, skipped_for
+from shortgpt.course.studies.first_token import one_vector, skipped_for
 
 genres = ("encyclopedic", "news", "science", "story")
 short = [built_in_text("perplexity", genre=g)["text"].iloc[0][:700] for g in genres]

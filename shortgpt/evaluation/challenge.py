@@ -88,7 +88,7 @@ def challenge_score(
     tokenizer: PreTrainedTokenizerBase,
     word: str,
     *,
-    documents: int = DOCUMENTS,
+    documents: int | None = None,
     progress: bool = True,
 ) -> dict[str, float | int | str]:
     """What a pruned model gets in the challenge, for the text that `word` gives.
@@ -102,7 +102,7 @@ def challenge_score(
         ValueError: more layers or parameters are left than the rules allow, another vocabulary, or an empty word.
     """
     require_entry(dense, pruned)
-    held = held_back(dense, tokenizer, word, documents=documents, progress=progress)
+    held = held_back(dense, tokenizer, word, documents=documents or DOCUMENTS, progress=progress)
     before, after = (losses(model, held, progress=progress) for model in (dense, pruned))
     return {**summary(before, after, held), "layers": len(decoder_layers(pruned)), "word": word.strip()}
 

@@ -1,6 +1,7 @@
 """The rest of the road in the shell: fewer bits, text side by side, files for other tools, a cut's cost, a config file."""
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -233,3 +234,19 @@ def test_a_wrong_config_file_is_one_sentence(folder, text, message):
     refused = run("score", "model", "--config", "run.toml")
     assert refused.exit_code == 2 and message in refused.stderr and refused.stderr.count("\n") == 2
     assert json.dumps(refused.stdout) == '""'
+
+
+def test_an_entry_to_the_challenge_is_scored(folder, monkeypatch):
+    monkeypatch.setattr("shortgpt.cli.challenge.default_model", lambda: "model")
+    for name, small in {"DOCUMENTS": 4, "LENGTH": 20, "GIVEN": 4, "ASKED": 3}.items():
+        monkeypatch.setattr(f"shortgpt.evaluation.challenge.{name}", small)
+    six = tuple(range(1, 7))
+    PruningPlan(layers=LAYERS, removed=six, model="model").to_json("six.json")
+    found = data("challenge", "six.json", "--word", "tide")
+    ok("prune", "smaller", "--plan", "six.json", "--no-cost")
+    assert data("challenge", "smaller", "--word", "tide") == found, "a plan and the folder that it makes"
+    assert found["layers"] == LAYERS - 6 and found["nats_lost"] > 0 and found["word"] == "tide"
+    assert data("challenge", "six.json", "--word", "ebb")["text"] != found["text"]
+    assert re.search(r"^nats lost +[\d.]+ ± [\d.]+ a token", ok("challenge", "six.json", "--word", "tide").stdout)
+    few = run("challenge", "plan.json", "--word", "tide")
+    assert few.exit_code == 1 and "10 decoder layers are left, and the challenge allows 6: remove 4 more" in few.stderr

@@ -105,8 +105,8 @@ def test_the_strip_crosses_what_is_left_out_and_writes_the_text_below(capsys):
     crossed = [[box.get_hatch() == "xxx" for box in ax.patches[row * 6 : row * 6 + 6]] for row in range(2)]
     assert [[i for i, out in enumerate(row) if out] for row in crossed] == [[], [1, 4]]
     texts = [text.get_text() for text in ax.texts]
-    assert texts == ["without none", "… is Paris " + plots.literal("$x$"), "without 1, 4", "… is not"]
-    assert sentence(capsys).endswith("without none; without 1, 4.")
+    assert texts == ["all layers", "… is Paris " + plots.literal("$x$"), "without 1, 4", "… is not"]
+    assert sentence(capsys).endswith("all layers; without 1, 4.")
 
 
 def test_one_vector_is_drawn_with_two_markers_a_layer(capsys):

@@ -113,18 +113,17 @@ def plot_strip(depth: int, texts: Mapping[Sequence[int], str], ax: Axes | None =
 
     `texts`: layers (a tuple) → text. Boxes of layers that are left out are white, hatched and carry their number.
     """
+    said = [f"without {', '.join(map(str, sorted(gone)))}" if gone else "all layers" for gone in texts]
     ax = ax or new_axes(9, 0.35 + 0.62 * len(texts))
     for y, (gone, text) in enumerate(texts.items()):
         for layer in range(depth):
             out = layer in gone
             look = {"facecolor": "white", "hatch": "xxx"} if out else {"facecolor": PALETTE[0]}
             ax.add_patch(plt.Rectangle((layer - 0.45, y - 0.4), 0.9, 0.34, edgecolor="black", linewidth=0.6, **look))
-        names = ", ".join(map(str, sorted(gone))) or "none"
-        ax.text(-0.9, y - 0.23, f"without {names}", ha="right", va="center", fontsize=9)
+        ax.text(-0.9, y - 0.23, said[y], ha="right", va="center", fontsize=9)
         ax.text(-0.45, y + 0.22, literal("… " + " ".join(text.split())), va="center", fontsize=9)
     ax.set(xlim=(-1, depth), ylim=(len(texts) - 0.45, -0.6), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    said = [f"without {', '.join(map(str, sorted(gone))) or 'none'}" for gone in texts]
     say(f"rows of {depth} layers, those left out crossed, and below each row the text: {'; '.join(said)}.")
     return ax
 

@@ -5,7 +5,7 @@ import torch
 from small import LAYERS, build_tiny, random_batch
 
 from shortgpt import continue_text, decoder_layers, perplexity, remove_layers
-from shortgpt.course.studies.one_vector import one_vector, skipped_for
+from shortgpt.course.studies.first_token import one_vector, skipped_for
 
 BATCH = random_batch()
 
@@ -75,9 +75,9 @@ def test_what_it_refuses():
         skipped_for(model, 1, "second"),
     ):
         pass
-    unpositioned = build_tiny("gpt2")
+    unpositioned = build_tiny("bloom")
     with (
-        pytest.raises(ValueError, match="GPT2Block is not told the positions of its tokens"),
+        pytest.raises(ValueError, match="BloomBlock is not told the positions of its tokens"),
         skipped_for(unpositioned, 1, "first"),
     ):
         logits(unpositioned)
