@@ -75,7 +75,12 @@ def quantize_model(
     small = shortgpt.quantize(loaded, bits, method=method, group_size=group_size, calibration=text, progress=progress)
     after = shortgpt.size(small)["memory_bytes"]
     shortgpt.save(small, output, tokenizer=tokenizer, plan=plan, overwrite=overwrite, verify=verify)
-    data = {"model": model, "folder": str(output), "bits": bits, "method": method or {8: "int8", 4: "nf4"}[bits]}
+    data: dict[str, object] = {
+        "model": model,
+        "folder": str(output),
+        "bits": bits,
+        "method": method or {8: "int8", 4: "nf4"}[bits],
+    }
     data |= {"memory_bytes_before": before, "memory_bytes": after, "verified": verify}
     done = (
         f"{data['method']}, {bits} bits: weights of {before / 1e6:,.1f} MB are {after / 1e6:,.1f} MB; saved to {output}"

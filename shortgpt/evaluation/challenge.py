@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shortgpt.evaluation.likelihood import mean_and_error, scored_documents, token_losses
 from shortgpt.model.anatomy import decoder_layers
+from shortgpt.model.arguments import vocabulary_size
 from shortgpt.model.sampling import sampled_text
 
 LAYERS, DOCUMENTS, LENGTH = 6, 32, 128  # that have to go; written for a word; tokens of each at most
@@ -125,7 +126,7 @@ def summary(before: Losses, after: Losses, held: HeldBack) -> dict[str, float | 
 
 def require_entry(dense: PreTrainedModel, pruned: PreTrainedModel) -> None:
     """Raise ValueError unless `pruned` keeps the rules: six decoder layers fewer, and nothing added in their place."""
-    sizes = [m.get_input_embeddings().weight.shape[0] for m in (dense, pruned)]
+    sizes = [vocabulary_size(m) for m in (dense, pruned)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"the model knows {sizes[1]} tokens and the dense one {sizes[0]}: it is not made of that model"
