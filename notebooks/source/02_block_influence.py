@@ -650,10 +650,13 @@ plt.show()
 # fits (the *attention sink*). And the sentence of the riddle?
 
 # %%
-for tokens, name in {"first": "the first token only", "others": "all other tokens"}.items():
+said = {"first": "the first token only", "others": "all other tokens"}
+PROMPT = "The capital of France is"
+for tokens, name in said.items():
     with skipped_for(model, sink, tokens):
-        text = continue_text(model, tokenizer, "The capital of France is", new_tokens=12)
-    print(f"layer {sink} skipped for {name}: The capital of France is … {' '.join(text.split())}")
+        text = continue_text(model, tokenizer, PROMPT, new_tokens=12)
+    text = " ".join(text.split())
+    print(f"layer {sink} skipped for {name}: {PROMPT} … {text}")
 
 # %% [markdown]
 # That is the answer to the riddle. Layer 17 turns every token a little, and nothing depends on it alone. Layer 11 turns

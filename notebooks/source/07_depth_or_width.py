@@ -64,6 +64,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+# %% tags=["for-exercises"]
 from shortgpt import (
     built_in_text, calibration_batches, decoder_layers, equal_parameters,
     key_value_bytes, load, perplexity, removal_order, remove_channels, remove_heads,

@@ -444,12 +444,18 @@ check_layers_to_remove(layers_to_remove)
 
 # %% tags=["apply"]
 require_passed(layers_to_remove)
+large = {  # parameters of the model and of one layer, and layers: section 3
+    "Llama-2-7b": (6_738_415_616, 202_383_360, 32),
+    "Llama-3.1-8B": (8_030_261_248, 218_112_000, 32),
+    "Llama-2-13b": (13_015_864_320, 317_204_480, 40),
+    "Llama-2-70b": (68_976_648_192, 855_654_400, 80),
+}
 for gigabytes in (16, 24, 48, 80):
     budget = int(gigabytes * 0.9e9)  # a tenth for the text that is being read
     needs = {}
-    for name in shapes.index[-4:]:
-        n = layers_to_remove(2 * int(total[name]), 2 * int(layer[name]), int(shapes.layers[name]), budget)
-        needs[name.split("/")[1]] = "never" if n is None else f"{n} of {shapes.layers[name]}"
+    for name, (parameters, each, there) in large.items():
+        n = layers_to_remove(2 * parameters, 2 * each, there, budget)
+        needs[name] = "never" if n is None else f"{n} of {there}"
     print(f"{gigabytes} GB:", ", ".join(f"{name} {n}" for name, n in needs.items()))
 
 # %% [markdown]

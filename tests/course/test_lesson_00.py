@@ -11,8 +11,8 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+from committed import numbers, printed
 from small import build_tiny
-from test_words import numbers, printed
 
 from shortgpt import calibration_batches, choose_layers, perplexity, remove_layers, score_layers
 from shortgpt.evaluation.writing import repetition
