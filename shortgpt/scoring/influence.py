@@ -148,19 +148,24 @@ _BatchSums = tuple[np.ndarray, np.ndarray, list[bytes], bool]  # sums [samples, 
 def _score_batch(model: PreTrainedModel, batch: Mapping[str, Tensor], metric: str, watch: Watch) -> _BatchSums:
     """Run the backbone once and sum the metric over the tokens of each sample. `batch` is one of `unpadded`."""
     mask = batch["attention_mask"]  # [batch, tokens], all of them real
-    # one block for all layers: a small tensor left behind by each layer would break up the heap between large states
-    per_token: Tensor  # [layers, batch, tokens]
+    # one block for all layers: a small tensor left behind by each layer would break up the heap between large states.
+    # One on each device that layers are on: a layer that sent its numbers to the CPU would make its GPU wait for them
+    blocks: dict[torch.device, Tensor] = {}  # [layers, batch, tokens]; zeros where another device has the layer
     idle: set[int]
 
     def score(layer: int, x_in: Tensor, x_out: Tensor) -> None:
-        per_token[layer] = METRICS[metric](by_token(x_in, mask), by_token(x_out, mask))
+        if x_out.device not in blocks:
+            blocks[x_out.device] = torch.zeros(count, *mask.shape, device=x_out.device)
+        x_in = x_in.to(x_out.device)  # on a spread model they may differ
+        blocks[x_out.device][layer] = METRICS[metric](by_token(x_in, mask), by_token(x_out, mask))
         idle.discard(layer)
 
     with watch(model, score) as count:
-        per_token, idle = torch.zeros(count, *mask.shape), set(range(count))
+        idle = set(range(count))
         run_backbone(model, batch)
     if idle:
         raise ValueError(f"layer {min(idle)} of this {type(model).__name__} did not run in a forward pass: no score")
+    per_token = torch.stack([block.cpu() for block in blocks.values()]).sum(0)  # the only transfer
     require_finite(per_token.flatten(1), model.dtype, count // len(decoder_layers(model)))
     # not every accelerator has float64, so this is done on the CPU
     sums, counts = per_token.double().sum(-1).T.numpy(), mask.sum(1).cpu().numpy()
