@@ -74,9 +74,9 @@ writer.close()
 """
 
 
-def module(name: str):
-    """A script beside the page, imported."""
-    spec = importlib.util.spec_from_file_location(f"prune_page_{name}", PAGE / f"{name}.py")
+def module(name: str, folder: Path = PAGE):
+    """A script beside the page, or in another folder, imported."""
+    spec = importlib.util.spec_from_file_location(f"prune_page_{name}", folder / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
@@ -263,6 +263,15 @@ NO_64_BITS = "WebAssembly.Memory = function () { throw new TypeError('Cannot con
 SECONDS = 300
 
 
+def installed_chromium() -> dict:
+    """How playwright starts the Chromium of this machine, as in test_browser.py."""
+    lessons = module("test_browser", Path(__file__).parent)
+    if lessons.find_browser() is None:
+        message = f"no Chromium: none of {', '.join(lessons.BROWSERS)} is on the PATH"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return {"executable_path": lessons.find_browser(), "args": lessons.FLAGS}
+
+
 def status(page, pattern: str) -> str:
     """The status line, as soon as it matches."""
     script = "pattern => new RegExp(pattern).test(document.getElementById('status').textContent)"
@@ -291,10 +300,7 @@ def what_it_lacks(browser, address: str, script: str) -> str:
 @pytest.mark.browser
 @pytest.mark.slow
 def test_the_page_is_opened_pruned_and_read(tmp_path):
-    from test_browser import BROWSERS, FLAGS, find_browser
-
-    if find_browser() is None:
-        pytest.skip(f"no Chromium: none of {', '.join(BROWSERS)} is on the PATH")
+    chromium = installed_chromium()
     build = module("build")
     try:
         build.build(tmp_path / "site" / "prune")
@@ -305,7 +311,7 @@ def test_the_page_is_opened_pruned_and_read(tmp_path):
     pictures = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     pictures.mkdir(parents=True, exist_ok=True)
     with served(tmp_path / "site") as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        browser = playwright.chromium.launch(**chromium)
         here = f"{address}prune/"
         assert "has no WebAssembly" in what_it_lacks(browser, here, NO_WEBASSEMBLY)
         assert "did not get enough memory" in what_it_lacks(browser, here, NO_MEMORY)
@@ -369,10 +375,7 @@ def test_the_page_is_opened_pruned_and_read(tmp_path):
 @pytest.mark.browser
 @pytest.mark.slow
 def test_how_many_threads_is_said(tmp_path):
-    from test_browser import BROWSERS, FLAGS, find_browser
-
-    if find_browser() is None:
-        pytest.skip(f"no Chromium: none of {', '.join(BROWSERS)} is on the PATH")
+    chromium = installed_chromium()
     from playwright.sync_api import sync_playwright
 
     build = module("build")
@@ -381,7 +384,7 @@ def test_how_many_threads_is_said(tmp_path):
     (tmp_path / "no.wasm").touch()
     (tmp_path / "settings.json").write_text(json.dumps(build.settings(build.default_model(), tmp_path / "no.wasm")))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        browser = playwright.chromium.launch(**chromium)
         for headers, says in ((True, r"runs on \d+ of"), (False, "on one thread .* this one does not")):
             with served(tmp_path, headers=headers) as address:
                 page = browser.new_page()
