@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help tutorial lab quick test coverage notebooks book colab lint benchmarks gpu architectures clean
+.PHONY: help tutorial lab quick test coverage notebooks book page-test colab lint benchmarks gpu architectures clean
 
 help:
 	@echo "make tutorial    run the core lessons on the real default model; results land in output/ (FROM=03 goes on there)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test        everything CI runs: lint, tests, all lessons, the browser test"
 	@echo "make notebooks   regenerate and execute the lessons from notebooks/source/"
 	@echo "make book        the lessons and docs as a web site, into book/_build/html/"
+	@echo "make page-test   the page that prunes, opened in headless Chromium (needs npm and PyPI)"
 	@echo "make colab       lessons 00 to 03 on the Python and the versions that Google Colab has"
 	@echo "make lint        ruff, mypy"
 	@echo "make benchmarks  time and memory of the BI pass and of trials, side by side, into docs/benchmarks.md"
@@ -59,7 +60,7 @@ coverage: $(READY)
 CI_COVERAGE = $(if $(CI),$(shell $(BIN)/python -c 'import sys; sys.version_info < (3, 12) or print("--cov --cov-report=")'))
 test: $(READY) lint
 	$(BIN)/python tests/fetch.py
-	$(SIDE_BY_SIDE) $(CI_COVERAGE) tests --ignore=$(BROWSER_TEST) $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) $(CI_COVERAGE) -m "not browser" tests --ignore=$(BROWSER_TEST) $(PYTEST_ARGS)
 	@$(if $(CI_COVERAGE),$(LOW_COVERAGE))
 	$(SIDE_BY_SIDE) --nbmake --nbmake-timeout=1800 notebooks $(RUN_IN_BROWSER) $(BROWSER_TEST) $(PYTEST_ARGS)
 
@@ -81,6 +82,10 @@ book: $(BOOK_VENV)/.ready
 	$(BOOK_VENV)/bin/jupyter-book build . --config book/_config.yml --toc book/_toc.yml --path-output book --warningiserror --keep-going
 	$(BOOK_VENV)/bin/python book/prune/build.py
 	@echo "open book/_build/html/index.html (the page that prunes: python book/prune/serve.py)"
+
+# A model of 93 MB in a browser, on a machine that does nothing else: not part of `make test`.
+page-test: $(READY)
+	$(BIN)/python -m pytest -m browser tests/course/test_prune_page.py $(PYTEST_ARGS)
 
 # An environment anew each time, since the lessons' set-up cell has to fill it. torch comes with CUDA libraries (5 GB), unless
 # PIP_EXTRA names an index with CPU builds. About eight minutes: not part of `make test`, a job of its own in CI.
