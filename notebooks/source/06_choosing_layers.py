@@ -69,30 +69,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from shortgpt import (
-    Trials, built_in_text, calibration_batches, compare_criteria, decoder_layers, heal,
-    leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers,
-    sampled_text, score_layers, tokens_needed, watch_layers,
-)
+from shortgpt import Trials, built_in_text, calibration_batches, compare_criteria, decoder_layers, heal
+from shortgpt import leave_one_out, load, perplexity, plan_agreement, removal_order, remove_layers, sampled_text
+from shortgpt import score_layers, tokens_needed, watch_layers
 from shortgpt.scoring.influence import block_influence, relative_magnitude
-from shortgpt.course.plots import (
-    MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria,
-    plot_removal_curves, plot_tokens_needed,
-)
+from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks, plot_agreement, plot_criteria
+from shortgpt.course.plots import plot_removal_curves, plot_tokens_needed
 from shortgpt.course.studies.again import measured_again
 from shortgpt.course.studies.curves import paired, removal_curves
 from shortgpt.utils.data import data_folder
 
-# %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 batches = calibration_batches(tokenizer, built_in_text()["text"], samples=4, length=256)
-documents = built_in_text("perplexity").query(
-    "genre in ['encyclopedic', 'news', 'science', 'story']").groupby("genre").head(1)
-texts = [text[:1100] for text in documents["text"]]
+documents = built_in_text("perplexity")
+chosen = documents[documents["genre"].isin(["encyclopedic", "news", "science", "story"])].groupby("genre").head(1)
+texts = [text[:1100] for text in chosen["text"]]
 dense = perplexity(model, tokenizer, texts)
-print(f"{depth} layers; dense perplexity of the four openings {dense:.1f}.")
+print(f"{depth} layers; the criteria read {sum(b['attention_mask'].sum().item() for b in batches):,} tokens; ", end="")
+print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others, where dense perplexity is {dense:.1f}.")
 
 # %% [markdown]
 # > **Limits of this lesson.** Most figures are of one small model; section 2 has two more. Texts are few, ± is one standard error over documents, and the best of eleven choices is always a little lucky. Most of our texts were written by one author, a language model; where prose by people was measured, we say so. Criteria that try sets read a short piece of text and may choose for that piece.
@@ -123,29 +119,6 @@ plan = choose_by(model, batches, "angular_span_all_tokens", 6, progress=False)
 print(f"{plan.criterion}: remove layers {sorted(plan.removed)}")
 
 # %% [markdown]
-# A span has two numbers: where the row starts, and how long it is. So one picture shows all of them. A cell is how far the state turns over that row, in degrees. *Predict:* which rows of layers turn it least?
-
-# %%
-from shortgpt import span_distances
-
-spans = span_distances(model, batches, metric="angular_distance")
-spans = spans[spans["layers"] <= 12].assign(degrees=lambda t: 180 * t["score"])
-grid = spans.pivot(index="layers", columns="start", values="degrees")
-least = grid.idxmin(axis=1)
-_, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
-image = ax.pcolormesh(grid.columns, grid.index, grid, cmap="viridis", shading="nearest")
-ax.figure.colorbar(image, label="turn of the state (degrees)")
-ax.plot(least, least.index, "wo", markeredgecolor="black", label="least of its length")
-ax.set(xlabel="first layer of the row", ylabel="number of layers in the row")
-ax.legend(loc="upper right")
-plt.show()
-print(f"Of all rows of six the one from layer {least[6]} turns the state least, by "
-      f"{grid.loc[6].min():.0f} degrees; the row from layer 0 turns it by "
-      f"{grid.loc[6, 0]:.0f}.")
-
-# %% [markdown]
-# The rows that turn the state least begin in the middle, and the longer the row, the farther it turns. (The top right is empty: those rows would end behind the last layer.)
-#
 # `compare_criteria` makes many plans and measures each. *Predict:* three random choices are tried below. Will one of them beat Block Influence?
 
 # %%
@@ -550,12 +523,9 @@ plt.show()
 foreign = agreement[agreement[["first", "second"]].isin(["Chinese"]).any(axis=1)]
 own = agreement[agreement[["first", "second"]].isin(["sampled"]).any(axis=1)]
 rest = agreement.drop([*foreign.index, *own.index])
-print(f"Mean overlap: between English genres {rest['overlap'].mean():.2f}, with "
-      f"Chinese {foreign['overlap'].mean():.2f}, with sampled text "
-      f"{own['overlap'].mean():.2f}.")
+print(f"Mean overlap: between English genres {rest['overlap'].mean():.2f}, with Chinese {foreign['overlap'].mean():.2f}, with sampled text {own['overlap'].mean():.2f}.")
 low, high = rest["rank_correlation"].min(), foreign["rank_correlation"].max()
-print(f"Rank correlation over all layers: at least {low:.2f} between English genres, "
-      f"at most {high:.2f} with Chinese.")
+print(f"Rank correlation over all layers: at least {low:.2f} between English genres, at most {high:.2f} with Chinese.")
 
 # %% [markdown]
 # The overlap counts only the six that go, and neighbours with almost equal scores change places; the rank correlation is over all layers. By both, Chinese, which this model hardly knows, chooses others. Text that the model made up agrees with the genres about as well as these agree with each other. That is agreement of *plans*: no model was pruned by such a plan here, so we don't know how good it is.
@@ -652,11 +622,11 @@ overview.sort_values("fold").round(2)
 # There are other repairs. `linear` puts a small matrix on the residual stream. `all` fits every layer behind the first gap. `merge` reads no text: the layer before the gap takes over how the weights of the removed ones differ from its own (LaCo, arXiv 2402.11187). *Predict:* can one add up the weights of layers that do different things?
 
 # %%
-repairs = ["none", "merge", "fold", "linear", "all"]
 wide = at_six.pivot(index="criterion", columns="repair", values="perplexity")
-wide = wide.loc[["block_influence", "search", "repaired_search"], repairs]
-times = (wide["merge"] / wide["none"]).min()
-print(f"{STORED}: merging multiplies perplexity by {times:,.0f} or more.")
+wide = wide.loc[["block_influence", "search", "repaired_search"], ["none", "merge", "fold", "linear", "all"]]
+of_people = at_six.pivot(index="criterion", columns="repair", values="natural").loc[wide.index]
+print("On prose by people, all against fold: " + ", ".join(f"{row['all']:.1f} and {row['fold']:.1f}" for _, row in of_people.iterrows()) + ".")
+print(f"{STORED}: merging multiplies the cut model's perplexity by {(wide['merge'] / wide['none']).min():,.1f} or more; every fitted repair lowers it.")
 wide.map("{:,.1f}".format)
 
 # %% [markdown]
@@ -666,28 +636,23 @@ wide.map("{:,.1f}".format)
 
 # %%
 repair = pd.read_csv(data_folder() / "repair.csv")
-six = repair[repair["removed"] == 6]
-cut_six, curve = six[six["tokens"] == 0].iloc[0], six[six["tokens"] > 0]
-curve = curve[curve["text"] == "ours"]
+curve = repair[(repair["removed"] == 6) & (repair["tokens"] > 0) & (repair["text"] == "ours")]
+cut_six = repair[(repair["removed"] == 6) & (repair["tokens"] == 0)].iloc[0]
 dense_row = repair[repair["removed"] == 0].iloc[0]
-names = {"gaps": "one FFN, before the gap", "all": "every FFN from there on"}
 _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-for i, (sites, label) in enumerate(names.items()):
+for sites, marker, colour, label in (("gaps", "s", PALETTE[1], "one FFN, before the gap"), ("all", "^", PALETTE[2], "every FFN from there on")):
     rows = curve[curve["sites"] == sites]
-    look = {"color": PALETTE[1 + i], "markeredgecolor": "black", "label": label}
-    ax.plot(rows["tokens"], rows["encyclopedic"], "s^"[i] + "-", **look)
-ax.axhline(cut_six["encyclopedic"], color="black", ls="--", label="cut, not repaired")
-ax.axhline(dense_row["encyclopedic"], color="black", ls=":", label="dense")
-ax.set(xscale="log", yscale="log", ylabel="perplexity, encyclopedic (log scale)")
-ax.set(xlabel="tokens that the repair reads (log scale)", title=STORED)
+    ax.plot(rows["tokens"], rows["encyclopedic"], marker + "-", color=colour, markeredgecolor="black", label=label)
+for value, name, style in ((cut_six["encyclopedic"], "cut, not repaired", "--"), (dense_row["encyclopedic"], "dense", ":")):
+    ax.axhline(value, color="black", linestyle=style, label=name)
+ax.set(xscale="log", yscale="log", xlabel="tokens that the repair reads (log scale)", ylabel="perplexity, encyclopedic (log scale)")
+ax.set_title(STORED)
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax)
 ax.legend()
 plt.show()
-lowest = curve.loc[curve["encyclopedic"].idxmin()]
-before, cut, after = (row["encyclopedic"] for row in (dense_row, cut_six, lowest))
-print(f"Encyclopedic perplexity: dense {before:.1f}, six layers cut {cut:.1f}, "
-      f"repaired {after:.1f} ± {lowest['encyclopedic_error']:.1f}.")
+best_six = curve.loc[curve["encyclopedic"].idxmin()]
+print(f"Six layers gone, encyclopedic perplexity: dense {dense_row['encyclopedic']:.1f}, cut {cut_six['encyclopedic']:.1f}, repaired with {best_six['tokens']:,} tokens {best_six['encyclopedic']:.1f} ± {best_six['encyclopedic_error']:.1f}.")
 
 # %% [markdown]
 # The curves fall up to about 16,000 tokens; after that a doubling buys hardly anything. Neither comes back to the dense model: a linear map can't replace all that the layers did.
@@ -697,13 +662,16 @@ print(f"Encyclopedic perplexity: dense {before:.1f}, six layers cut {cut:.1f}, "
 # %%
 final = repair[repair["removed"].isin([0, 6]) & (repair["grammar"].notna())]
 tasks = ["grammar", "last_word", "physical", "science"]
-chance = final[[f"{task}_chance" for task in tasks]].set_axis(tasks, axis=1)
-errors = final[[f"{task}_error" for task in tasks]].set_axis(tasks, axis=1)
-above = final[tasks] - chance
-names = ["dense", "cut", "repaired, one FFN", "repaired, every later FFN"]
-share = (100 * above / above.iloc[0]).round(0).astype(int).astype(str)
-share += " ± " + (100 * errors / above.iloc[0]).round(0).astype(int).astype(str)
-share.set_axis(names)
+above = pd.DataFrame({task: final[task] - final[f"{task}_chance"] for task in tasks})
+names = final["sites"].map({"none": "cut", "gaps": "repaired, one FFN",
+                            "all": "repaired, every later FFN"}).where(
+                                final["removed"] > 0, "dense")
+share = (100 * above / above.iloc[0]).set_axis(names.tolist())
+errors = 100 * final[[f"{task}_error" for task in tasks]].set_axis(tasks,
+    axis=1) / above.iloc[0]
+print(f"{STORED}. Standard errors of these shares, without the dense model's own, "
+      "reach", ", ".join(f"{errors[t].max():.0f} ({t})" for t in tasks) + " points.")
+share.round(0)
 
 # %% [markdown]
 # Grammar is nearly whole again, and everyday physics has more than half of its loss back. The exact last word suffered most from the cut and regains about half. Science gains nothing that could be measured. Compare this with what was done: six of thirty layers are gone, no parameter was added, and no gradient was computed.
