@@ -165,9 +165,8 @@ def test_code_fits_the_page(lesson):
 @pytest.mark.parametrize("lesson", EARLY)
 def test_a_lesson_announces_its_reading_time_and_its_exercises(lesson):
     cells = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4).cells
-    reading, exercises = map(
-        int, re.search(r"reading about (\d+) minutes, exercises (\d+)", " ".join(cells[0].source.split())).groups()
-    )
+    said = r"reading about (\d+) minutes, exercises (\d+)"
+    reading, exercises = map(int, re.search(said, " ".join(cells[0].source.split())).groups())
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
     assert abs(reading - words / 120) <= 5, (
         f"{words / 120:.0f} minutes at 120 words a minute, code and figures included"
