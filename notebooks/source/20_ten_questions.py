@@ -273,6 +273,7 @@ def above_guessing(rows: pd.DataFrame) -> np.ndarray:
     return (100 * kept / extra.iloc[0][clear].sum()).to_numpy()
 
 
+# %% tags=["hide-input"]
 table3 = pd.read_csv(DATA / "paper" / "table3_non_transformers.csv")
 scores = pd.read_csv(DATA / "paper" / "table2_benchmarks.csv")
 scores = scores.query("method in ['Dense', 'ShortGPT']")

@@ -81,10 +81,8 @@ def test_skipping_in_the_prompt_and_drafting_lesson_10():
     assert spared < adds < 50, "a part of what removing them costs"
     text = printed("10_generation", "5. Let the pruned model draft")
     assert "where drafting pays: 0 of 4. Same text in all cases: True" in text
-    (ceiling, needed, found), *_ = numbers(
-        r"more than ([\d.]+) times, and only above α = ([\d.]+)\. Ours reaches ([\d.]+)\.", text
-    )
-    assert found < needed and ceiling < 1.5
+    (report,) = tables("10_generation", "5. Let the pruned model draft")
+    assert (report["acceptance"] < report["cost"]).all() and (1 / report["cost"] < 1.5).all()
 
 
 SIX = {3, 13, 14, 17, 25, 26}  # lesson 02, section 8, names them for all lessons
@@ -172,9 +170,6 @@ def test_a_lesson_announces_its_reading_time_and_its_exercises(lesson):
         f"{words / 120:.0f} minutes at 120 words a minute, code and figures included"
     )
     assert exercises == sum(int(m) for cell in cells for m in re.findall(r"\*\*Minutes:\*\* (\d+)", cell.source))
-
-    (report,) = tables("10_generation", "5. Let the pruned model draft")
-    assert (report["acceptance"] < report["cost"]).all() and (1 / report["cost"] < 1.5).all()
 
 
 def prose(lesson: str) -> str:
