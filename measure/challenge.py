@@ -22,7 +22,6 @@ from shortgpt.evaluation import challenge
 from shortgpt.utils.atomic import file_written_beside
 
 DATA = Path(__file__).parents[1] / "data"
-PAGE = DATA.parent / "docs" / "challenge.md"
 ENTRIES = {
     "random": "a coin",
     "sequential": "the first layers",
@@ -80,10 +79,11 @@ def main() -> None:
     word = sys.argv[1]
     rows = Rows(DATA / "challenge.csv", ["word", "entry"])
     measure(word, rows)
-    page = PAGE.read_text(encoding="utf-8")
+    file = DATA.parent / "docs" / "challenge.md"
+    page = file.read_text(encoding="utf-8")
     written = f"<!-- records -->\n{table(rows.rows, word)}\n<!-- end -->"
     page = re.sub(r"<!-- records -->.*?<!-- end -->", lambda _: written, page, flags=re.DOTALL)
-    with file_written_beside(PAGE) as beside:
+    with file_written_beside(file) as beside:
         beside.write_text(page, encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ def commands(page: str) -> list[list[str]]:
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).replace("\\\n", " ")
     lines = [line.partition("  #")[0] for line in blocks.splitlines() if line.startswith("shortgpt ")]
     lines += re.findall(r"`(shortgpt \w+ [^`]*)`", page)
-    return [shlex.split(line.partition(" # ")[0])[1:] for line in lines if "…" not in line]
+    return [shlex.split(line.partition(" # ")[0])[1:] for line in lines if "…" not in line and "COMMAND" not in line]
 
 
 def parsed(words: list[str]) -> str:

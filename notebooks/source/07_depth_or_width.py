@@ -85,7 +85,7 @@ model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
 
 # %% [markdown]
-# > **Limits of this lesson.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair afterwards. SliceGPT, LLM-Pruner, FLAP and LaCo were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
+# > **Limits of this lesson.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair afterwards. SliceGPT, LLM-Pruner, FLAP and LaCo (which merges neighbouring layers) were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
 #
 # ## 1. What is there to remove?
 #

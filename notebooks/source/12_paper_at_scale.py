@@ -168,7 +168,7 @@ beside.round(1).sort_values("perplexity, times dense")
 # %% [markdown]
 # ## 3. How many parameters? Six numbers say it
 #
-# Now the cost. We want to know what a model needs before we download it. A configuration file has all that we need: width of the hidden state, number of layers, heads for queries and for keys, size of a head, and channels of the FFN (*inner*). Add the size of the vocabulary, and whether input and output share one matrix.
+# Now the cost. We want to know what a model needs before we download it. A configuration file has all that we need: width of the hidden state, number of layers, heads for queries and for keys, size of a head, and channels of the feed-forward network, the FFN (*inner*). Add the size of the vocabulary, and whether input and output share one matrix.
 
 # %%
 columns = ["hidden", "layers", "heads", "kv_heads", "head_dim", "inner", "vocabulary", "matrices"]

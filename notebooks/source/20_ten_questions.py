@@ -261,7 +261,7 @@ for n, row in pair.iterrows():
 # %% [markdown]
 # ## 6. What does RWKV's redundancy mean?
 #
-# From the paper's table 3: **its models, its runs**. Left, plain averages; right, only what is above guessing, over the benchmarks where the dense model is at least five points above it.
+# RWKV is a model without attention. From the paper's table 3: **its models, its runs**. Left, plain averages; right, only what is above guessing, over the benchmarks where the dense model is at least five points above it.
 
 # %% tags=["hide-input"]
 def above_guessing(rows: pd.DataFrame) -> np.ndarray:
@@ -272,6 +272,9 @@ def above_guessing(rows: pd.DataFrame) -> np.ndarray:
     kept = extra.loc[:, clear].sum(axis=1)
     return (100 * kept / extra.iloc[0][clear].sum()).to_numpy()
 
+
+# %% [markdown]
+# The models of table 3 beside those of table 2:
 
 # %% tags=["hide-input"]
 table3 = pd.read_csv(DATA / "paper" / "table3_non_transformers.csv")

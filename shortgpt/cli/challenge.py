@@ -25,6 +25,7 @@ def score_entry(
 
         shortgpt challenge ./smaller --word 2026-12-01
         shortgpt challenge pruning_plan.json --word 2026-12-01 --json
+        shortgpt challenge ./repaired --word autumn --device cuda
 
     Takes a few minutes on two cores.
 
