@@ -20,8 +20,8 @@ def score_entry(
 ) -> Result:
     """Score an entry to the six-layer challenge: the default model without six of its thirty layers.
 
-    The text to measure on is written by the dense model, from a word: the date, or one that a teacher sets. Everybody who
-    uses the same word is measured on the same text.
+    The text to measure on is written by the dense model, from a word: the date, or one that a teacher sets. Scores compare
+    where the checksum of the text is the same: another processor may write another text for the same word.
 
         shortgpt challenge ./smaller --word 2026-12-01
         shortgpt challenge pruning_plan.json --word 2026-12-01 --json
@@ -37,9 +37,14 @@ def score_entry(
     from shortgpt.pruning.depth import remove_layers
     from shortgpt.pruning.plan import PruningPlan
 
-    dense, tokenizer = loading.load(default_model())
-    plan = PruningPlan.from_json(entry) if entry.endswith(".json") else None
-    pruned = remove_layers(dense, plan) if plan else loading.load(entry)[0]
+    # the entry first, so that a wrong name is told at once
+    if entry.endswith(".json"):
+        plan = PruningPlan.from_json(entry)
+        dense, tokenizer = loading.load(default_model())
+        pruned = remove_layers(dense, plan)
+    else:
+        pruned = loading.load(entry)[0]
+        dense, tokenizer = loading.load(default_model())
     found = challenge_score(dense, pruned, tokenizer, word, progress=progress)
     right = f"{found['right']:.0f} % ± {found['right_error']:.0f} of {found['documents']} items"
     lines = [
