@@ -24,8 +24,8 @@ def score_entry(
     where the checksum of the text is the same: another processor may write another text for the same word.
 
         shortgpt challenge ./smaller --word 2026-12-01
-        shortgpt challenge pruning_plan.json --word 2026-12-01 --json
-        shortgpt challenge ./repaired --word autumn --device cuda
+        shortgpt challenge ./smaller/pruning_plan.json --word 2026-12-01
+        shortgpt challenge ./repaired --word autumn --json
 
     Takes a few minutes on two cores.
 
