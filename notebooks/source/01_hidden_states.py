@@ -76,7 +76,7 @@ from shortgpt import block_influence, built_in_text, calibration_batches
 from shortgpt import decoder_layers, describe, hidden_states, load, span_distances
 from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_norms, plot_similarity
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 _ = torch.set_grad_enabled(False)
 describe(model).T

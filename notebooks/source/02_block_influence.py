@@ -84,7 +84,7 @@ from shortgpt.utils.data import data_folder
 from shortgpt.scoring.influence import LayerScores, relative_magnitude
 from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_layers, plot_scores
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 _ = torch.set_grad_enabled(False)
 

@@ -81,7 +81,7 @@ from shortgpt import save, score_layers
 from shortgpt.course.plots import PALETTE, plain_log_ticks, plot_layers, plot_sweep
 from shortgpt.model.view import share_weights
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 print(f"{type(model).__name__} with {depth} decoder layers")

@@ -80,7 +80,7 @@ from shortgpt.evaluation.likelihood import mean_and_error
 from shortgpt.course.plots import PALETTE, STORED, plot_frontier
 from shortgpt.utils.data import data_folder
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]

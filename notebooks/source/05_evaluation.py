@@ -86,7 +86,7 @@ from shortgpt.evaluation.benchmarks import BENCHMARKS
 from shortgpt.model.tokens import begin_token
 from shortgpt.utils.data import data_folder
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]

@@ -79,7 +79,7 @@ from shortgpt.course.studies.again import measured_again
 from shortgpt.course.studies.curves import paired, removal_curves
 from shortgpt.utils.data import data_folder
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 batches = calibration_batches(tokenizer, built_in_text()["text"], samples=4, length=256)

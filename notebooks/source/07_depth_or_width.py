@@ -80,7 +80,7 @@ from shortgpt.utils.data import data_folder
 # **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
 

@@ -83,7 +83,7 @@ from shortgpt.course.studies.speedup import (
 from shortgpt.model.tokens import begin_token
 from shortgpt.utils.data import data_folder
 
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL)
 depth = len(decoder_layers(model))
 order = removal_order(score_layers(model,

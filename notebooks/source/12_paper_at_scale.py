@@ -78,7 +78,7 @@ from shortgpt.utils.data import data_folder
 # One variable names the model that we prune in section 6. On a computer with a large GPU, write the name of a large model there.
 
 # %% tags=["for-exercises"]
-MODEL = "smollm2-135m-instruct"  # others, and what they need: the table in lesson 00
+MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL)
 
 # %% [markdown]
@@ -205,7 +205,7 @@ counted = pd.DataFrame({
 counted.round(2)
 
 # %% [markdown]
-# Where the toolkit knows the published count, ours agrees with it (an empty cell: it doesn't know it). For the Llama family the two are equal to the last parameter; Qwen2.5 has small biases, which we leave out. Two things to see. A 7-billion model in 16 bits needs about 13 GB for its weights alone, so it fits on a card with 24 GB, and a 70-billion model does not. And in the large models nearly everything is in the layers: a quarter of the layers is almost a quarter of the model. In our small one, a fifth of all parameters is the embedding, which no layer removal touches.
+# Where the toolkit knows the published count, ours agrees with it (NaN, *not a number*: it knows none). For the Llama family the two are equal to the last parameter; Qwen2.5 has small biases, which we leave out. Two things to see. A 7-billion model in 16 bits needs about 13 GB for its weights alone, so it fits on a card with 24 GB, and a 70-billion model does not. And in the large models nearly everything is in the layers: a quarter of the layers is almost a quarter of the model. In our small one, a fifth of all parameters is the embedding, which no layer removal touches.
 
 # %% [markdown]
 # ## 4. How much time? Count operations, then check

@@ -10,6 +10,7 @@ import pytest
 from committed import numbers, printed, tables
 from test_setup import ROOT
 
+import shortgpt
 from shortgpt import read_grid
 from shortgpt.utils.data import data_folder
 
@@ -248,3 +249,14 @@ def test_scale_lesson_12():
     gone = {line.split(":")[0]: dict(re.findall(r"([\w.-]+) (\d+) of", line)) for line in needs.splitlines()[1:]}
     assert int(gone["80 GB"]["Llama-2-70b"]) in range(36, 40), "nearly half of 80"
     assert int(gone["24 GB"]["Llama-2-13b"]) in (6, 7), "about one in six of 40"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "source").glob("[01]*.py")), ids=lambda path: path.stem)
+def test_a_lesson_that_names_another_model_points_at_what_is_there(path):
+    """The menu of models moved from lesson 00 to the toolkit's page."""
+    line = re.search(r'^MODEL = "smollm2-135m-instruct" .*$', path.read_text(encoding="utf-8"), re.MULTILINE)[0]
+    if place := re.search(r"see (docs/\S+)$", line):
+        assert "suggested_models()" in (ROOT / place[1]).read_text(encoding="utf-8")
+    else:
+        table = getattr(shortgpt, re.search(r"shortgpt\.(\w+)\(\)$", line)[1])()
+        assert "smollm2-135m-instruct" in str(table) and len(table) > 5
