@@ -1,8 +1,8 @@
 """One recipe for all twins (`train_twins.py`): which text a step reads, how fast it learns, what decays.
 
-AdamW, windows of 256 tokens, 8 in a step, warm-up over the first tenth, then linearly to zero. With a million tokens, the
-shallow twin ends at a validation loss of 6.06 with 32 windows in a step, 5.58 with 16 and 5.26 with 8: so little text is best
-read in many small steps. (8 windows at twice the rate: 5.30.)
+AdamW, windows of 256 tokens, 4 in a step, warm-up over the first tenth, then linearly to zero. With a million tokens, the
+shallow twin ends at a validation loss of 6.06 with 32 windows in a step, 5.58 with 16, 5.26 with 8 and 5.01 with 4: so
+little text is best read in many small steps. (8 windows at twice the rate: 5.30.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from shortgpt.checkpoints.twins import WINDOW
 
-BATCH, RATE, WARM_UP, DECAY, CLIP = 8, 2e-3, 0.1, 0.1, 1.0
+BATCH, RATE, WARM_UP, DECAY, CLIP = 4, 2e-3, 0.1, 0.1, 1.0
 
 
 def windows(tokens: np.ndarray, seed: int, step: int, batch: int) -> Tensor:
