@@ -6,50 +6,22 @@ Solutions are read out of the lessons' sources; mistakes are written here, indep
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import math
 import pkgutil
 import re
-import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
-import jupytext
 import pytest
 import torch
+from solutions import check, defined, exercises, with_solution, with_stub
 from torch import nn
 
 from shortgpt import block_influence
 from shortgpt.course import checks
 from shortgpt.course.checks import CheckFailed, NotSolved, comparing
 from shortgpt.course.checks.comparing import AnyOf
-
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-sys.path.append(str(NOTEBOOKS))
-from exercise_notebooks import function_name, with_solution, with_stub  # noqa: E402
-
-
-@functools.cache
-def exercises() -> dict[str, str]:
-    """The cell of each exercise in the lessons' sources, and in drafts of lessons, by the name of its function."""
-    found = {}
-    for source in sorted([*(NOTEBOOKS / "source").glob("*.py"), *(NOTEBOOKS / "drafts").glob("*.py")]):
-        for cell in jupytext.read(source, fmt="py:percent").cells:
-            if "exercise" in cell.metadata.get("tags", []):
-                found[function_name(cell.source)] = cell.source
-    return found
-
-
-def defined(source: str, name: str) -> Callable:
-    namespace = {"torch": torch, "nn": nn, "block_influence": block_influence}
-    exec(compile(source, f"<{name}>", "exec"), namespace)
-    return namespace[name]
-
-
-def check(name: str) -> Callable:
-    return getattr(checks, f"check_{name}")
 
 
 def verdict(name: str, function: Callable) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,7 +96,9 @@ def compare(
         answer = counts(call(name, function, *arguments, hints=hints))
         expected, mistakes = answers(*case.fresh())
         if not same(answer, expected, tolerance):
-            rest = (otherwise or _shape_hint(answer, expected)) if _is_finite(answer) else not_finite
+            rest = not_finite
+            if _is_finite(answer):
+                rest = otherwise or _shape_hint(answer, expected) or relation(answer, expected, tolerance)
             hint = look(answer, expected) or _hint(case, answer, expected, mistakes, tolerance) or rest
             raise failure(name, case.words, expected, answer, hint)
         if not same(arguments, case.arguments, 0):
@@ -144,6 +147,54 @@ def _shape_hint(answer: object, expected: object) -> str:
     if numbers is None or wanted is None or numbers.shape == wanted.shape:
         return ""
     return f"the answer has shape {list(numbers.shape)}, not {list(wanted.shape)}: which axis should be gone?"
+
+
+def relation(answer: object, expected: object, tolerance: float) -> str:
+    """What a wrong answer has to do with the right one of the same shape, in a sentence; empty where nothing simple is so."""
+    if isinstance(expected, tuple) and isinstance(answer, tuple | list) and len(answer) == len(expected):
+        right = [place for place, pair in enumerate(zip(answer, expected, strict=True)) if same(*pair, tolerance)]
+        if right:
+            return f"the {_places(right)} of the {len(expected)} parts is right: look at the rest"
+    got, wanted = _numbers(answer), _numbers(expected)
+    if got is None or wanted is None or got.shape != wanted.shape or not wanted.numel():
+        return ""
+    if not got.any() and wanted.any():
+        return "everything is 0: is something multiplied by 0, or never filled in?"
+    for words, other in _RELATED.items():
+        if same(got, other(wanted), tolerance):
+            return f"that is {words}"
+    if wanted.ndim and same(got.flatten().sort().values, wanted.flatten().sort().values, tolerance):
+        return "these are the right numbers in another order"
+    if wanted.numel() > 2:
+        for words, each in (("%.4g times what it should be", got / wanted), ("%+.4g away from it", got - wanted)):
+            if each.isfinite().all() and same(each, each.flatten()[0].expand_as(each), tolerance):
+                return f"every number is {words % each.flatten()[0]}"
+        off = ((got - wanted).abs() > tolerance * wanted.abs().clamp(min=1)).nonzero().tolist()
+        if len(off) < wanted.numel():
+            place = off[0] if wanted.ndim > 1 else off[0][0]
+            at = got[tuple(off[0])].item(), wanted[tuple(off[0])].item()
+            return f"{len(off)} of {wanted.numel()} numbers are off, the first at {place}: {at[0]:.6g}, not {at[1]:.6g}"
+    return ""
+
+
+_FACTORS = (2, 4, 8, 100, 1000)
+_RELATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "the right number with the wrong sign": torch.neg,
+    "one minus the right number": lambda x: 1 - x,
+    "one divided by the right number": torch.reciprocal,
+    "the square of the right number": torch.square,
+    "the root of the right number": torch.sqrt,
+    "the logarithm of the right number": torch.log,
+    "the exponential of the right number": torch.exp,
+    "the right number plus one": lambda x: x + 1,
+    "the right number less one": lambda x: x - 1,
+    **{f"{n} times the right number": partial(torch.mul, other=n) for n in _FACTORS},
+    **{f"the right number divided by {n}": partial(torch.div, other=n) for n in _FACTORS},
+}
+
+
+def _places(places: Sequence[int]) -> str:
+    return " and ".join(("first", "second", "third", "fourth")[p] if p < 4 else f"{p + 1}th" for p in places)
 
 
 def _is_finite(answer: object) -> bool:

@@ -100,6 +100,8 @@ def check_span_angle(span_angle: Callable[[Tensor, int, int], float]) -> None:
     for seed, (layers, start, n) in enumerate([(8, 0, 5), (6, 1, 3), (5, 4, 1), (7, 2, 2)]):
         states = _stream(20 + seed, layers + 1, 2, 40, 16)
         words = f"{layers + 1} states, start = {start} and n = {n}"
+        if seed == 2:  # by more than a right angle
+            states, words = torch.cat([states[: start + n], -states[start + n :]]), words + ", turned round"
         if seed == 3:
             states, words = states[:1].expand(layers + 1, -1, -1, -1).clone(), words + ", all states equal"
         cases.append(Case(words, (states, start, n)))

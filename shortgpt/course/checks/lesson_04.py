@@ -16,7 +16,7 @@ def check_bits_per_weight(bits_per_weight: Callable[..., float]) -> None:
     cases = named_cases(
         "shape bits group scale_bits zero_bits",
         ([48, 64], 4, 16, 16, 0),
-        ([7, 50], 3, 16, 16, 8),
+        ([7, 49], 3, 16, 16, 8),
         ([8, 576], 4, 128, 16, 8),
         ([32, 96], 8, 96, 32, 8),
     )
