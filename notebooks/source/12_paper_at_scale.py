@@ -541,4 +541,4 @@ from shortgpt.course.quiz import quiz
 quiz("12")
 
 # %% [markdown]
-# This is the last lesson so far (08, 09 and 11 are yet to come). Can you answer the [ten questions](20_ten_questions.ipynb) of the course now? · **Previous:** [10 · Generation](10_generation.ipynb)
+# This is the last lesson (09, on healing by training, is still to come). Can you answer the [ten questions](20_ten_questions.ipynb) of the course now? · **Previous:** [11 · Why deep layers repeat](11_why_layers_repeat.ipynb)

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import io
 import random
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -140,12 +141,28 @@ def verdicts() -> dict[tuple[str, str], str]:
         for text in mutants(source):
             function = defined("def _same(x):\n    return x\n\n" + text, name)
             told[name, text] = ""
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), limited(seconds=20):
                 try:
                     check(name)(function)
                 except CheckFailed as error:
                     told[name, text] = str(error)
     return told
+
+
+@contextlib.contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """A mutant may loop for ever; what is raised then is an error in the learner's function like any other."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def test_wrong_solutions_made_by_rule_are_refused(capsys):

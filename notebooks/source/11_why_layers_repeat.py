@@ -17,7 +17,7 @@
 #
 # # 11 · Why deep layers repeat
 #
-# From lesson to lesson we used one fact: deep layers turn the hidden state only a little. *Why* is that so? The paper has an explanation (its appendix A): modern models put a norm in front of each branch, so the states grow with depth, and what a deep layer adds is small beside them. It is a clear claim. The paper trained two models to test it, one with the norm in front and one with the norm behind, and the second one broke down early in its training, so little could be said. We have models that differ in this alone: the **twins** of lesson 08, trained in six ways on the same text in the same order. In this lesson you derive the claim in three lines, predict what each way of training should give, and then look.
+# From lesson to lesson we used one fact: deep layers turn the hidden state only a little. *Why* is that so? The paper has an explanation (its appendix A): modern models put a norm in front of each branch, so the states grow with depth, and what a deep layer adds is small beside them. It is a clear claim. The paper trained two models to test it, one with the norm in front and one with the norm behind, and the second one broke down early in its training, so little could be said. We have models that differ in this alone: the **twins** of lesson 08, trained in several ways on the same text in the same order. In this lesson you derive the claim in three lines, predict what each way of training should give, and then look.
 #
 # **You will be able to**
 #
@@ -90,6 +90,8 @@ depth = len(decoder_layers(model))
 print(f"{depth} layers, {batches[0]['input_ids'].numel():,} tokens of text")
 
 # %% [markdown]
+# > **Limits of this lesson.** One twin of each kind was trained, so we don't know how much two twins of one kind differ: take small differences for chance. They have three million parameters and read 1.5 million tokens, and were stopped while they were still learning. Post-norm is known to be hard to train in *deep* models; 16 layers are few. So what you see tests an argument about geometry, and it is no advice on how to train a large model.
+#
 # ## 1. Three lines
 #
 # In a **pre-norm** model each branch reads the state through a norm, and its result is added to the state itself:
@@ -319,12 +321,12 @@ for name, each in added.items():
 # - In any case: "The argument is about geometry; a trained model is free to leave it, and does so at …."
 
 # %% [markdown]
-# ## 4. Six ways of training
+# ## 4. Five ways of training
 #
-# Now all twins. Besides the four rows of your table there are a **shallow** one (8 layers) and a **deep** one (32), both pre-norm. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
+# Now all twins. Besides the four rows of your table there is a **shallow** one, pre-norm with 8 layers. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
 
 # %%
-KINDS = ["pre-norm", "post-norm", "scaled-norm", "layer-dropout", "shallow", "deep"]
+KINDS = ["pre-norm", "post-norm", "scaled-norm", "layer-dropout", "shallow"]
 curves = pd.read_csv(DATA / "twins" / "losses.csv").dropna(subset=["validation"])
 fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 ends = {}
@@ -337,14 +339,14 @@ ax.set(xlabel="million tokens read", ylabel="loss on other text (nats a token)")
 ax.legend(fontsize=8)
 plt.show()
 told = ", ".join(f"{kind} {value:.2f}" for kind, value in ends.items())
-print(f"Loss at the end, mean of the seeds: {told}.")
+print(f"Loss at the end: {told}.")
 
 # %% [markdown]
 # TODO(result): one of
 # - "All end within … nats of each other, so what they lose by removal can be compared."
 # - "Post-norm ends … nats worse (or did not learn: …): the design that would keep deep layers busy is the one that is hard to train. The paper's own post-norm model diverged, too."
 #
-# Then the lengths, all seeds (thin lines) with the three lines dashed. Compare with your table: *which panels should be flat?*
+# Then the lengths, with the three lines dashed. Compare with your table: *which panels should be flat?*
 
 # %%
 layers = study.twin_layers().query("kind in @KINDS")
@@ -372,7 +374,7 @@ plt.show()
 second = layers[layers["layer"] >= layers["depth"] / 2]
 expected = 1 - second["expected_cosine"]
 second = second.assign(times_expected=second["block_influence"] / expected)
-study.over_seeds(second, "times_expected").set_index("kind").round(2)
+second.groupby("kind", sort=False)[["times_expected"]].mean().round(2)
 
 # %% [markdown]
 # Near 1 means: these layers turn as much as independent additions of one length would. Below 1, they do less than that. For post-norm the number has no meaning of its own (line 3 was not derived for it); it is there for comparison.
@@ -383,7 +385,7 @@ study.over_seeds(second, "times_expected").set_index("kind").round(2)
 # %% [markdown]
 # ## 5. Is a small turn a cheap removal?
 #
-# So far we measured turns. What we want to know is the damage. *Predict* the order of the six, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
+# So far we measured turns. What we want to know is the damage. *Predict* the order of the five, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
 
 # %%
 removal = study.twin_removal().query("kind in @KINDS")
@@ -393,12 +395,12 @@ plt.show()
 # %% [markdown]
 # TODO(result): the order at 25 %, and whether the errors separate the kinds. Compare with the table's last column.
 #
-# Nobody has printed the next table, as far as we know: *how prunable is each way of training?* Loss of the whole twin, loss added without a quarter of the layers, as cut and after a repair in closed form (a linear map for each gap, lesson 06), mean and standard error over seeds.
+# Nobody has printed the next table, as far as we know: *how prunable is each way of training?* Loss of the whole twin, loss added without a quarter of the layers, as cut and after a repair in closed form (a linear map for each gap, lesson 06).
 
 # %%
 central = study.prunability()
 central = central[central["kind"].isin(KINDS)].reset_index(drop=True)
-central.set_index("kind").round(2)
+central.set_index("kind")[["removed", "dense", "cut", "repaired"]].round(2)
 
 # %% [markdown]
 # The same as a picture, the most prunable on top. *For which kind does repair change its place?*
@@ -414,23 +416,24 @@ plt.show()
 # - "Post-norm loses the most, as the paper's argument wants it."
 # - Repair: "… closes most of the gap between kinds", or "… keeps the order".
 #
-# Was it the score's fault, as lesson 08 asked? A greedy search needs no theory. Each kind *minus pre-norm, seed by seed*, with Block Influence's layers and with greedy's:
+# Was it the score's fault, as lesson 08 asked? A greedy search needs no theory. Each kind *minus pre-norm*, with Block Influence's layers and with greedy's:
 
 # %%
 quarter = removal[np.isclose(removal["share"], 0.25)]
 some = quarter.query("criterion in ['block_influence', 'greedy'] and not repaired")
-study.difference(some, "added", by=["kind", "criterion"]).round(3)
+more = study.difference(some, "added", by=["kind", "criterion"])
+more.pivot(index="kind", columns="criterion", values="mean").round(3)
 
 # %% [markdown]
 # TODO(result): name the differences beyond two errors; does the order of kinds change with greedy's choice?
 
 # %% [markdown]
-# ### Twice as deep
+# ### Half as deep
 #
-# The three lines have one more consequence. In a deeper model the last layers turn less, $1/(2l)$ with a larger $l$. So the deeper a model, the larger the *share* that can go. Take the same share of 8, 16 and 32 layers:
+# The three lines have one more consequence. In a deeper model the last layers turn less, $1/(2l)$ with a larger $l$. So the deeper a model, the larger the *share* that can go. Take the same share of 8 and of 16 layers:
 
 # %%
-depths = removal.query("kind in ['shallow', 'pre-norm', 'deep'] and not repaired")
+depths = removal.query("kind in ['shallow', 'pre-norm'] and not repaired")
 depths = depths[depths["criterion"] == "block_influence"]
 plot_twin_removal(depths)
 plt.show()
@@ -620,10 +623,11 @@ stored = study.twin_layers()
 for kind, rows in stored.groupby("kind", sort=False):
     norms = rows.pivot(index="seed", columns="layer", values="norm_out")
     exponent, error = growth_exponent(torch.tensor(norms.to_numpy()))
-    print(f"{kind:13} grows like depth to the power {exponent:+.2f} +- {error:.2f}")
+    sure = f"+- {error:.2f}" if len(norms) > 1 else "(one seed: no error)"
+    print(f"{kind:13} grows like depth to the power {exponent:+.2f} {sure}")
 
 # %% [markdown]
-# One half is the root; 0 means no growth; 1, growth in step with depth. An error over three seeds is itself uncertain, so take a difference seriously from three errors on.
+# One half is the root; 0 means no growth; 1, growth in step with depth. With one seed there is no error, as your function says, and small differences mean nothing.
 #
 # TODO(result): which kinds are compatible with one half, and which are not.
 
@@ -635,7 +639,7 @@ for kind, rows in stored.groupby("kind", sort=False):
 # - The argument rests on equal lengths and right angles. Both can be measured.
 
 # %% [markdown]
-# TODO(result): two or three points: where the trained twins leave the theory; which way of training is the most prunable, with its error; what the cures cost.
+# TODO(result): two or three points: where the trained twins leave the theory; which way of training is the most prunable; what the cures cost.
 
 # %% [markdown]
 # ## Three questions
@@ -661,4 +665,4 @@ from shortgpt.course.quiz import quiz
 quiz("11")
 
 # %% [markdown]
-# This is the last lesson so far (09 and 12 are yet to come). Can you answer the [ten questions](20_ten_questions.ipynb) of the course now? · **Previous:** [10 · Generation](10_generation.ipynb)
+# All of this was measured on small models. What of the paper holds for large ones, and what would it cost to try? · **Next:** [12 · The paper at scale](12_paper_at_scale.ipynb) · **Previous:** [10 · Generation](10_generation.ipynb)

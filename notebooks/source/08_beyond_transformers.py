@@ -17,13 +17,13 @@
 #
 # # 08 · Beyond transformers: Mamba and RWKV
 #
-# So far every model was a transformer. Is depth redundancy a product of attention, or does it come with any deep model? ShortGPT asks this with Mamba-2.8B and RWKV-7B, two language models without attention (table 3). Its answer rests on one run each. In this lesson we train nothing and load small **twins**: a transformer, a Mamba-2 and an RWKV-4 of the same size, trained on the same text in the same order, three times each. Then we can measure what the paper could only suggest, with error bars.
+# So far every model was a transformer. Is depth redundancy a product of attention, or does it come with any deep model? ShortGPT asks this with Mamba-2.8B and RWKV-7B, two language models without attention (table 3). Its answer rests on one run each. In this lesson we train nothing and load small **twins**: a transformer, a Mamba-2 and an RWKV-4 of the same size, trained on the same text in the same order. Nothing but the layers differs, so what differs in the results comes from the layers.
 #
 # **You will be able to**
 #
 # - say what a layer does in Mamba and in RWKV, and what takes the place of attention;
 # - use the same hook and the same formula on any model whose layers add to a stream;
-# - compare architectures fairly: the same size, text and training, and more than one seed;
+# - compare architectures fairly: the same size, text and training, and know what one run of each can't tell;
 # - tell a model without redundancy from a score that does not find it;
 # - answer question six of the course, and say how sure the answer is.
 #
@@ -69,7 +69,7 @@ from shortgpt import block_influence, calibration_batches, decoder_layers, hidde
 from shortgpt import load, removal_order, remove_layers, score_layers, size
 from shortgpt import watch_layers
 from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks
-from shortgpt.course.plots import plot_prunability, plot_twin_layers, plot_twin_removal
+from shortgpt.course.plots import plot_prunability, plot_twin_removal
 from shortgpt.course.studies import twins as study
 from shortgpt.utils.data import data_folder
 
@@ -91,6 +91,8 @@ batches = calibration_batches(tokenizer, text, length=256, samples=16, batch_siz
 print(f"{batches[0]['input_ids'].numel():,} tokens of text for all three")
 
 # %% [markdown]
+# > **Limits of this lesson.** There is one twin of each kind, so we don't know how much a second one, trained from other random weights, would differ: take small differences for chance. The twins have three million parameters and read 1.5 million tokens, which is little: they were stopped while they were still learning, and a model that has learned little has little to lose. And RWKV-4 is an older RWKV. What is shown here is that the method works without attention, and what to compare; how strong the effects are in large models it can't show.
+#
 # ## 1. A layer without attention
 #
 # A layer of a language model has two jobs. It brings **information from earlier tokens** to the present one, and it **works on each token** with what it has. In a transformer, attention does the first: at each token it reads all earlier ones again. That is exact, and it gets slower and larger with each token.
@@ -171,12 +173,12 @@ for kind, model in models.items():
 # %% [markdown]
 # TODO(result): one reading of the three texts (are they alike in quality? does one of them loop?), in two sentences, and: a text of one prompt is an anecdote; the loss is the measure.
 #
-# Equal size is not equal quality. Before we compare what pruning costs, we need to know how good each twin is: its **loss**, the mean negative log-probability of the next token in nats, on text that none of them has read. Lower is better. All seeds, measured before (`measure/twins.py`):
+# Equal size is not equal quality. Before we compare what pruning costs, we need to know how good each twin is: its **loss**, the mean negative log-probability of the next token in nats, on text that none of them has read. Lower is better. Measured before, on more text than a lesson has time for (`measure/twins.py`):
 
 # %%
 removal = study.twin_removal().query("kind in @KINDS")
 whole = removal.query("removed == 0 and criterion == 'random' and not repaired")
-study.over_seeds(whole, "loss").set_index("kind").round(3)
+whole.groupby("kind", sort=False)[["loss"]].mean().round(3)
 
 # %% [markdown]
 # TODO(result): say which twin is best and whether the gap exceeds the errors.
@@ -290,7 +292,7 @@ print(f"Ten and a hundred tokens after it, states still differ by: {'; '.join(to
 # %% [markdown]
 # ## 5. Take layers away
 #
-# First live, one seed: without the four layers of sixteen that have the lowest scores, without the last four, and without four that a coin chooses. The text to judge by is text that no twin has read.
+# First live: without the four layers of sixteen that have the lowest scores, without the last four, and without four that a coin chooses. The text to judge by is text that no twin has read.
 
 # %%
 held_out = DATA / "twins" / "validation.jsonl"
@@ -334,23 +336,11 @@ print(f"The cheapest of the three: {', '.join(best)}.")
 # TODO(result): one of
 # - "In all three models the lowest scores are the cheapest choice: the score works without attention."
 # - "For … the score's choice is no better than a coin's. Section 7 asks why."
-#
-# One seed can mislead. Here are the profiles of all seeds, measured before: thin lines are single twins. *Is the difference between two kinds larger than that between two seeds of one kind?*
-
-# %%
-layers = study.twin_layers().query("kind in @KINDS")
-plot_twin_layers(layers, "block_influence")
-plt.show()
-
-# %% [markdown]
-# TODO(result): one of
-# - "Seeds of one kind lie close together, and the kinds apart: the profile belongs to the architecture."
-# - "Seeds differ as much as kinds: from one model of each, nothing could have been said."
 
 # %% [markdown]
 # ## 6. How much can go?
 #
-# What each kind loses as layers go by Block Influence, mean and standard error over seeds. *Predict:* which line is the lowest at a quarter?
+# What each kind loses as layers go by Block Influence. *Predict:* which line is the lowest at a quarter?
 
 # %%
 cut = removal.query("criterion == 'block_influence' and not repaired")
@@ -372,16 +362,17 @@ plt.show()
 # - "Repair brings … nats back for the transformer and … for …: most of the loss was a shift that a matrix can undo, whatever the architecture."
 # - "Repair helps … little: what its layers did is no linear map."
 #
-# The seed decides the order of the text too, and it is the same for all kinds. So we may compare twins of the same seed with each other, and the part of chance that they share is gone. Each kind *minus the transformer*:
+# In numbers: each kind's added loss *minus the transformer's*, with the layers that Block Influence names and with those that a greedy search finds (section 7). Above 0 it loses more than the transformer.
 
 # %%
 quarter = removal[np.isclose(removal["share"], 0.25)]
 some = quarter.query("criterion in ['block_influence', 'greedy']")
 by = ["kind", "criterion", "repaired"]
-study.difference(some, "added", by=by).round(3)
+more = study.difference(some, "added", by=by)
+more.pivot(index="kind", columns=by[1:], values="mean").round(3)
 
 # %% [markdown]
-# TODO(result): name the differences that exceed two errors; with three seeds, say that smaller ones are not settled.
+# TODO(result): name the differences.
 
 # %% [markdown]
 # ## 7. Is it the model, or the score?
@@ -416,6 +407,7 @@ print(f"Loss added by Block Influence's choice, divided by that of greedy's: {to
 # The same question for single layers: does a low score mean a cheap removal? Each point is one layer of one twin.
 
 # %%
+layers = study.twin_layers()
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
 said = []
 for ax, kind in zip(axes, KINDS, strict=True):
@@ -429,7 +421,7 @@ for ax, kind in zip(axes, KINDS, strict=True):
     said.append(f"{kind} {np.mean(ranks):.2f}")
 axes[0].set_ylabel("nats added without the layer")
 plt.show()
-print(f"Rank correlation of score and damage, mean over seeds: {', '.join(said)}.")
+print(f"Rank correlation of score and damage: {', '.join(said)}.")
 
 # %% [markdown]
 # A rank correlation of 1 would mean that the score orders the layers exactly as their damage does; 0, that it says nothing.
@@ -442,7 +434,7 @@ print(f"Rank correlation of score and damage, mean over seeds: {', '.join(said)}
 # %% [markdown]
 # ### What do they still know?
 #
-# Loss says how surprised a model is. The part of the text whose truth is known says whether it is *right*. Percent of right answers, whole and with a quarter of the layers removed by Block Influence, means over seeds. (The digits of a sum are written with the last one first; a right digit by guessing is one in ten.)
+# Loss says how surprised a model is. The part of the text whose truth is known says whether it is *right*. Percent of right answers, whole and with a quarter of the layers removed by Block Influence. (The digits of a sum are written with the last one first; a right digit by guessing is one in ten.)
 
 # %%
 tasks = ["addition", "brackets", "agreement"]
@@ -508,7 +500,7 @@ print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {shar
 # The paper removes layers of RWKV, sees it fall faster than the transformers and Mamba, and suggests that RWKV is less redundant. What do we know now?
 #
 # - That layers can be scored and removed without attention is settled: the hook, the formula and the removal needed no change (section 3), since all they use is a stream that layers add to.
-# - That one number a model says little is settled as well: seeds differ (section 5), a better choice of layers changes the picture (sections 7 and 8), and so does the measure.
+# - That one number a model says little is settled as well: a better choice of layers changes the picture (sections 7 and 8), and so does the measure.
 
 # %% [markdown]
 # TODO(result): complete the answer with one of
