@@ -28,11 +28,11 @@
 # * avoid a trap: the last hidden state that transformers reports is not what the last layer put out.
 #
 # **Before:** [lesson 00](00_start_here.ipynb), and a little PyTorch (tensors, modules) · **Takes:** about 1 minute
-# on 2 CPU cores; reading about 20 minutes, exercises 50 · **Memory:** about 2 GB · **Download:** 93 MB once (shared
+# on 2 CPU cores; reading about 25 minutes, exercises 50 · **Memory:** about 2 GB · **Download:** 93 MB once (shared
 # by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -63,8 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # The model is SmolLM2-135M-Instruct, built like the paper's Llama-2 models. We train nothing, so gradients are
 # switched off.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -96,8 +96,8 @@ ids = batch["input_ids"]  # [batch, tokens]
 pd.DataFrame({"token": [repr(tokenizer.decode([i])) for i in ids[0]], "id": ids[0]}).T
 
 # %% [markdown]
-# Common words are one token each, and the space belongs to the word that follows. The numbers are row numbers of a
-# table, the *embedding*. The model's first step looks up these rows.
+# Common words are one token each, and the space belongs to the word that follows. The numbers are rows of a table, the
+# *embedding*. The model's first step looks up these rows.
 
 # %%
 embedding = model.get_input_embeddings()
@@ -126,8 +126,7 @@ print(layers[0])
 
 # %% [markdown]
 # There are two parts that compute and two norms. **Attention** (`self_attn`) lets a token read from the tokens
-# before it. The **feed-forward network** or FFN (`mlp`) works on each token alone. (Gemma has also a norm *behind*
-# each of the two.) How are the parts connected?
+# before it. The **feed-forward network** or FFN (`mlp`) works on each token alone. How are the parts connected?
 
 
 # %%
@@ -181,7 +180,6 @@ torch.testing.assert_close(rms_norm(x_0, gain, model.config.rms_norm_eps), norm(
 # %% [markdown]
 # By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. A vector a hundred
 # times longer gives the same. So attention and FFN do not see how *long* a hidden state is, only its *direction*.
-# The last line checks our function against the model's norm.
 
 # %% [markdown]
 # ## 3. A hook: look at one layer while it works
@@ -234,16 +232,16 @@ torch.testing.assert_close(
 print("x_out = x_in + attention + ffn holds")
 
 # %% [markdown]
-# The check prints nothing when it holds and stops the lesson when it does not. So the layer is an addition.
+# So the layer is an addition.
 #
 # **Try it:** change the 4 to another layer in both cells and run them again.
 
 # %% [markdown]
 # ## 4. All layers at once
 #
-# Two things go wrong easily with your own hooks: a forgotten hook stays on the model, and some model families
-# return a tuple. The toolkit's `hidden_states` takes care of both and collects everything in one tensor. Predict: how
-# many states do $L$ layers give?
+# Hooks of your own go wrong easily: a forgotten one stays on the model, and some model families return a tuple. The
+# toolkit's `hidden_states` takes care of both and collects everything in one tensor. Predict: how many states do $L$
+# layers give?
 
 # %%
 states = hidden_states(model, batch)
@@ -268,7 +266,7 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# Every number is equal, without any tolerance. And the sentence gets a sensible ending.
+# Every number is equal, without any tolerance. And "Paris" makes sense.
 
 # %% [markdown]
 # ## 5. A trap: the last hidden state of transformers
@@ -316,9 +314,9 @@ print(
 )
 
 # %% [markdown]
-# By `output_hidden_states` the last layer turns everything by a right angle. Most of that turn is the final norm's,
-# whose gain differs from entry to entry. The paper's published code scores layers this way. On our model the last
-# layer scores high either way; elsewhere the error could change the choice.
+# By `output_hidden_states` the last layer turns everything by a right angle. Most of that turn comes from the final
+# norm, whose gain differs from entry to entry. The paper's published code scores layers this way. On our model the
+# last layer scores high either way; on another the error could change the choice.
 
 # %% [markdown]
 # ## 6. Along the depth
@@ -331,8 +329,8 @@ plot_norms(states)
 plt.show()
 
 # %% [markdown]
-# They grow more than a hundredfold. The axis is logarithmic, so the nearly straight rise in its right half means
-# growth by a similar *factor* at each layer.
+# They grow more than a hundredfold. The axis is logarithmic, so the nearly straight rise on the right means growth by a
+# similar *factor* at each layer.
 #
 # The figure leaves out the first token of each document. Is it like the others?
 
@@ -373,8 +371,7 @@ plt.show()
 # %% [markdown]
 # Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark,
 # since one layer leaves hardly anything of the embedding's direction. In the large bright square in the middle, even
-# states many layers apart point in similar directions. Its sharpest edge is between depths 24 and 25: layer 24, the
-# low point in section 5's curve.
+# states many layers apart point in similar directions.
 
 # %% [markdown]
 # ## 8. How much does a layer add?
@@ -427,7 +424,7 @@ print(
 # %% [markdown]
 # The addition is nearly at a right angle to the stream. A quarter of the length, added sideways, turns a long vector
 # by a small angle, and the cosine of a small angle is close to one. So a high cosine says that a layer changes little
-# *compared with what is already there*. It does not say that the layer does nothing.
+# *compared with what is already there*, and not that it does nothing.
 
 # %% [markdown]
 # ## 9. What would the model predict half way?
@@ -482,8 +479,8 @@ draw_lens(prompts[0])
 # Depth 0 mostly predicts the token just read, because this model uses one table for embedding and `lm_head`. Then
 # come many depths of commas and small words, and the answer appears in the last few layers.
 #
-# Middle states were never trained to be read by the final head: the lens shows when an answer becomes *readable*,
-# not when it was found.
+# Middle states were never trained for the final head: the lens shows when an answer becomes *readable*, not when it
+# was found.
 #
 # The menu shows other prompts (in a running notebook). What will the model make of "Two plus two equals"?
 
@@ -499,8 +496,8 @@ display(menu, widgets.interactive_output(draw_lens, {"prompt": menu}))
 draw_lens(prompts[2])
 
 # %% [markdown]
-# For a few depths the lens reads "four", the right answer; then the last layer turns it into "five". (The pale cell
-# says that the model is not sure.) A layer that changes much does not always improve the result.
+# For a few depths the lens reads "four", the right answer; then the last layer turns it into "five", without being
+# sure (the pale cell). A layer that changes much does not always improve the result.
 
 # %% [markdown]
 # ## 10. Watch a token
@@ -530,7 +527,7 @@ for position in (-1, 0):
 # %% [markdown]
 # The last token looks like the averages of section 5. The first token is the attention sink: once a layer has made its
 # state long, the next layers hardly turn it, because what they add is tiny compared with that length. So "this layer
-# hardly turns the state" can be true because of the layer, or because of the token you looked at.
+# hardly turns the state" can be true because of the layer, or because of the token.
 #
 # **Try it:** one token in the middle of the first sentence behaves like the first one, for some layers. Find it.
 
@@ -752,8 +749,7 @@ print("rank of Paris by depth:", *ranks)
 
 # %% [markdown]
 # While the lens shows commas and small words, the rank already moves: slowly through the middle of the model, then
-# within a few layers from the thousands to the first place. Several layers bring the answer forward, one after the
-# other.
+# within a few layers from the thousands to the first place.
 
 # %% [markdown]
 # ## What we saw
@@ -772,7 +768,7 @@ print("rank of Paris by depth:", *ranks)
 #
 # ## Three questions
 #
-# **1.** Why can a decoder layer be taken out of the model without changing a single shape elsewhere?
+# **1.** Why can a decoder layer be taken out of the model without changing a shape elsewhere?
 #
 # <details><summary>Answer</summary>
 # Its input and output have the same shape, and all it does is add to the stream. Without it, the next layer
@@ -788,7 +784,7 @@ print("rank of Paris by depth:", *ranks)
 # </details>
 #
 # **3.** Layer A adds a vector a quarter as long as the stream, along it. Layer B adds one of the same length, at a
-# right angle. Which of the two changes the direction, and which would the next pre-norm layer notice?
+# right angle. Which changes the direction, and which would the next pre-norm layer notice?
 #
 # <details><summary>Answer</summary>
 # Only B changes the direction. The next layer's RMSNorm removes the length, so it notices B and cannot see A at all

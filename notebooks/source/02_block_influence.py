@@ -29,11 +29,11 @@
 # * say how much text a stable choice of layers needs, and what changes it.
 #
 # **Before:** [lesson 01](01_hidden_states.ipynb) (hidden state, residual stream, hook) · **Takes:** about 4 minutes
-# on 2 CPU cores; reading about 20 minutes, exercises 40 · **Memory:** about 3 GB · **Download:** 93 MB once (shared
+# on 2 CPU cores; reading about 25 minutes, exercises 40 · **Memory:** about 3 GB · **Download:** 93 MB once (shared
 # by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -63,8 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # Nothing is trained here, so no gradients are kept.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import functools
@@ -214,8 +214,8 @@ print(
 # %% [markdown]
 # ## 3. When length matters
 #
-# The cosine ignores lengths. In a pre-norm model that is reasonable: attention and feed-forward network (FFN) read
-# the stream through a norm, RMSNorm, which removes the length.
+# The cosine ignores lengths. So do attention and feed-forward network (FFN): they read the stream through a norm,
+# RMSNorm, which removes the length.
 #
 # But a layer that only *stretches* its input scores 0, although it makes all later additions relatively smaller. The
 # **relative magnitude** $|f(x)| / |x + f(x)|$ (Samragh et al., arXiv 2312.09299) sees the stretch. Would it choose
@@ -236,8 +236,8 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# For the stretch the two disagree completely. But in this model the layers add mostly sideways (lesson 01, section
-# 8), so stretches are rare. Lesson 03, section 5, gets the same six layers from both scores.
+# For the stretch the two disagree completely. But stretches are rare in this model, where layers add mostly sideways:
+# lesson 03, section 5, gets the same six layers from both scores.
 
 # %% [markdown]
 # ## 4. The toolkit's function
@@ -348,8 +348,7 @@ plt.show()
 # ## 7. Half precision
 #
 # Models usually run in 16 bits, and the largest number in float16 is 65,504. Hidden states fit, but the *product of
-# two lengths* may not: 256 times 256 is too much. Which layers will be hit? We round our states to float16 and use
-# the same formula.
+# two lengths* may not: 256 times 256 is too much. Which layers will be hit?
 
 
 # %%
@@ -371,9 +370,9 @@ print(
 )
 
 # %% [markdown]
-# The deeper the layer, the longer the states, and the more is lost. (The low bars on the left are tokens that become
-# long early, such as the first.) The paper's published code replaces NaN ("not a number") by 0.5. What would be
-# chosen then?
+# The deeper the layer, the longer the states, and the more is lost. (Low bars on the left are tokens that become long
+# early, such as the first.) The paper's published code replaces NaN ("not a number") by 0.5. What would be chosen
+# then?
 
 # %%
 silenced = half.float().nan_to_num(nan=0.5).mean((1, 2))
@@ -471,8 +470,8 @@ for choose in stability:
     )
 
 # %% [markdown]
-# A few thousand tokens settle the lowest three and nine. The lowest six stay uncertain, however much we read: the
-# sixth and seventh lowest are near equals. A good number of layers to remove cuts at a gap.
+# A few thousand tokens settle the lowest three and nine. The lowest six stay uncertain, however much we read, because
+# the sixth and seventh lowest are near equals. So remove a number of layers at which the scores have a gap.
 #
 # One more setting matters: how many tokens of each document are read, the *window*. Will shorter windows choose the
 # same six?
@@ -581,7 +580,7 @@ print(
 # The ends support the score: the lowest layers cost little, and a layer with a very high score costs a great deal.
 #
 # The square does not fit: removing it hurts more than removing layers that score higher. In this layer the first
-# token becomes extremely long (lesson 01, section 6), and that is *one* vote among hundreds.
+# token becomes extremely long, and that is *one* vote among hundreds.
 #
 # So Block Influence is cheap, stable, and good at naming candidates. It does not see what later layers need.
 
@@ -605,7 +604,7 @@ print(f"Block Influence, the mean over {len(turn)} tokens: {turn.mean():.3f}")
 
 # %% [markdown]
 # Is this one token the reason why the layer is needed? A hook can let the layer pass on its input unchanged for
-# *some* tokens only. **Predict first:** what hurts more: to skip the layer for the first token, or for all the
+# *some* tokens only. **Predict first:** does it hurt more to skip the layer for the first token, or for all the
 # others? Four other layers are there for comparison.
 
 # %%
@@ -721,8 +720,8 @@ check_masked_influence(masked_influence)
 
 # %% [markdown]
 # Choosing is safer than multiplying by the mask: zero times NaN ("not a number") is NaN, and some attention
-# implementations give NaN at pads. And the mean over all tokens is the mean of the samples' means only if all samples are equally
-# long.
+# implementations give NaN at pads. And the mean over all tokens is the mean of the samples' means only if all samples
+# are equally long.
 
 # %% [markdown]
 # ### Exercise 3: How far does a span of layers turn?
@@ -829,7 +828,7 @@ for pair in ((14, 24), (14, 17), (3, 12)):
 # * The lowest layers were cheap to remove, but an average score hid a layer that the model needs.
 #
 # > **Limits.** One small model. Sections 2, 3 and 7 read four documents, section 10 one. Standard errors cover other
-# > documents of the same kind; they do not cover other windows, other kinds of text or other models.
+# > documents of the same kind, and no other windows, kinds of text or models.
 #
 # ## Three questions
 #

@@ -17,8 +17,8 @@
 #
 # # 03 · Pruning: remove, reload, generate, explore
 #
-# Block Influence says which layers turn the hidden states least. Now we take layers out and look at what happens to
-# the text, to the model object and to the file on disk. At the end you remove layers yourself, until the model fails.
+# Block Influence says which layers turn the hidden states least. Now we take layers out: what happens to the text, to
+# the model object and to the file on disk? At the end you remove layers yourself, until the model fails.
 #
 # **You will be able to**
 # - measure what each single layer is worth, and say how well Block Influence predicts it;
@@ -30,7 +30,7 @@
 # reading about 20 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -60,8 +60,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # The model, and what we need from the toolkit. `depth` is the number of its **decoder layers**.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -91,8 +91,8 @@ print(f"{type(model).__name__} with {depth} decoder layers")
 # What if a layer weren't there? We leave out each layer in turn and measure **perplexity**, the exponential of the
 # mean loss per token: how many equally likely tokens the model seems to hesitate between. Lower is better.
 #
-# Thirty models have to be measured, so the text is short: the *openings* of four documents that the scores have not
-# seen. (On the four whole documents, as in lessons 04 and 05, the dense model's perplexity is 30.0.)
+# To save time we read only the *openings* of four documents that the scores have not seen. (On the four whole
+# documents, as in lessons 04 and 05, the dense model's perplexity is 30.0.)
 
 # %%
 documents = built_in_text("perplexity")
@@ -201,8 +201,8 @@ pd.DataFrame(rows).T
 
 # %% [markdown]
 # On the texts that it was chosen on, damage wins. On unseen texts its lead is gone: a few hundred tokens found layers
-# that matter little *for these tokens*. More text would help, but damage reads it once for every layer, and Block
-# Influence once in all. And neither knows how layers act together.
+# that matter little *for these tokens*. More text would help, but damage needs one reading for each layer, and Block
+# Influence one in all. And neither knows how layers act together.
 
 # %% [markdown]
 # ## 2. What removal changes in the model
@@ -253,8 +253,8 @@ for use_cache in (False, True):
 # Without the cache the model works. With it, a layer that still has its old number asks for a slot that doesn't
 # exist. (With the wrong configuration there would be enough slots, and nothing would fail until a reload.)
 #
-# So `remove_layers` makes a new list, new indices and a new configuration, with every list in it that has one entry
-# per layer (Gemma's names the kind of attention of each layer).
+# So `remove_layers` makes a new list, new indices and a new configuration, including every list in it with one entry
+# per layer.
 
 # %%
 pruned = remove_layers(model, plan)
@@ -291,9 +291,8 @@ print(
 )
 
 # %% [markdown]
-# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try
-# thirty models. Memory is freed only when the dense model goes too, and training one would train the other;
-# `copy.deepcopy(pruned)` makes it independent.
+# Both together take no more than the dense one alone: the pruned model is a *view*. So memory is freed only when the
+# dense model goes too, and training one would train the other; `copy.deepcopy(pruned)` makes it independent.
 
 # %% [markdown]
 # ## 3. Proof: removing a layer is skipping it
@@ -368,8 +367,7 @@ print(f"{len(decoder_layers(reloaded))} layers, the same logits to the last bit"
 # ### Prune the pruned model
 #
 # Later we want three layers more. But which is layer 25 of a model that already lacks three? Plans always use the
-# numbers of the dense model, and the saved configuration remembers what is gone. Do two steps give the same model as
-# one?
+# numbers of the dense model, and the saved configuration knows what is gone. Do two steps give the same model as one?
 
 # %%
 further = choose_layers(scores, 6)
@@ -382,7 +380,7 @@ print("gone now:", in_two_steps.config.shortgpt_removed_layers)
 temporary.cleanup()
 
 # %% [markdown]
-# They do. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in the model at hand.
+# They do. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in the model that you pass.
 
 # %% [markdown]
 # ## 5. How far can one go?
@@ -682,7 +680,7 @@ print(
 
 # %% [markdown]
 # Each step tries every layer that is left, so a search over all layers needs hundreds of trials. Is it worth that?
-# Lesson 06 asks. And a choice made on one page is the best for that page.
+# Lesson 06 asks. And the choice is the best for the one page that it was made on.
 
 # %% [markdown]
 # ## What we saw
@@ -696,8 +694,8 @@ print(
 #   falls into loops long before perplexity looks alarming.
 #
 # > **Limits.** One small model, and perplexities of a few hundred tokens. The gap between measured orders and the
-# > others is far larger than any error; the difference between the two measured orders, and between single layers
-# > in the middle, is not.
+# > others is far larger than any error; differences between the two measured orders, and between single layers in the
+# > middle, are not.
 
 # %% [markdown]
 # ## Three questions

@@ -29,11 +29,11 @@
 # - save a pruned, quantized model and check that what reloads is what you saved.
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers, perplexity) · **Takes:** about 3 minutes on 2 CPU
-# cores; reading about 25 minutes, exercises 40 · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all
+# cores; reading about 30 minutes, exercises 40 · **Memory:** about 4 GB · **Download:** 93 MB once (shared by all
 # lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -61,10 +61,8 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# One variable names the model.
-#
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -301,6 +299,8 @@ for name, w in matrices.items():
 errors.round(2)
 
 # %% [markdown]
+# On the grid of its download, where rounding again changes nothing. No result below uses that grid.
+#
 # ## 5. The whole model: what is the size?
 #
 # `quantize` rounds only the linear layers: to 8 bits with the library torchao and a scale for each row, to 4 bits with
@@ -442,13 +442,13 @@ prices.round(3)
 
 # %% [markdown]
 # 8 bits cost next to nothing, and 4 bits are still cheap for what they save. Only then do models with fewer layers
-# appear: **no 8-bit and no 32-bit model with layers removed is on the frontier.** A megabyte saved by three layers of
-# the 4-bit model costs more than twenty times what it cost by the last bits.
+# appear: **no 8-bit and no 32-bit model with layers removed is on the frontier.** A megabyte saved by removing three
+# layers of the 4-bit model costs more than twenty times as much as one saved by going from 8 to 4 bits.
 #
 # So for *memory* a layer is worth more than its bits when there are no bits left to take. (Here embeddings are two
 # thirds of a 4-bit model, and layers can't touch them.) For *time* the answer differs, see section 12.
 #
-# `rtn4` is right of `int8` because torchao keeps each 4-bit value in a byte.
+# (In the figure `rtn4` is right of `int8`, because torchao keeps each 4-bit value in a byte.)
 
 # %% [markdown]
 # *What is the best model that fits?* Set a budget with the slider, or walk along the frontier with the two buttons;
@@ -638,11 +638,11 @@ plt.show()
 print("Measured on:", stored["processor"].iloc[0])
 
 # %% [markdown]
-# No quantized model is on it: each writes more slowly than the model that it was made from, and removing layers makes
-# each faster by about the same fifth. So a layer is worth more than its bits when *time* is short and bits must be
-# unpacked before multiplying.
+# No quantized model is on it: each writes more slowly than the model that it was made from, while removing layers
+# makes all of them faster, by about a fifth. So a layer is worth more than its bits when *time* is short and bits must
+# be unpacked before multiplying.
 #
-# **Quantization saves memory for certain, and time perhaps; removing layers saves both**, seldom in full proportion:
+# **Quantization saves memory for certain, and time perhaps; removing layers saves both**, though rarely in proportion:
 # with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the paper measured
 # 1.19 (table 4). On a GPU, with kernels made for it, 4 bits can also be much faster.
 
@@ -838,8 +838,8 @@ for removed in (3, 6, 9):
 # - 4 bits cost visibly more on a model this small, but less than removing three layers. Reading text while rounding
 #   (GPTQ) helps; simple rounding in groups costs most.
 # - For memory, bits come first. For time it was the other way round, on the processor that we measured.
-# - Pruning and quantization nearly add up in the logarithm of perplexity. At nine layers, 4 bits cost half as much
-#   again as on the dense model, or more.
+# - Pruning and quantization nearly add up in the loss. At nine layers, 4 bits cost half as much again as on the dense
+#   model, or more.
 # - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
 # - The real saving is smaller than the number of bits promises, because embeddings stay in full precision.
 #

@@ -30,10 +30,10 @@
 # - say what perplexity, choice and generation each reveal, and hide, about a pruned model.
 #
 # **Before:** [lesson 03](03_pruning.ipynb) (removing layers) · **Takes:** about 4 minutes on 2 CPU cores; reading
-# about 25 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# about 30 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -61,10 +61,8 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# One variable names the model.
-#
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -112,7 +110,7 @@ for n in (3, 6):
 # $$ \mathrm{PPL} = \exp\!\Big(\frac{1}{T-1}\sum_{i=2}^{T} -\log p(t_i \mid t_1 \dots t_{i-1})\Big) $$
 #
 # A perplexity of 20 means: as uncertain as between 20 equally likely tokens. Logits at position $i-1$ predict token
-# $i$, hence the shift by one in the code.
+# $i$, so the code shifts by one.
 
 # %%
 SENTENCE = "The doctor washed her hands and opened the door of the waiting room."
@@ -414,7 +412,7 @@ results.query("model == 'dense'")[columns].round(1)
 
 # %% [markdown]
 # An accuracy $a$ from $n$ items has a standard error of $\sqrt{a(1-a)/n}$. A *difference* of two accuracies has a
-# larger one, $\sqrt{e_1^2 + e_2^2}$. *Predict:* for how many tasks is the fall from dense to three layers fewer
+# larger one, $\sqrt{e_1^2 + e_2^2}$ from the two errors. *Predict:* for how many tasks is the fall from dense to three layers fewer
 # larger than two standard errors of the difference?
 
 # %%
@@ -458,7 +456,7 @@ for name in ("−3 layers", "−6 layers"):
 pd.DataFrame(rows).set_index("model").round(1)
 
 # %% [markdown]
-# It is, with the same answers. Comparing two accuracies from different papers gives that up. Note also the column
+# It is, with the same answers. You lose this when you compare accuracies from different papers. Note also the column
 # *gained*: pruned models get items right that the dense one had wrong.
 
 # %% [markdown]
@@ -574,7 +572,7 @@ ways[columns].round(1)
 # unlikely answers is a poor guide. Without eight layers it is the other way round.
 #
 # It also depends on *which* layers go. Without the eight layers that a greedy search takes, the bare questions
-# stand as if nothing had happened, and the last word, one step of writing, falls by more than a third: the paper's
+# are answered about as well as before, and the last word, one step of writing, falls by more than a third: the paper's
 # picture. Without Block Influence's eight, both fall. All numbers: [three models](../docs/three_models.md),
 # sections 2 and 3. Neither way of asking is the safe one: each measures the form of a question together with what
 # the model knows.

@@ -27,10 +27,10 @@
 # - check whether a choice depends on the calibration text;
 # - repair a pruned model in closed form, without training.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 3 minutes on 2 CPU cores; reading about 30 minutes, exercises 55 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 3 minutes on 2 CPU cores; reading about 35 minutes, exercises 55 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -60,7 +60,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # The model and two kinds of text. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -93,7 +94,7 @@ print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others,
 # %% [markdown]
 # ## 1. Could a random choice do it?
 #
-# Here is what each criterion reads. A *pass* is one forward pass over the calibration text. L is the number of layers, n how many are to go.
+# A *pass* is one forward pass over the calibration text. L is the number of layers, n how many are to go.
 #
 # | criterion | what it asks | passes |
 # |---|---|---|
@@ -106,7 +107,7 @@ print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others,
 # | greedy | which layer is cheapest to lose *now*, given what is gone? | about nL/2 |
 # | search | try whole sets, exchange layers, keep the best | what you allow |
 #
-# The span is the criterion of Gromov et al. (arXiv 2403.17887), leave-one-out that of Shortened LLaMA (arXiv 2402.02834), greedy is SLEB (arXiv 2402.09025), and the search is of the kind of EvoPress (arXiv 2410.14649).
+# (The span: Gromov et al., arXiv 2403.17887. Leave-one-out: Shortened LLaMA, arXiv 2402.02834. Greedy: SLEB, arXiv 2402.09025. A search of this kind: EvoPress, arXiv 2410.14649.)
 #
 # One call makes a plan by any of them:
 
@@ -142,7 +143,7 @@ print(", ".join(f"{coins[n] / influence[n]:.1f} times with {n} removed"
                 for n in coins.index) + ".")
 
 # %% [markdown]
-# The band is the range of the three random choices. Even the luckiest loses, and by more the more layers go.
+# Even the luckiest of the three (the band is their range) loses, and by more the more layers go.
 #
 # Why does the turn of a layer tell so much? Add up the Block Influence of what each plan removed. *Predict:* does perplexity follow this sum, also for plans that were chosen without it?
 
@@ -239,7 +240,7 @@ table.round(1)
 # %% [markdown]
 # A rank correlation near 1 says that both measures prefer the same plans. With so few items, neighbours in the table can't be told apart.
 #
-# What does a better plan cost? Down and to the left is better; the dashed line joins the points of which no other is both cheaper and better. *Predict:* does the line go down steadily?
+# What does a better plan cost? Down and to the left is better; no point beats those on the dashed line in both. *Predict:* does the line go down steadily?
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
@@ -268,12 +269,12 @@ axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# At three layers, greedy's tens of passes buy something. At six a row of layers that one pass finds beats every set that trials found. At nine this row is a bad one, and leave-one-out is ahead. So a more expensive criterion is not always better.
+# At three layers, greedy's tens of passes buy something. At six, one pass finds a row of layers that beats every other set. At nine this row is a bad one, and leave-one-out is ahead. So a more expensive criterion is not always better.
 
 # %% [markdown]
 # ### Two more models
 #
-# `python measure/removal_curves.py` removed up to half of the layers from three models: chosen on English prose by people, measured on prose from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five random choices.
+# Now up to half of the layers go from three models: chosen on English prose by people, measured on prose from other sources (`python measure/removal_curves.py`). It is figure 5 of the paper, drawn again. The largest has ten times the parameters of ours. The grey band is the range of five random choices.
 #
 # *Predict:* does the larger model lose less? And is there a number of layers from which one more ruins it?
 
@@ -296,13 +297,13 @@ for n in (2, 4, 6, 8):
         for name, (value, error) in by.items()) + ".")
 
 # %% [markdown]
-# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on (section 3 shows why). Greedy is ahead of both on all three models; on the larger one it avoids about half of the loss that Block Influence adds. A *span* is as good there, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
+# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on (section 3 shows why). Greedy is ahead of both on all three; on the larger model it avoids about half of the loss that Block Influence adds. A *span* is as good there, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
 #
-# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. So a cliff belongs to a model *and* an order, and no score warns of it. Remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
+# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. No score warns of a cliff. Remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
 #
 # **Size.** The larger model loses less: with a fifth of the layers gone, chosen by greedy, its perplexity is 1.3 times the dense one's, and ours 1.8 times.
 #
-# With `LIVE = True` the larger model is fetched (1.1 GB, once; 5 GB of memory) and two of its points are measured again, in about three minutes on two cores.
+# (`LIVE = True` fetches the larger model, 1.1 GB, and measures two of its points again: 5 GB of memory, about three minutes on two cores.)
 
 # %%
 LIVE = False
@@ -394,7 +395,7 @@ print("Between the 10th and the 90th percentile of layers the square varies "
       f"{spread[0]:.1f} times, the angle's part {spread[1]:.1f} times.")
 
 # %% [markdown]
-# This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. Still, the lists of the lowest differ, because neighbours have almost equal scores (2 of 3, 4 of 6 and 8 of 9 in common here; with five times the text, in section 2, all six of six).
+# Where a layer adds little and at a wide angle, the two are the same measure in different units. Still, the lists of the lowest differ, because neighbours have almost equal scores (2 of 3, 4 of 6 and 8 of 9 in common here; with five times the text, in section 2, all six of six).
 #
 # The two really disagree on a layer that mostly stretches the state: relative magnitude calls it important, BI does not. On the larger model of section 2 only Block Influence took layers 24, 25 and 26 early. *Predict:* in the same figure for that model, are these layers on the line, above it or below?
 
@@ -425,9 +426,9 @@ for i in share.nsmallest(4).sort_index().index:
           "magnitude.")
 
 # %% [markdown]
-# They are below, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it (section 2). On Gemma it is layer 16 that stretches the state by a third. Why does a stretch matter? Attention and the feed-forward network (FFN) read the state through a norm, RMSNorm, which takes its length away; but what later layers add to it weighs less.
+# They are below, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it. On Gemma it is layer 16 that stretches the state by a third. Why does a stretch matter? Attention and the feed-forward network (FFN) read the state through a norm, RMSNorm, which takes its length away; but what later layers add to it weighs less.
 #
-# It is no law: on other people's models either of the two may be ahead ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
+# On other people's models either of the two may be ahead ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong
@@ -474,7 +475,7 @@ print("The other way round, least harm for their influence: layers "
       f"{' and '.join(map(str, harmless))}.")
 
 # %% [markdown]
-# The first lines name layers that are missed more than their angle says. The random plan of section 1 had taken one of them.
+# The first lines name layers whose loss hurts more than their angle says. The random plan of section 1 had taken one of them.
 #
 # So take the layers with the least damage? *Predict:* the six layers that are cheapest alone are left out in pairs. Does a pair cost the sum of both?
 
@@ -528,7 +529,10 @@ print(f"Rank correlation over all layers: at least {low:.2f} between English gen
 # %% [markdown]
 # By overlap and by rank correlation, Chinese, which this model hardly knows, chooses others. Text that the model made up agrees with the genres about as well as these agree with each other.
 #
-# Other layers need not be worse layers. On the three models of section 2, prose by people chose better than the course's text on two and worse on the third, and Chinese prose chose better layers for *English* on the two small ones ([three models](../docs/three_models.md)). Where two texts disagree, measure both plans, on a third text.
+# <details><summary>Going deeper: are other layers worse layers?</summary>
+#
+# Not always. On the three models of section 2, prose by people chose better than the course's text on two and worse on the third, and Chinese prose chose better layers for *English* on the two small ones ([three models](../docs/three_models.md)). Where two texts disagree, measure both plans, on a third text.
+# </details>
 #
 # Is it the kind of text, or simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
 
@@ -539,9 +543,9 @@ plot_tokens_needed(tokens_needed(long, 6))
 plt.show()
 
 # %% [markdown]
-# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres of more tokens often don't: they disagree because of their text, not because there is too little of it. So use more documents, and a mixture.
+# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres of more tokens often don't: it is the kind of text. So use more documents, and a mixture.
 #
-# **The length of the samples matters as well.** In longer samples layer 15 scores higher and layer 12 does not, so the two change places, however much text is read (`measure/stability.py`). This lesson reads 4 samples of 256 tokens and gets 12, 13, 14, 15, 17, 25. The stored plans read samples of 512 tokens and got 3, 13, 14, 17, 25, 26: four of six in common. So say with every choice how it was read, and take samples about as long as the texts that the model is for.
+# **The length of the samples matters as well.** In longer samples layer 15 scores higher, so layers 12 and 15 change places, however much text is read (`measure/stability.py`). This lesson reads 4 samples of 256 tokens and gets 12, 13, 14, 15, 17, 25. The stored plans read samples of 512 tokens and got 3, 13, 14, 17, 25, 26: four of six in common. So say how a choice was read, and take samples about as long as the texts that the model is for.
 
 # %% [markdown]
 # ## 6. What repair buys
@@ -550,7 +554,7 @@ plt.show()
 #
 # $$\min_D \sum_t \frac{|x_{e,t} - y_t - z_t D|^2}{|x_{e,t}|^2} + \lambda |D|^2 .$$
 #
-# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to a matrix that is there anyway (*fold*), so there is no new parameter. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
+# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to that last matrix (*fold*), so there is no new parameter. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
 #
 # We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use. (Gemma needs another form, `linear`.) *Predict:* how much of the added loss comes back?
 
@@ -569,7 +573,7 @@ print("Of the loss that the cut added, repair takes back "
       f"{np.log(cut / repaired) / np.log(cut / dense):.0%}.")
 
 # %% [markdown]
-# Is a row of layers easier to repair than scattered ones? A row needs a single patch; four gaps need four, each on top of the errors of those before it. But four patches also have four times as many numbers to fit. *Predict* which gets more of its loss back. (Six layers, stored: circles are cut, squares repaired.)
+# Is a row of layers easier to repair than scattered ones? A row needs a single patch; four gaps need four, but these have four times as many numbers to fit. *Predict* which gets more of its loss back. (Six layers, stored: circles are cut, squares repaired.)
 
 # %%
 at_six = choosing[(choosing["removed"] == 6) & (choosing["seed"].fillna(0) == 0)]
@@ -613,9 +617,7 @@ for name, some in (("one gap", overview[overview["gaps"] == 1]),
 overview.sort_values("fold").round(2)
 
 # %% [markdown]
-# Neither: the two ranges overlap. (`repaired_search` repaired every set before judging it, and ended at the same row.)
-#
-# The line about prose by people is a warning: the repair had read text by the author of the text it is measured on. On prose by people it gives back half to four fifths as much. It still helps every plan.
+# Neither: the two ranges overlap. (`repaired_search` repaired every set before judging it, and ended at the same row.) But the repair had read text by the author of our test text. On prose by people it gives back half to four fifths as much, and still helps every plan.
 #
 # There are other repairs. `linear` puts a small matrix on the residual stream. `all` fits every layer behind the first gap. `merge` reads no text: the layer before the gap takes over how the weights of the removed ones differ from its own (LaCo, arXiv 2402.11187). *Predict:* can one add up the weights of layers that do different things?
 
@@ -708,7 +710,7 @@ tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 # %% [markdown]
 # ## 8. Which of the paper's claims hold here
 #
-# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6): BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. Ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
+# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6): BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. And ours? How many layers, of 3, 6 and 9, may each criterion remove before perplexity is four times the dense one?
 
 # %%
 print(STORED)
@@ -729,7 +731,7 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
       f"Influence {six.loc['block_influence', 'grammar']:.0f}, guessing 50.")
 
 # %% [markdown]
-# Our verdicts, from our model, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)):
+# From our model, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)):
 #
 # - **BI before the orders by position.** Holds on our model and on the larger one. On Gemma it holds with three or four of 18 layers gone; with six or more, removing the last layers was better. (Both ruin the perplexity.)
 # - **Relative magnitude close to BI.** Holds on our model, up to a third of the layers. On the two others relative magnitude is clearly ahead.
@@ -846,7 +848,7 @@ for name, layers in {"Block Influence": start, "after the exchanges": found}.ite
           f"perplexity {elsewhere:.1f} on the four others")
 
 # %% [markdown]
-# On the text that they looked at, the exchanges lowered the loss, as a search always will. On the four other documents the result is no better. So never judge a search by its own loss. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute.)
+# On the text that they looked at, the exchanges lowered the loss, as a search always will. On the four other documents the result is no better. Never judge a search by its own loss. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute.)
 
 # %% [markdown]
 # ### Exercise 3: The repair, in closed form
@@ -920,21 +922,21 @@ print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before
 # %% [markdown]
 # ## An open exercise: the six-layer challenge
 #
-# Nobody knows the best six layers to remove, or the best repair. [The challenge](../docs/challenge.md) has the rules, a scorer, and ten baselines of this lesson on text that is written anew for each word. Begin with a plan: `plan.to_json("mine.json")`, then in a shell `shortgpt challenge mine.json --word 2026-12-01`. (*Try it:* the best row of layers, or the search of exercise 2 on other text.)
+# Nobody knows the best six layers to remove, or the best repair. [The challenge](../docs/challenge.md) has the rules, a scorer and ten baselines, on text that is written anew for each word. Begin with a plan: `plan.to_json("mine.json")`, then in a shell `shortgpt challenge mine.json --word 2026-12-01`. (*Try it:* the best row of layers, or the search of exercise 2 on other text.)
 
 # %% [markdown]
 # ## What we saw
 #
-# - A random choice, or an order by position, hits a layer that matters sooner or later; reading the model once is enough to go around these.
+# - A random choice, or an order by position, sooner or later hits a layer that matters; reading the model once is enough to go around these.
 # - Relative magnitude and Block Influence measure the same triangle. They differ on layers that stretch the state; on two larger models these layers were worth keeping.
-# - Angles can't see a small turn in an important direction. Trials can, for tens of passes in place of one; but on little text they choose for that text.
+# - Angles can't see a small turn in an important direction. Trials can, for tens of passes; but on little text they choose for that text.
 # - Damages don't add up: some pairs cost more together than one by one, others less.
 # - A choice depends on the text and on the length of its samples.
 # - Repair needs no training and helped every plan, on other people's prose less than on text like that which it read.
 #
 # *Why does Block Influence allow more layers to go than an order by position (question 4)?* *How does relative magnitude differ from it (question 9)?* Write two sentences each, and then compare with [our answers](20_ten_questions.ipynb).
 #
-# > **Limits.** Most figures are of one small model; section 2 has two more. Texts are few, ± is one standard error over documents, and the best of eleven choices is always a little lucky. Most of our texts were written by one author, a language model; where prose by people was measured, we say so. On such prose the same criterion is best at each number. No model was pruned by the plans of section 5.
+# > **Limits.** Most figures are of one small model; section 2 has two more. Texts are few, ± is one standard error over documents, and the best of eleven choices is always a little lucky. Most of our texts were written by one author, a language model. (On prose by people the same criterion is best at each number.) No model was pruned by the plans of section 5.
 
 # %% [markdown]
 # ## Three questions

@@ -26,10 +26,10 @@
 # - predict which of them makes a model faster, and which shrinks the key-value cache;
 # - read a published comparison of pruning methods, and say what it proves.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 3 minutes on 2 CPU cores; reading about 25 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 3 minutes on 2 CPU cores; reading about 30 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -75,9 +75,8 @@ from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks
 from shortgpt.utils.data import data_folder
 
 # %% [markdown] tags=["for-exercises"]
-# One variable names the model.
-#
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
@@ -124,7 +123,7 @@ print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of 
 # %% [markdown]
 # No method below touches the embedding, a large part of this small model and a few percent of the paper's 7B models. One attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
 #
-# So a fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind holds as many parameters as some layers do: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
+# So "twelve attentions" and "twelve layers" can't be compared. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind holds as many parameters as some layers do: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
 
 # %%
 worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
@@ -138,7 +137,7 @@ print("Head groups are too coarse to match exactly: those for three layers hold 
       f"{off:.0%} of the parameters that they should.")
 
 # %% [markdown]
-# Nine layers have more parameters than all attentions together. Attention holds a quarter of what is in the layers, so with a quarter of the layers' parameters gone it is used up, and the heads, its parts, with it. FFNs and their channels hold three quarters and last longer. Only layers can go on to the end.
+# Nine layers have more parameters than all attentions together. Attention holds a quarter of what is in the layers, so with a quarter of the layers' parameters gone it is used up, and the heads, its parts, with it. FFNs and their channels hold three quarters and last longer. Only whole layers have no such limit.
 
 # %% [markdown]
 # ## 2. What should go?
@@ -393,7 +392,7 @@ for n, rows in pruned.groupby("layers"):
 # %% [markdown]
 # The top is the same at all three sizes: channels chosen by activation first, whole layers second. The others are behind, and from six layers on far behind. (NaN: there isn't as much of that kind. FFNs are not used up, they only get bad.) It hurts more to take one kind of branch alone than to take both in proportion, as whole layers do.
 #
-# Both leaders could be better: lesson 06 has better choices of layers, and the channels are the simplest choice, too. And accuracy? Does it follow?
+# Both leaders could be better: lesson 06 has better choices of layers, and the channels are the simplest choice, too. Does accuracy follow, here on `grammar`?
 
 # %%
 fig, ax = plt.subplots(figsize=(10, 3.8), layout="constrained")
@@ -502,7 +501,7 @@ print("Without the attention of the last layer: times "
 # %% [markdown]
 # ## 7. The paper's comparison
 #
-# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers). The first two cut width, the last two depth. **These are the paper's models, not ours.** *Look at* which two bars of each group are high.
+# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers). The first two cut width, the last two depth. **These are the paper's models, not ours.** Which two bars of each group are high?
 
 # %%
 table2 = pd.read_csv(paper / "table2_summary.csv").pivot(index="model",
@@ -589,7 +588,7 @@ print(
 # | what the paper says | on our model |
 # |---|---|
 # | the last layer must stay, and its FFN is the reason (table 1) | holds, and more sharply |
-# | deep layers are the redundant ones | doesn't hold: the quiet layers are in the middle (lesson 03) |
+# | deep layers are the redundant ones | doesn't hold: the layers with the lowest scores are in the middle (lesson 03) |
 # | a quarter of the model can go without repair and most of the performance stays | doesn't hold: by then perplexity has multiplied (section 4) |
 # | removing layers beats more complex pruning | holds against heads, attention or FFNs alone, and channels chosen by their weights; not against channels chosen by activation |
 # | pruned depth turns into speed | holds (and pruned width did as well, on two CPU cores) |

@@ -27,10 +27,10 @@
 # - let a model draft for itself, without changing one token of its text;
 # - work out by hand whether a draft pays.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (what is measured how) · **Takes:** about 3 minutes on 2 CPU cores; reading about 20 minutes, exercises 55 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (what is measured how) · **Takes:** about 3 minutes on 2 CPU cores; reading about 25 minutes, exercises 55 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -60,7 +60,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # The model, and the six layers with the lowest Block Influence.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -155,11 +156,11 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Look at the squares first, `physical`. Both answers lose a lot, but part of what they lose **cancels** in the margin: the question is the same, and often most of the words. What does *not* cancel is small against the dense margins, so most points stay above the horizontal line: most choices are still right.
+# In `physical`, the squares, both answers lose a lot, but part of what they lose **cancels** in the margin: the question is the same, and often most of the words. What does *not* cancel is small against the dense margins, so most choices are still right (above the horizontal line).
 #
 # In `grammar`, the circles, the margins were narrower and moved more. The dense model chose all of these right, and the pruned one is near guessing. So whether a choice survives depends on the margin.
 #
-# What does a choice not tell? A larger model that knows the answers ([lesson 05](05_evaluation.ipynb), section 10) loses up to eight of its 28 layers (stored by `measure/answers.py`). *Predict:* what will be written where the choice is still right?
+# What does a choice not tell? A larger model that knows the answers ([lesson 05](05_evaluation.ipynb), section 10) loses up to eight of its 28 layers (stored by `measure/answers.py`). *Predict:* what will it write where the choice is still right?
 
 # %%
 asked = pd.read_csv(data_folder() / "removal_answers.csv", keep_default_na=False)
@@ -180,7 +181,7 @@ for item in asked["item"].unique()[[11, 25]]:
 #
 # ## 2. One wrong token is another text
 #
-# In writing nothing cancels. Each token must be the likeliest of tens of thousands, and the text goes on from whatever was taken. `divergence_along` lets two models write after the same prompts, and then lets *both* read *both* texts. We remove three and six layers and take the openings of eighteen documents.
+# In writing nothing cancels. Each token must be the likeliest of tens of thousands, and the text goes on from whatever was taken. `divergence_along` lets two models write after the same prompts, here the openings of eighteen documents, and then lets *both* read *both* texts.
 
 # %%
 texts = built_in_text("perplexity")["text"]
@@ -231,7 +232,7 @@ plt.show()
 #
 # $$\text{KL}(p \,\|\, q) = \sum_w p(w)\,\ln\frac{p(w)}{q(w)} .$$
 #
-# It is 0 if the two are equal. First by hand, with three words:
+# By hand, with three words:
 
 # %%
 from shortgpt.model.logits import divergence
@@ -278,7 +279,7 @@ print(f"The highest bar, at {words[step['divergence'].argmax()]!r}, is "
 # %% [markdown]
 # The damage is not spread evenly. At some plain bars both models find the same token likeliest, but give it very different probabilities. Where the text leaves no choice, they agree.
 #
-# That can mislead us. A text that runs into a **loop** is easy to predict, so the divergence falls, although the pruned model has not become better. So we split the tokens: does a token make a *new* pair with the token before it, or has this pair been in the text already? We have 32 texts of 48 tokens, stored by `measure/generation.py`. *Predict:* along the pruned model's own text, does the divergence at new pairs rise?
+# That can mislead us: a text that runs into a **loop** is easy to predict, so the divergence falls, although the pruned model has not become better. So we split the tokens: does a token make a *new* pair with the token before it, or has this pair been in the text already? (32 texts of 48 tokens, stored by `measure/generation.py`.) *Predict:* along the pruned model's own text, does the divergence at new pairs rise?
 
 # %%
 along = pd.read_csv(data_folder() / "along.csv")
@@ -287,7 +288,7 @@ plot_divergence_along(along)
 plt.show()
 
 # %% [markdown]
-# If errors accumulated, the dashed line on the left would rise above the solid one. It doesn't. (The number at a point says how many tokens it stands for.) At new pairs the distance is large from the first token on, before any error could have been made, and it stays about there on both texts. At repeated pairs it is small and gets smaller. In the pruned model's own text nearly all pairs are soon repeated, so a mean over *all* tokens falls.
+# If errors accumulated, the dashed line on the left would rise above the solid one. It doesn't. (The number at a point says how many tokens it stands for.) At new pairs the distance is large from the first token on, before any error could have been made, and it stays about there. At repeated pairs it is small and gets smaller. In the pruned model's own text nearly all pairs are soon repeated, so a mean over *all* tokens falls.
 #
 # So whose fault is a loop, the writer's or the text's? Each model writes the first half of a text, and each one goes on from there. *Predict:* the pruned model is in a loop, and the **dense** model takes over. Does it get out?
 
@@ -298,7 +299,7 @@ for row in relay[relay["prompt"] == 0].itertuples():
     print(f"{row.first}, then {row.second}: {' '.join(row.text.split())}\n")
 
 # %% [markdown]
-# In the third text the dense model goes round once more and then gets out. Is that the rule? For all openings: of the word triples of the *second* half, the share that were in the text before.
+# In the third text the dense model repeats the loop once and then gets out. Is that the rule? For all openings: of the word triples of the *second* half, the share that were in the text before.
 
 # %%
 keys = ["first", "second"]
@@ -315,7 +316,7 @@ for pair in [("dense", "pruned"), ("pruned", "dense"), ("pruned", "pruned")]:
           "a text that is all dense.")
 
 # %% [markdown]
-# Who writes the *second* half hardly matters. After a pruned first half the dense model, with all its layers, mostly goes on in the loop. So the *model* stays as far from the dense one as it was at new pairs; what goes bad is the *text*, and both models continue it. Perplexity and choice don't see this: both give the model a text that somebody else wrote well.
+# Who writes the *second* half hardly matters. After a pruned first half the dense model mostly goes on in the loop. So the *model* stays as far from the dense one as it was; what goes bad is the *text*, and both models continue it. Perplexity and choice don't see this: both give the model a text that somebody else wrote well.
 #
 # ## 4. Skip layers only while the prompt is read
 #
@@ -327,7 +328,7 @@ for name, each in {"dense": model, "pruned reading": view, "pruned": pruned}.ite
     print(f"{name + ':':16}", continue_text(each, tokenizer, prompts[2], new_tokens=24))
 
 # %% [markdown]
-# One sample says little. `prefill_report` cuts texts into a prompt and its true continuation, and measures the perplexity of the continuation. The first new token is special: it is predicted from the prompt's last token, which the pruned pass read too. The third way reads that one token with all layers.
+# `prefill_report` cuts texts into a prompt and its true continuation, and measures the perplexity of the continuation. The first new token is special: it is predicted from the prompt's last token, which was read without the skipped layers. A third way reads that one token with all layers.
 #
 # *Predict:* how much of the harm of removal is left if only the reading is pruned?
 
@@ -371,7 +372,7 @@ print(f"The prompt passes {at_six.loc['prefill', 'read_weights']:.0%} of the lay
 #
 # ## 5. Let the pruned model draft
 #
-# Now the other way around: the pruned model writes, and the full one checks, several tokens in *one* pass. In each **round** the pruned model drafts a few tokens. The full model reads them, keeps all up to the first that it would not have written, and adds one of its own. One round by hand:
+# Now the other way around: the pruned model writes, and the full one checks. In each **round** the pruned model drafts a few tokens. The full model reads them in *one* pass, keeps all up to the first that it would not have written, and adds one of its own. One round by hand:
 
 # %%
 draft = ["the", "cat", "sat", "on"]
@@ -380,7 +381,7 @@ right = [a == b for a, b in zip(draft, choices[:-1], strict=True)].index(False)
 print(f"accepted: {draft[:right]}, then the full model's own: {choices[right]!r}")
 
 # %% [markdown]
-# So every token is the full model's choice, and the text can't change. This is *speculative decoding* (Leviathan et al., arXiv 2211.17192). The draft shares its weights with the model, so it needs no memory. Below, each group is one round; its last token is the full model's own.
+# Every token is the full model's choice, so the text can't change. This is *speculative decoding* (Leviathan et al., arXiv 2211.17192). The draft shares its weights with the model, so it needs no memory. Below, each group is one round; its last token is the full model's own.
 
 # %%
 run = generate_with_draft(
@@ -407,7 +408,7 @@ for drafted in (1, 4):
     print(f"α = 0.6, c = 0.5, {drafted} drafted: {speed_up:.2f} times as fast")
 
 # %% [markdown]
-# One drafted token pays, four don't: the later ones are seldom reached, but always paid for. *Predict:* with six of thirty layers gone, how large must our $\alpha$ be?
+# One drafted token pays, four don't: the later ones are rarely reached, but always paid for. *Predict:* with six of thirty layers gone, how large must our $\alpha$ be?
 
 # %%
 drafts = [sorted(order[:n]) for n in (1, 3, 6, 12)]
@@ -445,11 +446,11 @@ print(f"The best of them would write {report['predicted'].max():.2f} times as fa
       "the model alone.")
 
 # %% [markdown]
-# None does. (The numbers say how many layers the draft lacks.) More layers gone makes the draft cheaper, but its acceptance falls faster than its cost. (This counts a pass over five tokens like one over one token. That is nearly so on a GPU that writes one text; on a few CPU cores it is not.)
+# None does. (The numbers say how many layers the draft lacks.) More layers gone makes the draft cheaper, but its acceptance falls faster than its cost.
 #
 # <details><summary>Going deeper: when would a draft pay?</summary>
 #
-# When it is *cheap and right*: far to the left in the figure, and high. Even a draft that is always right can't gain more than 1/c. Methods that work this way train for it (LayerSkip, arXiv 2404.16710) or choose by acceptance which layers the draft skips (arXiv 2309.08168). <code>speculative_speedup(α, γ, c)</code> is the formula.
+# When it is *cheap and right*: far to the left in the figure, and high. Even a draft that is always right can't gain more than 1/c. (The formula counts a pass over five tokens like one over one token. That is nearly so on a GPU that writes one text; on a few CPU cores it is not.) Methods that work this way train for it (LayerSkip, arXiv 2404.16710) or choose by acceptance which layers the draft skips (arXiv 2309.08168). <code>speculative_speedup(α, γ, c)</code> is the formula.
 #
 # *Try it* (10 minutes, medium): repair the draft in closed form with <code>heal(model, [13, 14, 15], batches)</code>, and give the result to <code>speculative_report</code> beside the plain cut. Does repair raise the acceptance? Does it raise it above the cost?
 # </details>
@@ -627,14 +628,14 @@ print(
 )
 
 # %% [markdown]
-# The draft lacks three layers and is often wrong, and yet the text is the model's own. A bad draft costs time and nothing else.
+# The draft lacks three layers and is often wrong, and yet the text is the model's own: a bad draft only costs time.
 
 # %% [markdown]
 # ## What we saw
 #
 # - In a choice, part of what both answers lose cancels. A choice survives where the rest is small against the margin: in `physical` it was, in `grammar` it wasn't. Perplexity and writing feel the whole loss.
 # - A text is the same only if every token is. A fair agreement at each token is next to none after five.
-# - The pruned model is off from the first token on. At new pairs of tokens this does not grow along the text. What goes bad is the *text*: once a loop has begun, the dense model mostly continues it as well.
+# - The pruned model is off from the first token on, and at new pairs of tokens this does not grow. What goes bad is the *text*: once a loop has begun, the dense model mostly continues it as well.
 # - Skipping layers only in the prompt costs a part of what removing them costs, and saves time on the prompt alone.
 # - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost, and none of our drafts gets there.
 #
