@@ -201,8 +201,7 @@ handle.remove()
 print({name: list(state.shape) for name, state in seen.items()})
 
 # %% [markdown]
-# The shape is the same in and out. Is the output really the input plus two additions? Two more hooks record what
-# attention and FFN add inside layer 4.
+# Is the output really the input plus two additions? Two more hooks record what attention and FFN add inside layer 4.
 
 # %%
 attention, ffn = layers[4].self_attn, layers[4].mlp
@@ -249,7 +248,7 @@ print(list(states.shape), "[layers + 1, batch, tokens, hidden]")
 assert torch.equal(states[0], x_0)
 
 # %% [markdown]
-# $L + 1$: entry $i$ enters layer $i$, and the last one leaves the last layer. Then the model does two more things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry, its *logit*. A softmax over the logits gives the probability of each possible next token.
+# $L + 1$: entry $i$ enters layer $i$, and the last one leaves the last layer. Then come two more steps: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry, its *logit*. A softmax over the logits gives the probability of each possible next token.
 #
 # If our last state is the true one, these two steps must give exactly the model's own logits. Do they?
 
@@ -283,9 +282,9 @@ assert torch.equal(
 )  # theirs is ours, after the final norm
 
 # %% [markdown]
-# Only the last entry differs: transformers reports it *after* the final norm, which belongs to no layer. How much
-# does that change? We compare what enters a layer with what leaves it by their cosine: 1 means the same direction,
-# 0 a right angle. From now on we read the first 256 tokens of four documents.
+# Only the last: transformers reports it *after* the final norm, which belongs to no layer. How much does that change?
+# We compare what enters a layer with what leaves it by their cosine: 1 means the same direction, 0 a right angle. From
+# now on we read the first 256 tokens of four documents.
 
 # %%
 documents = built_in_text().drop_duplicates("genre").head(4)
@@ -315,8 +314,8 @@ print(
 
 # %% [markdown]
 # By `output_hidden_states` the last layer turns everything by a right angle. Most of that turn comes from the final
-# norm, whose gain differs from entry to entry. The paper's published code scores layers this way. On our model the
-# last layer scores high either way; on another the error could change the choice.
+# norm, whose gain differs from entry to entry. The paper's published code scores layers this way; on another model than
+# ours the error could change the choice.
 
 # %% [markdown]
 # ## 6. Along the depth
@@ -329,7 +328,7 @@ plot_norms(states)
 plt.show()
 
 # %% [markdown]
-# They grow more than a hundredfold. The axis is logarithmic, so the nearly straight rise on the right means growth by a
+# They grow more than a hundredfold. On a logarithmic axis the nearly straight rise on the right means growth by a
 # similar *factor* at each layer.
 #
 # The figure leaves out the first token of each document. Is it like the others?
@@ -353,9 +352,8 @@ print(
 
 # %% [markdown]
 # No: the first token is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must sum to one, so a
-# head that finds nothing to read puts its weight on the first token. States of such length are called massive
-# activations (Sun et al., arXiv 2402.17762). One token in hundreds would dominate a mean over *states*. Lesson 02
-# comes back to it.
+# head that finds nothing to read puts its weight there. States of such length are called massive activations (Sun et
+# al., arXiv 2402.17762). One token in hundreds would dominate a mean over *states*: lesson 02 comes back to it.
 
 # %% [markdown]
 # ## 7. Neighbours point the same way
@@ -370,15 +368,15 @@ plt.show()
 
 # %% [markdown]
 # Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark,
-# since one layer leaves hardly anything of the embedding's direction. In the large bright square in the middle, even
-# states many layers apart point in similar directions.
+# since one layer leaves hardly anything of the embedding's direction. In the large bright square, even states many
+# layers apart point in similar directions.
 
 # %% [markdown]
 # ## 8. How much does a layer add?
 #
-# Neighbouring states have a cosine of about 0.96. Do the layers add almost nothing, then? We measure the length of
-# what layer $i$ adds relative to the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the
-# first. What is your guess?
+# If neighbouring states have a cosine of about 0.96, do the layers add almost nothing? We measure the length of what
+# layer $i$ adds relative to the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first.
+# What is your guess?
 
 # %%
 x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
@@ -394,7 +392,7 @@ print(
 
 # %% [markdown]
 # That is far from nothing. How can a layer add a quarter of the stream's length and hardly change its direction? Here
-# are $x$, $f(x)$ and their sum for one layer, at their true lengths and angle (means over tokens).
+# are $x$, $f(x)$ and their sum for one layer, true to scale (means over tokens).
 
 # %%
 layer = len(x_in) // 2 - 1  # near the middle
@@ -429,9 +427,8 @@ print(
 # %% [markdown]
 # ## 9. What would the model predict half way?
 #
-# Pretend that the model ended early: apply the final norm and `lm_head` to $x_i$ and see which token it would predict.
-# This is the **logit lens** (nostalgebraist, 2020). When does the answer "Paris" appear: early, in the middle, or
-# late?
+# Pretend that the model ended early: apply the final norm and `lm_head` to $x_i$. This is the **logit lens**
+# (nostalgebraist, 2020). When does the answer "Paris" appear: early, in the middle, or late?
 
 
 # %%
@@ -479,8 +476,8 @@ draw_lens(prompts[0])
 # Depth 0 mostly predicts the token just read, because this model uses one table for embedding and `lm_head`. Then
 # come many depths of commas and small words, and the answer appears in the last few layers.
 #
-# Middle states were never trained for the final head: the lens shows when an answer becomes *readable*, not when it
-# was found.
+# The lens shows when an answer becomes *readable*, not when it was found: middle states were never trained for the
+# final head.
 #
 # The menu shows other prompts (in a running notebook). What will the model make of "Two plus two equals"?
 
@@ -502,9 +499,9 @@ draw_lens(prompts[2])
 # %% [markdown]
 # ## 10. Watch a token
 #
-# Now follow a single token: how far does each layer *turn* its state (1 minus the cosine of what enters and what
-# leaves), and what does the lens read there? Choose a sentence or write your own, then press one of its tokens (by
-# keyboard: Tab and the space bar).
+# How far does each layer *turn* a single token's state (1 minus the cosine of what enters and what leaves), and what
+# does the lens read there? Choose a sentence or write your own, then press one of its tokens (by keyboard: Tab and the
+# space bar).
 #
 # Predict: which do the middle layers turn more, *of*, the last token of the first sentence, or *The*, the first one?
 
@@ -525,9 +522,9 @@ for position in (-1, 0):
     plt.show()
 
 # %% [markdown]
-# The last token looks like the averages of section 5. The first token is the attention sink: once a layer has made its
-# state long, the next layers hardly turn it, because what they add is tiny compared with that length. So "this layer
-# hardly turns the state" can be true because of the layer, or because of the token.
+# The last token looks like the averages of section 5. The first one is the attention sink: once a layer has made its
+# state long, what the next layers add is tiny compared with that length. So "this layer hardly turns the state" can be
+# true because of the layer, or because of the token.
 #
 # **Try it:** one token in the middle of the first sentence behaves like the first one, for some layers. Find it.
 
@@ -606,8 +603,8 @@ from shortgpt.course.checks import check_cosine
 check_cosine(cosine)
 
 # %% [markdown]
-# This line is the core of Block Influence. Along another axis it computes a number that means nothing, and in half
-# precision it fails silently in the deep layers.
+# This line is the core of Block Influence. Along another axis its result means nothing, and in half precision it fails
+# silently in the deep layers.
 
 # %% [markdown]
 # ### Exercise 3: A recorder for any module
@@ -662,7 +659,7 @@ print(
 
 # %% [markdown]
 # While it writes, the model reads the whole prompt once and then one token at a time: a cache keeps what attention
-# needs of the earlier tokens. Lesson 03 meets that cache again.
+# needs of the earlier tokens (lesson 03).
 
 # %% [markdown]
 # ### Exercise 4: Which layers turn the state most?
@@ -703,8 +700,8 @@ print(
 )
 
 # %% [markdown]
-# One page is enough to find the low points of section 5's curve: the layers at both ends, and layer 24. Pruning
-# wants the other end of this list, the layers that turn the state *least*.
+# One page is enough to find the low points of section 5's curve. Pruning wants the other end of this list, the layers
+# that turn the state *least*.
 
 # %% [markdown]
 # ### Exercise 5: The answer's rank at each depth

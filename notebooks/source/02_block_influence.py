@@ -158,8 +158,8 @@ show_turn(16)
 # $$\mathrm{BI}_i = 1 - \mathbb{E}_{X,t}\left[\frac{X_{i,t}^\top X_{i+1,t}}{\lVert X_{i,t}\rVert_2\,\lVert X_{i+1,t}\rVert_2}\right] \qquad \text{(ShortGPT, equation 1)}$$
 #
 # *One minus* makes a low score mean "changes little". The *expectation* $\mathbb{E}$ is a mean over tokens and texts,
-# and it is *outside* the cosine: first compare, then average. Does the order matter? Take two tokens. The layer turns
-# one to the left and the other to the right. Predict both results.
+# *outside* the cosine: first compare, then average. Does the order matter? Take two tokens: the layer turns one to the
+# left and the other to the right. Predict both results.
 
 # %%
 x_in = torch.tensor([[5.0, 0.0], [5.0, 0.0]])
@@ -179,8 +179,8 @@ print(
 )
 
 # %% [markdown]
-# Averaging first cancels the two turns: a layer that moved every token seems to do nothing. What happens on a real
-# model? We try both orders on four documents.
+# Averaging first cancels the two turns: a layer that moved every token seems to do nothing. And in a real model? We try
+# both orders on four documents.
 
 # %%
 texts = built_in_text().drop_duplicates("genre")["text"].head(4)
@@ -248,8 +248,8 @@ pd.DataFrame(
 print(inspect.getsource(block_influence))
 
 # %% [markdown]
-# Section 7 shows what the `.float()` is for. `score_layers` takes the expectation: it reads texts and leaves out
-# padding. Is it right? Compute one layer by hand, with a hook of our own.
+# `score_layers` takes the expectation, without padding. Is its result right? Compute one layer by hand, with a hook of
+# our own. (Section 7 shows what the `.float()` is for.)
 
 # %%
 layer, seen = len(decoder_layers(model)) // 2 - 1, {}
@@ -388,9 +388,9 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
 # %% [markdown]
 # ## 8. How sure is the choice?
 #
-# The *standard error* of a score says how much other documents would change it. It counts documents, since tokens of
-# one text are not independent. To compare two layers, take their difference on the *same* documents: what a text
-# does to both cancels. Predict which of these differences are certain: layers 14 and 24, 14 and 17, 3 and 12.
+# The *standard error* of a score says how much other documents would change it. (It counts documents, since tokens of
+# one text are not independent.) To compare two layers, take their difference on the *same* documents. Predict which of
+# these differences are certain: layers 14 and 24, 14 and 17, 3 and 12.
 
 # %%
 rows = []
@@ -406,8 +406,8 @@ pairs.assign(errors=pairs["difference"].abs() / pairs["standard error"]).round(4
 # The last column counts standard errors; below about two, a difference is not a finding. The first difference is
 # large, the second tiny but certain, the third not certain.
 #
-# A choice of six is many comparisons at once. A *bootstrap* draws 27 documents with replacement, chooses the six
-# lowest, and repeats that a thousand times. How many of the six do you expect in nearly all draws?
+# To see how sure all six are, a *bootstrap* draws 27 documents with replacement, chooses the six lowest, and repeats
+# that a thousand times. How many of the six do you expect in nearly all draws?
 
 # %%
 frequency = scores.selection_frequency(6)
@@ -429,8 +429,8 @@ print(
 # %% [markdown]
 # Five layers are settled. Several near equals compete for the sixth place.
 #
-# How much text does one need? Draw two *separate* sets of $n$ documents, choose layers from each, and count the
-# choices they share. Predict: will the lowest three, six or nine be the hardest to agree on?
+# How much text does one need? Choose layers from two *separate* sets of $n$ documents and count the choices they
+# share. Predict: will the lowest three, six or nine be the hardest to agree on?
 
 
 # %%
@@ -493,8 +493,8 @@ pd.DataFrame(rows, columns=columns).set_index("window").round(4)
 # %% [markdown]
 # The last of the six changes with the window, and so does the sign of the tiny difference between layers 14 and 17: a
 # standard error over documents does not cover a change of the setting. **All lessons choose layers on windows of 512
-# tokens of the built-in text**, and that gives layers 3, 13, 14, 17, 25 and 26. Where a lesson reads less, for speed
-# (as section 7 here), its list can differ in the last place.
+# tokens of the built-in text**, and that gives layers 3, 13, 14, 17, 25 and 26. Where a lesson reads less, for speed,
+# its list can differ in the last place.
 
 # %% [markdown]
 # ## 9. Which text?
@@ -529,19 +529,19 @@ always = ranks.columns[(ranks.loc[list(by_genre)] <= 9).all()]
 print(f"Layers {', '.join(map(str, always))} are among the nine lowest in every genre.")
 
 # %% [markdown]
-# The English genres and the Python documentation agree roughly. Random tokens rank most layers as English does. The
+# The English genres and the Python documentation agree roughly, and random tokens rank most layers as English does. The
 # foreign text differs most: layers 25 and 26, among the lowest on English, rank in the middle or above on Chinese. A
 # plan made from English would remove them (lesson 05 tests both languages).
 #
-# So calibrate on text like the text that the model is for, and say which. The toolkit stores a fingerprint of the
-# calibration text in every plan.
+# So calibrate on text like the text that the model is for, and say which. (The toolkit stores a fingerprint of the text
+# in every plan.)
 
 # %% [markdown]
 # ## 10. What Block Influence does not tell
 #
-# BI looks at a layer's own step, and not at whether later layers need it. So what is the *damage* when a layer goes?
-# Remove one layer at a time and measure **perplexity**, the model's surprise at text it has not seen (lower is
-# better). Predict: will the layer that you remember from section 2 fit in?
+# BI looks at a layer's own step, and not at whether later layers need it. How large is the *damage* when one layer
+# goes? We measure **perplexity**, the model's surprise at text it has not seen (lower is better). Predict: will the
+# layer that you remember from section 2 fit in?
 
 # %%
 by_rank = np.argsort(scores.values)
@@ -588,9 +588,9 @@ print(
 # ## 11. One vector
 #
 # [Lesson 00](00_start_here.ipynb) began with a riddle: layers 17 and 11 have nearly the same score, but without layer
-# 11 nothing is left of a sentence. What does this layer do that the others need?
+# 11 nothing is left of a sentence. Why?
 #
-# First: how far does it turn the first token, and how far the others?
+# First: how far does this layer turn the first token, and how far the others?
 
 # %%
 page = calibration_batches(tokenizer, built_in_text()["text"], samples=1)[0]
@@ -621,8 +621,8 @@ plt.show()
 
 # %% [markdown]
 # For layer 11 the order is reversed: skipping it for the first token alone costs far more than skipping it for all
-# the rest. So what the later layers need from it is **one vector**: the long state of the first token. Their
-# attention looks there when nothing else fits (the *attention sink*). And the sentence of the riddle?
+# the rest. So what the later layers need from it is **one vector**: the long state of the first token, where their
+# attention looks when nothing else fits (the *attention sink*). And the sentence of the riddle?
 
 # %%
 said = {"first": "the first token only", "others": "all other tokens"}

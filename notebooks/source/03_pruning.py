@@ -140,8 +140,8 @@ print(
 )
 
 # %% [markdown]
-# At both ends the two rows agree. In between, some dots are high in one row only. In a scatter plot, with one point
-# for each layer, which is the largest surprise?
+# At both ends the two rows agree. In between, some dots are high in one row only. In a scatter plot of the layers,
+# which is the largest surprise?
 
 # %%
 _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
@@ -180,8 +180,8 @@ print(f"worst perplexity among the six lowest scores: {six['perplexity'].max():.
 
 # %% [markdown]
 # Block Influence finds what must stay at the two ends, layers 0, 1 and 29. In between it is a moderate guide: layers
-# 2, 11 and 28 have ordinary scores and do several times the damage of their neighbours. But for pruning only the low
-# end of the list matters, and there Block Influence made no bad mistake.
+# 2, 11 and 28 have ordinary scores and do several times the damage of their neighbours. But pruning needs only the low
+# end of the list, and there Block Influence made no bad mistake.
 
 # %% [markdown]
 # Why not choose by damage itself? Predict: is it better to remove the six layers that cost least one at a time, or
@@ -225,9 +225,9 @@ print("they call themselves:", [layer.self_attn.layer_idx for layer in kept])
 # **The configuration** still has the old number of layers. `from_pretrained` builds a model from it: a reload would
 # give full depth, with random numbers in the layers that the file lacks.
 #
-# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has
-# computed for the earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair only the
-# configuration, and generate with and without that cache.
+# **Each layer knows its index.** It is the layer's address in the **KV cache**, where a model that writes keeps what
+# attention has computed for the earlier tokens (keys and values). Let's repair only the configuration, and generate
+# with and without that cache.
 
 # %%
 by_hand.config.num_hidden_layers = len(by_hand.model.layers)
@@ -271,8 +271,7 @@ for name in sorted(after):
 # %% [markdown]
 # ### The weights are shared
 #
-# What does the pruned model cost in memory? We add up the storage behind all tensors, each piece once, for each
-# model and for both together.
+# What does the pruned model cost in memory? We add up the storage behind all tensors, each piece once.
 
 
 # %%
@@ -297,9 +296,9 @@ print(
 # %% [markdown]
 # ## 3. Proof: removing a layer is skipping it
 #
-# A decoder layer adds to the hidden state: `x_out = x_in + f(x_in)`. Without it, `f` adds nothing. So removing and
-# skipping should give the same logits: nearly, or exactly? We skip with a **forward hook**, a function that PyTorch
-# calls after a module has run. If it returns something, that replaces the module's output; ours returns the input.
+# A decoder layer adds to the hidden state: `x_out = x_in + f(x_in)`. So removing it and skipping it should give the
+# same logits: nearly, or exactly? We skip with a **forward hook**, a function that PyTorch calls after a module has
+# run. If it returns something, that replaces the module's output; ours returns the input.
 
 # %%
 def pass_on(layer, inputs, output):
@@ -387,7 +386,7 @@ temporary.cleanup()
 #
 # The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** (how large a
 # layer's addition is against what leaves it) measure. The others know only the position: **reverse** takes the last
-# layer first, **sequential** the first layer first, **random** draws. Will the two that measure choose alike?
+# layer first, **sequential** the first one, **random** draws. Will the two that measure choose alike?
 
 # %%
 magnitude = score_layers(model, batches, metric="relative_magnitude", progress=False)
@@ -435,8 +434,7 @@ plt.show()
 
 # %% [markdown]
 # The two orders that measure choose the same six layers. Their perplexity rises steadily and stays far below 1,000.
-# The orders that know only positions are past 1,000 at their first point. Above the dotted line a model is worse than
-# one that guesses blindly.
+# The others are past 1,000 at their first point. Above the dotted line a model is worse than one that guesses blindly.
 #
 # *Random* and *sequential* both come down somewhere: more layers gone, lower perplexity. Damage doesn't add up, so
 # an order that judges layers one at a time can't be the best possible.
@@ -464,8 +462,8 @@ for n in (0, 3, 6, 9):
 # %% [markdown]
 # ## 6. Explore: prune it yourself
 #
-# Press a layer to take it out, and again to put it back (by keyboard: Tab and the space bar). Perplexity is measured
-# on another short text. *The algorithm's choice* takes as many layers as you have taken, by Block Influence.
+# Press a layer to take it out, and again to put it back (by keyboard: Tab and the space bar). *The algorithm's choice*
+# takes as many layers as you have taken, by Block Influence. Perplexity is measured on another short text.
 #
 # Predict: six layers are to go. Is it better to spread them, or to take six in a row?
 
@@ -495,8 +493,8 @@ ablation.table(CHOICES).drop(columns=["layers"]).round(1)
 
 # %% [markdown]
 # All four cuts leave the same size and the same work, but not the same model. The spread-out choice is many times
-# worse than the row, because it includes a layer that the model can't do without. (Put the six back one at a time to
-# find it.) And the row even beats Block Influence here, on one short text: lesson 06 asks whether that holds.
+# worse than the row, because it includes a layer that the model can't do without. (Which? Put the six back one at a
+# time.) The row even beats Block Influence here, on one short text: lesson 06 asks whether that holds.
 #
 # Try it: take out the last layer alone, `orders["reverse"][:1]`. Then find the largest `n` at which the model without
 # `orders["random"][:n]` still writes English.
@@ -585,7 +583,7 @@ cached, uncached = (
 print("the same with and without cache:", torch.equal(cached, uncached))
 
 # %% [markdown]
-# This is the repair for section 2: with list, configuration and addresses changed together, the cache works.
+# This is the repair for section 2: list, configuration and addresses changed together.
 
 # %% [markdown]
 # ### Exercise 3: Lists in the configuration
@@ -693,7 +691,7 @@ print(
 # - Orders that measure degrade gradually; going by position alone destroys this model within three layers. Text
 #   falls into loops long before perplexity looks alarming.
 #
-# > **Limits.** One small model, and perplexities of a few hundred tokens. The gap between measured orders and the
+# > **Limits.** One small model, and perplexities of a few hundred tokens. Only the gap between measured orders and the
 # > others is far larger than any error; differences between the two measured orders, and between single layers in the
 # > middle, are not.
 

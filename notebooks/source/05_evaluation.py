@@ -893,20 +893,20 @@ print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
 # %% [markdown]
 # ## What we saw
 #
-# - Perplexity is the exponential of the mean token loss. It depends on tokenizer, window and text; bits per byte
-#   removes the first of the three, and turns "Chinese is easier" into "Chinese takes about twice the bits".
+# - Perplexity is the exponential of the mean token loss. It depends on tokenizer, window and text. Bits per byte removes
+#   the first of the three, and turns "Chinese is easier" into "Chinese takes about twice the bits".
 # - Choice scores reward the right *order* of given answers, and plain retention counts chance as ability.
 # - Models that answered the same items should be compared item by item.
 # - With three layers fewer, perplexity, grammar and science suffered clearly and the last word did not; with six,
 #   the last word lost half.
-# - On the same questions, choosing stayed level (near guessing, where it started) while written answers could no
-#   longer be read as answers.
+# - On the same questions, choosing stayed level (near guessing, where it started), while written answers could no
+#   longer be read.
 # - The measures disagree, so report more than one. In the paper's Llama-2-7B MMLU stays, and the summary is gone.
 #
 # > **Limits.** Accuracies come from 160 to 480 items a task, with standard errors of one to four points: smaller
-# > differences mean nothing here. The items were written for this course, and their wording helps. The paper's
-# > numbers are from one run each, without errors, on other models and other items. Perplexities by genre read two
-# > documents each: too few to say which kind of text suffers most.
+# > differences mean nothing. The items were written for this course, and their wording helps. The paper's numbers are
+# > from one run each, on other models and other items. Perplexities by genre read two documents each: too few to say
+# > which kind of text suffers most.
 
 # %% [markdown]
 # ## Three questions

@@ -297,9 +297,9 @@ for n in (2, 4, 6, 8):
         for name, (value, error) in by.items()) + ".")
 
 # %% [markdown]
-# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on (section 3 shows why). Greedy is ahead of both on all three; on the larger model it avoids about half of the loss that Block Influence adds. A *span* is as good there, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
+# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on (section 3 shows why). Greedy is ahead of both on all three models. A *span* is as good on the larger one, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
 #
-# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. No score warns of a cliff. Remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
+# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. No score warns of a cliff, so remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
 #
 # **Size.** The larger model loses less: with a fifth of the layers gone, chosen by greedy, its perplexity is 1.3 times the dense one's, and ours 1.8 times.
 #
@@ -397,7 +397,7 @@ print("Between the 10th and the 90th percentile of layers the square varies "
 # %% [markdown]
 # Where a layer adds little and at a wide angle, the two are the same measure in different units. Still, the lists of the lowest differ, because neighbours have almost equal scores (2 of 3, 4 of 6 and 8 of 9 in common here; with five times the text, in section 2, all six of six).
 #
-# The two really disagree on a layer that mostly stretches the state: relative magnitude calls it important, BI does not. On the larger model of section 2 only Block Influence took layers 24, 25 and 26 early. *Predict:* in the same figure for that model, are these layers on the line, above it or below?
+# The two really disagree on a layer that mostly stretches the state: relative magnitude calls it important, BI does not. On the larger model only Block Influence took layers 24, 25 and 26 early. *Predict:* in the same figure for that model, are these layers on the line, above it or below?
 
 # %%
 scored = pd.read_csv(data_folder()
@@ -426,9 +426,9 @@ for i in share.nsmallest(4).sort_index().index:
           "magnitude.")
 
 # %% [markdown]
-# They are below, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it. On Gemma it is layer 16 that stretches the state by a third. Why does a stretch matter? Attention and the feed-forward network (FFN) read the state through a norm, RMSNorm, which takes its length away; but what later layers add to it weighs less.
+# They are below, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it. (On Gemma, layer 16 stretches the state by a third.) Why does a stretch matter? Attention and the feed-forward network (FFN) read the state through a norm, RMSNorm, which takes its length away; but what later layers add to it weighs less.
 #
-# On other people's models either of the two may be ahead ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
+# Elsewhere either of the two may be ahead ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong
@@ -498,7 +498,7 @@ print(f"{(pairs['difference'] > 0).sum()} of {len(pairs)} pairs cost more togeth
 pairs.sort_values("difference", ascending=False).head(4).round(3)
 
 # %% [markdown]
-# A pair costs more than its sum if either of the two can do the work of both. About half of these pairs cost *less*. A list of single damages knows nothing of this. Greedy asks again after each removal; the search may also take a removal back. But at nine layers the list of single damages made the best plan of all (section 2): knowing a short text better doesn't always help on another.
+# A pair costs more than its sum if either of the two can do the work of both. About half of these pairs cost *less*. A list of single damages knows nothing of this; greedy asks again after each removal. But at nine layers that list made the best plan of all (section 2): knowing a short text better doesn't always help on another.
 
 # %% [markdown]
 # ## 5. Does the calibration text matter?
@@ -543,7 +543,7 @@ plot_tokens_needed(tokens_needed(long, 6))
 plt.show()
 
 # %% [markdown]
-# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres of more tokens often don't: it is the kind of text. So use more documents, and a mixture.
+# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres often don't, even with more tokens. So use more documents, and a mixture.
 #
 # **The length of the samples matters as well.** In longer samples layer 15 scores higher, so layers 12 and 15 change places, however much text is read (`measure/stability.py`). This lesson reads 4 samples of 256 tokens and gets 12, 13, 14, 15, 17, 25. The stored plans read samples of 512 tokens and got 3, 13, 14, 17, 25, 26: four of six in common. So say how a choice was read, and take samples about as long as the texts that the model is for.
 
@@ -710,7 +710,7 @@ tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 # %% [markdown]
 # ## 8. Which of the paper's claims hold here
 #
-# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6): BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. And ours? How many layers, of 3, 6 and 9, may each criterion remove before perplexity is four times the dense one?
+# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6): BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. And ours? How many layers, of 3, 6 and 9, may go before perplexity is four times the dense one?
 
 # %%
 print(STORED)
@@ -731,12 +731,12 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
       f"Influence {six.loc['block_influence', 'grammar']:.0f}, guessing 50.")
 
 # %% [markdown]
-# From our model, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)):
+# On our model, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)):
 #
-# - **BI before the orders by position.** Holds on our model and on the larger one. On Gemma it holds with three or four of 18 layers gone; with six or more, removing the last layers was better. (Both ruin the perplexity.)
+# - **BI before the orders by position.** Holds on our model and on the larger one. On Gemma only with three or four of 18 layers gone; with six or more, removing the last layers was better. (Both ruin the perplexity.)
 # - **Relative magnitude close to BI.** Holds on our model, up to a third of the layers. On the two others relative magnitude is clearly ahead.
 # - **BI is the best.** The paper says so of *its four*. On our model none of these is better at six and nine layers; on the two others relative magnitude is. Of all eleven, some are better at every number.
-# - **Reverse is good at choosing answers.** Not on our model. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2, so this doesn't refute the paper.
+# - **Reverse is good at choosing answers.** Not on our model. But `grammar` is not MMLU, and our last layers matter more than Llama-2's, so this doesn't refute the paper.
 
 # %% [markdown]
 # ## Exercises
@@ -927,12 +927,12 @@ print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before
 # %% [markdown]
 # ## What we saw
 #
-# - A random choice, or an order by position, sooner or later hits a layer that matters; reading the model once is enough to go around these.
+# - A random choice, or an order by position, sooner or later hits a layer that matters. Reading the model once is enough to avoid that.
 # - Relative magnitude and Block Influence measure the same triangle. They differ on layers that stretch the state; on two larger models these layers were worth keeping.
 # - Angles can't see a small turn in an important direction. Trials can, for tens of passes; but on little text they choose for that text.
 # - Damages don't add up: some pairs cost more together than one by one, others less.
 # - A choice depends on the text and on the length of its samples.
-# - Repair needs no training and helped every plan, on other people's prose less than on text like that which it read.
+# - Repair needs no training and helped every plan, on prose by people less than on text like that which it read.
 #
 # *Why does Block Influence allow more layers to go than an order by position (question 4)?* *How does relative magnitude differ from it (question 9)?* Write two sentences each, and then compare with [our answers](20_ten_questions.ipynb).
 #

@@ -17,7 +17,7 @@
 #
 # # 07 · Depth or width: layers, sublayers, heads, channels
 #
-# There are other ways to make a model smaller than to remove whole layers: remove only the attention of a layer, or only its feed-forward network (FFN), or make every layer narrower. ShortGPT says that removing whole layers is better, although it is the simplest way. Here the methods compete with the same number of parameters gone, for quality, speed and memory. Then we read the paper's own comparison.
+# A model can also become smaller if only the attention of a layer goes, or only its feed-forward network (FFN), or if every layer becomes narrower. ShortGPT says that removing whole layers is better, although it is the simplest way. Here the methods compete with the same number of parameters gone, for quality, speed and memory. Then we read the paper's own comparison.
 #
 # **You will be able to**
 #
@@ -123,7 +123,7 @@ print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of 
 # %% [markdown]
 # No method below touches the embedding, a large part of this small model and a few percent of the paper's 7B models. One attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
 #
-# So "twelve attentions" and "twelve layers" can't be compared. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind holds as many parameters as some layers do: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
+# So "twelve attentions" and "twelve layers" can't be compared. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth some layers: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
 
 # %%
 worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
@@ -438,7 +438,7 @@ print("Times as fast as dense (prefill, decode): "
                   for name, row in faster.drop("dense").iterrows()) + ".")
 
 # %% [markdown]
-# Every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars.) Removing layers or sublayers removes whole *steps*. Narrower matrices keep every step and make each a little smaller. On a GPU that writes for one user, most of the time goes into starting one small step after the other, so there we expect more from depth.
+# Every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars.) Removing layers or sublayers removes whole *steps*. Narrower matrices keep every step and make each a little smaller. On a GPU that writes for one user, most of the time goes into starting small steps, so there we expect more from depth.
 
 # %% [markdown]
 # Memory has two parts. Weights are the same for all, by the rules of this comparison. (The heads of this cut hold fewer parameters.) The **key-value cache** is not: while a model writes, every attention keeps a key and a value for every token read so far. *Predict:* which cut saves most of it?
@@ -452,7 +452,7 @@ memory = pd.DataFrame({
 memory.round(1)
 
 # %% [markdown]
-# Attention saves most: only the six layers that kept theirs have anything to remember. Heads come next, since a group goes with its keys and values. FFNs and channels hold no cache. For long texts and many users the cache often fills the memory, and then attention is a better thing to remove than the perplexities suggest.
+# Attention saves most: only the six layers that kept theirs have a cache. Heads come next, since a group goes with its keys and values. FFNs and channels save nothing. For long texts and many users the cache often fills the memory, and then attention is a better thing to remove than the perplexities suggest.
 
 # %% [markdown]
 # ## 6. The last layer, in pieces
@@ -496,7 +496,7 @@ print("Without the attention of the last layer: times "
       f"{relative.loc['its FFN'].iloc[1]:.2f}.")
 
 # %% [markdown]
-# Two very different models, two kinds of text, and the same picture: attention can go for almost nothing, and most of what the layer is worth is in its FFN. A likely reason: by then every token has what it needs from the others. What remains is to turn the state into something from which the next *token* can be read: the paper says that the last FFN acts as a part of the classifier.
+# Two very different models, two kinds of text, and the same picture: attention can go for almost nothing, and most of what the layer is worth is in its FFN. A likely reason: by then every token has what it needs from the others, and what remains is to prepare the next *token*. The paper says that the last FFN acts as a part of the classifier.
 
 # %% [markdown]
 # ## 7. The paper's comparison
@@ -764,11 +764,11 @@ for name, order in orders.items():
 # - Three quarters of the parameters in our layers are FFN, one quarter attention; a fair comparison counts parameters, not parts.
 # - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
 # - The score decides: channels chosen by what they do to text leave a working model, channels chosen by the size of their weights a ruined one.
-# - At equal parameters, channels chosen by activation came first and whole layers second. One kind of branch alone was worse, and attention and heads are used up at nine layers' worth.
+# - At equal parameters, channels chosen by activation came first and whole layers second. One kind of branch alone was worse.
 # - Only what takes attention along (layers, attentions, heads) saves key-value cache.
 # - The attention of the last layer can go for nothing, as long as its FFN stays.
 #
-# > **Limits.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair afterwards: this doesn't settle which direction wins when both are done as well as possible. SliceGPT, LLM-Pruner, FLAP and LaCo were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
+# > **Limits.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair: this doesn't settle which direction wins when both are done as well as possible. SliceGPT, LLM-Pruner, FLAP and LaCo were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
 
 # %% [markdown]
 # ## Two of the ten questions

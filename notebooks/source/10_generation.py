@@ -637,11 +637,11 @@ print(
 # - A text is the same only if every token is. A fair agreement at each token is next to none after five.
 # - The pruned model is off from the first token on, and at new pairs of tokens this does not grow. What goes bad is the *text*: once a loop has begun, the dense model mostly continues it as well.
 # - Skipping layers only in the prompt costs a part of what removing them costs, and saves time on the prompt alone.
-# - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost, and none of our drafts gets there.
+# - Drafting never changes the text. It pays only if the acceptance is above the cost, and none of our drafts gets there.
 #
 # *Why do tasks that write suffer more than tasks that choose (question 8)?* Write two sentences from sections 1 to 3, and then compare with [our answer](20_ten_questions.ipynb).
 #
-# > **Limits.** One small model, always the likeliest token, texts of 24 to 48 tokens. What larger models write in long texts was not measured here. ± is one standard error.
+# > **Limits.** One small model, always the likeliest token, texts of 24 to 48 tokens. What larger models write in long texts was not measured. ± is one standard error.
 
 # %% [markdown]
 # ## Two questions
