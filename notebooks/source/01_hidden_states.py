@@ -17,8 +17,8 @@
 #
 # # 01 · Hidden states: what flows between layers
 #
-# Before we say that a layer does little, we look at what goes into it and what comes out. This lesson follows one
-# sentence through a real language model, layer by layer (ShortGPT, section 2).
+# Before we say that a layer does little, we look at what goes into it and what comes out. We follow one sentence
+# through a real language model, layer by layer (ShortGPT, section 2).
 #
 # **You will be able to**
 #
@@ -32,7 +32,7 @@
 # by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -60,11 +60,11 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# The model is SmolLM2-135M-Instruct, built like the paper's Llama-2 models. We train nothing here, so gradients are
+# The model is SmolLM2-135M-Instruct, built like the paper's Llama-2 models. We train nothing, so gradients are
 # switched off.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -87,8 +87,7 @@ describe(model).T
 # A language model does not see letters. A *tokenizer* cuts the text into *tokens*, frequent pieces of text, and
 # gives each its number in a fixed vocabulary.
 #
-# Predict first: how many tokens is the sentence below, and is a space part of the word before it or of the word
-# after it?
+# Predict: how many tokens is this sentence, and does a space belong to the word before it or after it?
 
 # %%
 prompt = "The capital of France is the city of"
@@ -97,8 +96,8 @@ ids = batch["input_ids"]  # [batch, tokens]
 pd.DataFrame({"token": [repr(tokenizer.decode([i])) for i in ids[0]], "id": ids[0]}).T
 
 # %% [markdown]
-# Common words are one token each, and the space belongs to the word that follows. The numbers are only row numbers
-# of a table, the *embedding*. The model's first step looks up these rows.
+# Common words are one token each, and the space belongs to the word that follows. The numbers are rows of a table, the
+# *embedding*. The model's first step looks up these rows.
 
 # %%
 embedding = model.get_input_embeddings()
@@ -112,8 +111,8 @@ assert torch.equal(x_0[0, 1], scale * embedding.weight[ids[0, 1]])  # only a loo
 
 # %% [markdown]
 # From here on every token is a vector, its **hidden state**. We write $x_i$ for the hidden states that *enter layer
-# $i$*, counting layers from 0, so $x_0$ is the embedding. Every decoder layer takes this shape and returns this
-# shape. That is why a layer can be taken out: the output of one layer fits into any other.
+# $i$*, counting layers from 0, so $x_0$ is the embedding. Every decoder layer returns the shape that it gets. That is
+# why a layer can be taken out.
 
 # %% [markdown]
 # ## 2. Inside a decoder layer
@@ -127,8 +126,7 @@ print(layers[0])
 
 # %% [markdown]
 # There are two parts that compute and two norms. **Attention** (`self_attn`) lets a token read from the tokens
-# before it. The **feed-forward network** or FFN (`mlp`) works on each token alone. (Gemma has four norms: also one
-# *behind* each of the two.) The printout does not show how the parts are connected, so we draw it.
+# before it. The **feed-forward network** or FFN (`mlp`) works on each token alone. How are the parts connected?
 
 
 # %%
@@ -156,8 +154,8 @@ draw_layer()
 print("The stream runs straight through; attention and FFN each read a normed copy.")
 
 # %% [markdown]
-# The thick line is the **residual stream**. Attention adds something to it, the FFN adds something, and nothing on
-# it is replaced. With $f_i(x)$ for all that layer $i$ adds,
+# The thick line is the **residual stream**. Attention and FFN add something to it, and nothing on it is replaced.
+# With $f_i(x)$ for all that layer $i$ adds,
 #
 # $$x_{i+1} = x_i + f_i(x_i).$$
 #
@@ -180,15 +178,14 @@ gain = norm.weight + type(norm).__name__.startswith("Gemma")  # Gemma stores g -
 torch.testing.assert_close(rms_norm(x_0, gain, model.config.rms_norm_eps), norm(x_0))
 
 # %% [markdown]
-# By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. The vector that
-# is a hundred times longer gives the same result. So attention and FFN do not see how *long* a hidden state is,
-# only its *direction*. The last line checks our function against the model's own norm.
+# By hand: the mean square of 3 and 4 is 12.5, its root is about 3.54, and 3 / 3.54 is about 0.85. A vector a hundred
+# times longer gives the same. So attention and FFN do not see how *long* a hidden state is, only its *direction*.
 
 # %% [markdown]
 # ## 3. A hook: look at one layer while it works
 #
 # PyTorch can call a function of ours each time a module has run: a *forward hook*. It gets the module, its inputs
-# and its output. We put one on layer 4, run the model once, and remove the hook.
+# and its output. We put one on layer 4, run the model, and remove the hook.
 
 # %%
 seen = {}
@@ -204,8 +201,7 @@ handle.remove()
 print({name: list(state.shape) for name, state in seen.items()})
 
 # %% [markdown]
-# The shape is the same in and out. Is the output really the input plus two additions? Two more hooks record what
-# attention and FFN add inside layer 4.
+# Is the output really the input plus two additions? Two more hooks record what attention and FFN add inside layer 4.
 
 # %%
 attention, ffn = layers[4].self_attn, layers[4].mlp
@@ -235,17 +231,16 @@ torch.testing.assert_close(
 print("x_out = x_in + attention + ffn holds")
 
 # %% [markdown]
-# The check prints nothing when it holds and stops the lesson when it does not. So the layer is an addition, to the
-# precision of float32.
+# So the layer is an addition.
 #
 # **Try it:** change the 4 to another layer in both cells and run them again.
 
 # %% [markdown]
 # ## 4. All layers at once
 #
-# Two things go wrong easily with your own hooks: a forgotten hook stays on the model, and some model families
-# return a tuple. The toolkit's `watch_layers` takes care of both, and `hidden_states` uses it to collect everything
-# in one tensor. Predict: how many states do $L$ layers give?
+# Hooks of your own go wrong easily: a forgotten one stays on the model, and some model families return a tuple. The
+# toolkit's `hidden_states` takes care of both and collects everything in one tensor. Predict: how many states do $L$
+# layers give?
 
 # %%
 states = hidden_states(model, batch)
@@ -253,7 +248,7 @@ print(list(states.shape), "[layers + 1, batch, tokens, hidden]")
 assert torch.equal(states[0], x_0)
 
 # %% [markdown]
-# $L + 1$: entry $i$ enters layer $i$, and the last one leaves the last layer. After the last layer the model does two more things: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry, its *logit*. A softmax over the logits gives the probability of each possible next token.
+# $L + 1$: entry $i$ enters layer $i$, and the last one leaves the last layer. Then come two more steps: a **final norm**, and a matrix (`lm_head`) that turns each hidden state into one number per vocabulary entry, its *logit*. A softmax over the logits gives the probability of each possible next token.
 #
 # If our last state is the true one, these two steps must give exactly the model's own logits. Do they?
 
@@ -270,14 +265,13 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# Every number is equal, without any tolerance: we captured what the model computes. And the sentence gets a
-# sensible ending.
+# Every number is equal, without any tolerance. And "Paris" makes sense.
 
 # %% [markdown]
 # ## 5. A trap: the last hidden state of transformers
 #
-# transformers can return hidden states by itself, with `output_hidden_states=True`. Predict first: which of its
-# entries will differ from ours?
+# transformers can return hidden states by itself, with `output_hidden_states=True`. Predict: which of its entries
+# will differ from ours?
 
 # %%
 theirs = model(ids, output_hidden_states=True).hidden_states
@@ -288,9 +282,9 @@ assert torch.equal(
 )  # theirs is ours, after the final norm
 
 # %% [markdown]
-# Only the last entry differs: transformers reports it *after* the final norm, which belongs to no layer. How much
-# does that change? We compare what enters a layer with what leaves it by their cosine: 1 means the same direction,
-# 0 a right angle. From now on we read the first 256 tokens of four documents.
+# Only the last: transformers reports it *after* the final norm, which belongs to no layer. How much does that change?
+# We compare what enters a layer with what leaves it by their cosine: 1 means the same direction, 0 a right angle. From
+# now on we read the first 256 tokens of four documents.
 
 # %%
 documents = built_in_text().drop_duplicates("genre").head(4)
@@ -319,10 +313,9 @@ print(
 )
 
 # %% [markdown]
-# Seen through `output_hidden_states`, the last layer turns everything by a right angle. Most of that turn is the
-# final norm's: its gain differs from entry to entry. The paper's published code scores layers this way. On our
-# model the last layer scores high either way; on a model with a redundant last layer the error would change the
-# choice.
+# By `output_hidden_states` the last layer turns everything by a right angle. Most of that turn comes from the final
+# norm, whose gain differs from entry to entry. The paper's published code scores layers this way; on another model than
+# ours the error could change the choice.
 
 # %% [markdown]
 # ## 6. Along the depth
@@ -335,8 +328,8 @@ plot_norms(states)
 plt.show()
 
 # %% [markdown]
-# They grow more than a hundredfold. The axis is logarithmic, so the nearly straight rise in its right half means
-# growth by a similar *factor* at each layer.
+# They grow more than a hundredfold. On a logarithmic axis the nearly straight rise on the right means growth by a
+# similar *factor* at each layer.
 #
 # The figure leaves out the first token of each document. Is it like the others?
 
@@ -358,16 +351,15 @@ print(
 )
 
 # %% [markdown]
-# The first token is different: it is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must
-# sum to one, so a head that finds nothing to read puts its weight on the first token. States of such extreme length
-# are called massive activations (Sun et al., arXiv 2402.17762). It is one token in hundreds, yet a mean over
-# *states* would show little else. Lesson 02 comes back to it.
+# No: the first token is an **attention sink** (Xiao et al., arXiv 2309.17453). Attention weights must sum to one, so a
+# head that finds nothing to read puts its weight there. States of such length are called massive activations (Sun et
+# al., arXiv 2402.17762). One token in hundreds would dominate a mean over *states*: lesson 02 comes back to it.
 
 # %% [markdown]
 # ## 7. Neighbours point the same way
 #
-# Section 5 compared each state with the next one. Now compare *any* two depths: in the map below, row 3, column 20
-# is the mean cosine between what enters layer 3 and what enters layer 20. Where do you expect a dark line?
+# Now compare *any* two depths: in the map below, row 3, column 20 is the mean cosine between what enters layer 3 and
+# what enters layer 20. Where do you expect a dark line?
 
 # %%
 spans = span_distances(model, [batch])
@@ -376,16 +368,15 @@ plt.show()
 
 # %% [markdown]
 # Close to the diagonal all is bright: neighbouring states are almost parallel. The first row and column are dark,
-# since one layer leaves hardly anything of the embedding's direction. In the middle is a large bright square:
-# states many layers apart still point in similar directions. The sharpest edge inside is between depths 24 and 25:
-# layer 24, the low point in section 5's curve.
+# since one layer leaves hardly anything of the embedding's direction. In the large bright square, even states many
+# layers apart point in similar directions.
 
 # %% [markdown]
 # ## 8. How much does a layer add?
 #
-# Neighbouring states have a cosine of about 0.96. Do the layers add almost nothing, then? We measure the length of
-# what layer $i$ adds relative to the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the
-# first. What is your guess?
+# If neighbouring states have a cosine of about 0.96, do the layers add almost nothing? We measure the length of what
+# layer $i$ adds relative to the stream that leaves it, $|f(x)| / |x + f(x)|$, averaged over all tokens but the first.
+# What is your guess?
 
 # %%
 x_in, x_out = states[:-1, :, 1:], states[1:, :, 1:]  # without the first token
@@ -400,9 +391,8 @@ print(
 )
 
 # %% [markdown]
-# That is far from nothing, and it does not fall with depth. How can a layer add a quarter of the stream's length
-# and hardly change its direction? It depends on where the addition points. Here are $x$, $f(x)$ and their sum for
-# one layer, at their true lengths and angle (means over tokens).
+# That is far from nothing. How can a layer add a quarter of the stream's length and hardly change its direction? Here
+# are $x$, $f(x)$ and their sum for one layer, true to scale (means over tokens).
 
 # %%
 layer = len(x_in) // 2 - 1  # near the middle
@@ -430,16 +420,15 @@ print(
 )
 
 # %% [markdown]
-# The addition is nearly at a right angle to the stream. A step of a quarter, taken sideways, turns a long vector by
-# a small angle, and the cosine of a small angle is close to one. So a high cosine says that a layer changes little
-# *compared with what is already there*. It does not say that the layer does nothing.
+# The addition is nearly at a right angle to the stream. A quarter of the length, added sideways, turns a long vector
+# by a small angle, and the cosine of a small angle is close to one. So a high cosine says that a layer changes little
+# *compared with what is already there*, and not that it does nothing.
 
 # %% [markdown]
 # ## 9. What would the model predict half way?
 #
-# Hidden states have the same shape at every depth. So we can pretend that the model ended early: apply the final
-# norm and `lm_head` to $x_i$ and see which token it would predict. This is the **logit lens** (nostalgebraist,
-# 2020). When does the answer "Paris" appear: early, in the middle, or late?
+# Pretend that the model ended early: apply the final norm and `lm_head` to $x_i$. This is the **logit lens**
+# (nostalgebraist, 2020). When does the answer "Paris" appear: early, in the middle, or late?
 
 
 # %%
@@ -487,11 +476,10 @@ draw_lens(prompts[0])
 # Depth 0 mostly predicts the token just read, because this model uses one table for embedding and `lm_head`. Then
 # come many depths of commas and small words, and the answer appears in the last few layers.
 #
-# Middle states were never trained to be read by the final head: the lens shows when an answer becomes *readable*,
-# not when it was found.
+# The lens shows when an answer becomes *readable*, not when it was found: middle states were never trained for the
+# final head.
 #
-# The menu shows other prompts (in a running notebook); the cell after it shows one of them. What will the model
-# make of "Two plus two equals"?
+# The menu shows other prompts (in a running notebook). What will the model make of "Two plus two equals"?
 
 # %%
 import ipywidgets as widgets
@@ -505,18 +493,17 @@ display(menu, widgets.interactive_output(draw_lens, {"prompt": menu}))
 draw_lens(prompts[2])
 
 # %% [markdown]
-# For a few depths the lens reads "four", the right answer; then the last layer turns it into "five". The pale cell
-# says that the model is not sure. A layer that changes much does not always improve the result.
+# For a few depths the lens reads "four", the right answer; then the last layer turns it into "five", without being
+# sure (the pale cell). A layer that changes much does not always improve the result.
 
 # %% [markdown]
 # ## 10. Watch a token
 #
-# Now follow a single token through the whole depth: how far each layer *turns* its state (1 minus the cosine of
-# what enters and what leaves), and what the lens reads there. Choose a sentence or write your own, then press one
-# of its tokens (by keyboard: Tab and the space bar).
+# How far does each layer *turn* a single token's state (1 minus the cosine of what enters and what leaves), and what
+# does the lens read there? Choose a sentence or write your own, then press one of its tokens (by keyboard: Tab and the
+# space bar).
 #
-# Predict first: which of these two do the layers in the middle turn more, *of*, the last token of the first
-# sentence, or *The*, the first one?
+# Predict: which do the middle layers turn more, *of*, the last token of the first sentence, or *The*, the first one?
 
 # %%
 from shortgpt import token_paths
@@ -535,18 +522,17 @@ for position in (-1, 0):
     plt.show()
 
 # %% [markdown]
-# The last token looks like the averages of section 5: large turns at the start, a long stretch of small ones,
-# larger ones at the end. The first token is the attention sink. Once a layer has made its state long, the next
-# layers hardly turn it: what they add is tiny compared with that length. Only the last layers turn it again. So
-# "this layer hardly moves the state" can be true because of the layer, or because of the token you looked at.
+# The last token looks like the averages of section 5. The first one is the attention sink: once a layer has made its
+# state long, what the next layers add is tiny compared with that length. So "this layer hardly turns the state" can be
+# true because of the layer, or because of the token.
 #
 # **Try it:** one token in the middle of the first sentence behaves like the first one, for some layers. Find it.
 
 # %% [markdown]
 # ## Exercises
 #
-# Five functions to write yourself. Try them first in the [exercise notebook](exercises/01_hidden_states.ipynb):
-# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these five functions first in the [exercise notebook](exercises/01_hidden_states.ipynb), where a check tells you
+# what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How much memory do all hidden states take?
@@ -584,8 +570,7 @@ for name, config in shapes.items():
     print(f"{name}: {megabytes:,.0f} MB for four texts of 512 tokens in float32")
 
 # %% [markdown]
-# For a small model this is no problem. For a large one it is, so `score_layers` in lesson 02 looks at each state as
-# it passes and keeps none.
+# For a large model that is too much, so `score_layers` in lesson 02 looks at each state as it passes and keeps none.
 
 # %% [markdown]
 # ### Exercise 2: The cosine of two states
@@ -618,8 +603,8 @@ from shortgpt.course.checks import check_cosine
 check_cosine(cosine)
 
 # %% [markdown]
-# This line is the core of Block Influence. Along another axis it computes a number that means nothing, and in half
-# precision it fails silently in the deep layers. Lesson 02 shows what follows from that.
+# This line is the core of Block Influence. Along another axis its result means nothing, and in half precision it fails
+# silently in the deep layers.
 
 # %% [markdown]
 # ### Exercise 3: A recorder for any module
@@ -673,8 +658,8 @@ print(
 )
 
 # %% [markdown]
-# While it writes, the model reads the whole prompt once and then one token at a time: it keeps what attention needs
-# of the earlier tokens in a cache. Lesson 03 meets that cache again.
+# While it writes, the model reads the whole prompt once and then one token at a time: a cache keeps what attention
+# needs of the earlier tokens (lesson 03).
 
 # %% [markdown]
 # ### Exercise 4: Which layers turn the state most?
@@ -715,8 +700,8 @@ print(
 )
 
 # %% [markdown]
-# One page is enough to find the low points of section 5's curve: the layers at both ends, and layer 24. Pruning
-# wants the other end of this list, the layers that turn the state *least*.
+# One page is enough to find the low points of section 5's curve. Pruning wants the other end of this list, the layers
+# that turn the state *least*.
 
 # %% [markdown]
 # ### Exercise 5: The answer's rank at each depth
@@ -760,9 +745,8 @@ ranks = answer_ranks(
 print("rank of Paris by depth:", *ranks)
 
 # %% [markdown]
-# While the lens of section 9 shows commas and small words, the rank already moves: slowly through the middle of the
-# model, then within a few layers from the thousands to the first place. Several layers bring the answer forward,
-# one after the other.
+# While the lens shows commas and small words, the rank already moves: slowly through the middle of the model, then
+# within a few layers from the thousands to the first place.
 
 # %% [markdown]
 # ## What we saw
@@ -776,13 +760,12 @@ print("rank of Paris by depth:", *ranks)
 #   almost parallel.
 # * For the prompts we tried, the answer becomes readable only in the last few layers.
 #
-# > **Limits.** One small model, four documents, three prompts. The lens is a reading aid, no proof of where an
-# > answer is found. What the attention sink does for the model is Xiao et al.'s explanation; this lesson shows only
-# > that it is there.
+# > **Limits.** One small model, four documents, three prompts. What the attention sink does for the model is Xiao et
+# > al.'s explanation; this lesson shows only that it is there.
 #
 # ## Three questions
 #
-# **1.** Why can a decoder layer be taken out of the model without changing a single shape elsewhere?
+# **1.** Why can a decoder layer be taken out of the model without changing a shape elsewhere?
 #
 # <details><summary>Answer</summary>
 # Its input and output have the same shape, and all it does is add to the stream. Without it, the next layer
@@ -798,7 +781,7 @@ print("rank of Paris by depth:", *ranks)
 # </details>
 #
 # **3.** Layer A adds a vector a quarter as long as the stream, along it. Layer B adds one of the same length, at a
-# right angle. Which of the two changes the direction, and which would the next pre-norm layer notice?
+# right angle. Which changes the direction, and which would the next pre-norm layer notice?
 #
 # <details><summary>Answer</summary>
 # Only B changes the direction. The next layer's RMSNorm removes the length, so it notices B and cannot see A at all
@@ -806,8 +789,8 @@ print("rank of Paris by depth:", *ranks)
 # </details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In
-# a saved notebook, unfold the line below.
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved
+# notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz
@@ -818,7 +801,7 @@ quiz("01")
 # ## Next
 #
 # Neighbouring states are almost parallel. Which of these layers could go? The next lesson turns the cosine into a
-# score for each layer, and asks how far that score can be trusted.
+# score for each layer.
 #
 # **Next:** [02 · Block Influence: derive, compute, trust](02_block_influence.ipynb) · **Previous:** [00 · Start
 # here](00_start_here.ipynb)

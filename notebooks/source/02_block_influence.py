@@ -17,13 +17,13 @@
 #
 # # 02 · Block Influence: derive, compute, trust
 #
-# In lesson 01 the hidden states hardly turned from one layer to the next. ShortGPT makes a score of that, **Block
-# Influence** (section 3.1, equation 1), and removes the layers that score lowest. The formula is one line. This
-# lesson is about getting it right on a real model, and about how far to trust it.
+# In lesson 01 most layers hardly turned the hidden states. ShortGPT scores each layer by this turn, **Block
+# Influence** (section 3.1, equation 1), and removes the layers with the lowest scores. Here you compute the score on
+# a real model and find out how far to trust it.
 #
 # **You will be able to**
 #
-# * derive Block Influence from the cosine, and say why every part of the formula is where it is;
+# * derive Block Influence from the cosine, and explain each part of the formula;
 # * compute it for one layer by hand and for all layers with the toolkit, with standard errors;
 # * say what goes wrong with the same formula in half precision;
 # * say how much text a stable choice of layers needs, and what changes it.
@@ -33,7 +33,7 @@
 # by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the toolkit; elsewhere it only prints the versions in use.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -63,8 +63,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # Nothing is trained here, so no gradients are kept.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import functools
@@ -95,7 +95,7 @@ _ = torch.set_grad_enabled(False)
 #
 # $$\cos(a, b) = \frac{a^\top b}{\lVert a \rVert\,\lVert b \rVert}$$
 #
-# Take $a = (3, 4)$, of length 5. Predict the cosine with each of these: $(6, 8)$, $(4, 3)$, $(-4, 3)$, $(-3, -4)$.
+# Take $a = (3, 4)$, of length 5. Predict its cosine with $(6, 8)$, $(4, 3)$, $(-4, 3)$ and $(-3, -4)$.
 
 # %%
 a = torch.tensor([3.0, 4.0])
@@ -105,8 +105,8 @@ table = pd.DataFrame({"b": [tuple(b.tolist()) for b in others], "cosine": cosine
 table.assign(**{"1 - cosine": 1 - table["cosine"]}).round(4)
 
 # %% [markdown]
-# Same direction: 1, at any length. Right angle: 0. Opposite: −1. And $(4, 3)$ gives 24/25. The last column is 0 for
-# "did not turn", grows with the turn, and is at most 2. Which of the four turns would you call small?
+# The last column, $1 - \cos$, is 0 for "did not turn", 1 for a right angle, and at most 2. Length plays no part.
+# Which of the four turns would you call small?
 
 
 # %%
@@ -126,11 +126,10 @@ plt.show()
 print("The solid arrow is (3, 4) each time; a longer vector in its direction scores 0.")
 
 # %% [markdown]
-# In the second picture the arrows differ by about 16 degrees, plainly visible, and $1 - \cos$ is just 0.04, because
-# $1 - \cos\theta \approx \theta^2 / 2$. The middle layers of real models have values of this size.
+# In the second picture the arrows are about 16 degrees apart. You can see that at once, and yet $1 - \cos$ is just
+# 0.04, because $1 - \cos\theta \approx \theta^2 / 2$. Middle layers of real models have scores of this size.
 #
-# Move the slider to get a feeling for the scale (in a running notebook; otherwise change the 16 in the cell after
-# it).
+# Move the slider to get a feeling for the scale (if nothing moves, see 16 degrees below it).
 
 
 # %%
@@ -158,10 +157,9 @@ show_turn(16)
 #
 # $$\mathrm{BI}_i = 1 - \mathbb{E}_{X,t}\left[\frac{X_{i,t}^\top X_{i+1,t}}{\lVert X_{i,t}\rVert_2\,\lVert X_{i+1,t}\rVert_2}\right] \qquad \text{(ShortGPT, equation 1)}$$
 #
-# *One minus*: a low score means a layer that changes little. *An expectation* over tokens and texts: a layer may
-# change one token much and the next one little. And the expectation is *outside* the cosine: first compare, then
-# average. Does the order matter? Take two tokens; the layer turns one to the left and the other to the right.
-# Predict both results.
+# *One minus* makes a low score mean "changes little". The *expectation* $\mathbb{E}$ is a mean over tokens and texts,
+# *outside* the cosine: first compare, then average. Does the order matter? Take two tokens: the layer turns one to the
+# left and the other to the right. Predict both results.
 
 # %%
 x_in = torch.tensor([[5.0, 0.0], [5.0, 0.0]])
@@ -181,8 +179,8 @@ print(
 )
 
 # %% [markdown]
-# Averaging first cancels the two turns: a layer that moved every token seems to do nothing. What happens on a real
-# model? We compute both orders for every layer on four documents.
+# Averaging first cancels the two turns: a layer that moved every token seems to do nothing. And in a real model? We try
+# both orders on four documents.
 
 # %%
 texts = built_in_text().drop_duplicates("genre")["text"].head(4)
@@ -209,21 +207,19 @@ print(
 )
 
 # %% [markdown]
-# In the wrong order nearly every layer scores too low: turns of different tokens cancel in the mean, and the long
-# first token, which hardly turns in most layers, weighs heavily. One layer scores far too high. It is the one in
-# which lesson 01 saw the first token become extremely long, long enough to turn the whole mean. Equation 1 gives
-# every token one vote, whatever its length, and that layer gets an average score. Remember its number for section
-# 10.
+# In the wrong order nearly every layer scores too low, because turns of different tokens cancel. One scores far too
+# high: the layer in which lesson 01 saw the first token become so long that it turns the whole mean. In equation 1
+# every token has one vote, and that layer gets an average score. Remember its number for section 10.
 
 # %% [markdown]
 # ## 3. When length matters
 #
-# The cosine ignores lengths. In a pre-norm model that is reasonable: attention and feed-forward network (FFN) read
-# the stream through a norm, RMSNorm, which removes the length.
+# The cosine ignores lengths. So do attention and feed-forward network (FFN): they read the stream through a norm,
+# RMSNorm, which removes the length.
 #
-# But a layer that only *stretches* its input scores 0, although it makes all later additions relatively smaller. A
-# score that sees the stretch is the **relative magnitude** $|f(x)| / |x + f(x)|$ (Samragh et al., arXiv
-# 2312.09299), lesson 01's "how much does a layer add". Would it choose other layers? First the tiny case.
+# But a layer that only *stretches* its input scores 0, although it makes all later additions relatively smaller. The
+# **relative magnitude** $|f(x)| / |x + f(x)|$ (Samragh et al., arXiv 2312.09299) sees the stretch. Would it choose
+# other layers? First a tiny case.
 
 # %%
 pairs = {
@@ -240,22 +236,20 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# For the stretch the two disagree completely. In this model the layers add mostly sideways (lesson 01, section 8),
-# so stretches are rare and both scores order the layers alike: lesson 03, section 5, gets the same six layers from
-# both.
+# For the stretch the two disagree completely. But stretches are rare in this model, where layers add mostly sideways:
+# lesson 03, section 5, gets the same six layers from both scores.
 
 # %% [markdown]
 # ## 4. The toolkit's function
 #
-# Here is equation 1 for one pair of states, without the expectation, as the toolkit computes it:
+# This is equation 1 for one pair of states, without the expectation:
 
 # %%
 print(inspect.getsource(block_influence))
 
 # %% [markdown]
-# Section 7 shows what the `.float()` is for. The expectation is in `score_layers`: it reads texts, sums per
-# document, leaves out padding, and keeps no states. Does it do what we think? Compute one layer by hand, with a
-# hook of our own, and compare.
+# `score_layers` takes the expectation, without padding. Is its result right? Compute one layer by hand, with a hook of
+# our own. (Section 7 shows what the `.float()` is for.)
 
 # %%
 layer, seen = len(decoder_layers(model)) // 2 - 1, {}
@@ -283,11 +277,10 @@ assert abs(by_hand - by_toolkit) < 1e-6
 # %% [markdown]
 # ## 5. All layers
 #
-# Now the real measurement. The built-in calibration text has 27 English documents in nine genres; we read the first
-# 512 tokens of each. Each document is one *sample*. We score genre by genre and merge, so that the genres can be
-# compared later.
+# The built-in calibration text has 27 English documents in nine genres. We read the first 512 tokens of each
+# document, or *sample*, and score genre by genre, to compare the genres later.
 #
-# Predict first: which layers of a 30-layer model will score highest? Which lowest?
+# Predict: which layers of a 30-layer model will score highest? Which lowest?
 
 
 # %%
@@ -311,13 +304,11 @@ plot_scores(scores.table, removed=plan.removed)
 plt.show()
 
 # %% [markdown]
-# The first layer is far above all others, since it turns embeddings into something else; triangles mark it and
-# three more that do not fit on the axis. Most layers are in a narrow band. The squares are the six lowest. For
-# Llama-2-7B the paper shows a similar picture: about 0.05 in the middle, above 0.4 for the first layer (ShortGPT,
-# figure 3).
+# The first layer, which turns embeddings into something else, is far above all others. (Triangles do not fit on the
+# axis.) Most layers are in a narrow band; squares mark the six lowest. Llama-2-7B looks similar: about 0.05 in the
+# middle, above 0.4 for the first layer (ShortGPT, figure 3).
 #
-# *Where* are the low layers? Here are the paper's choices (ShortGPT, table 9) and ours at the same share of layers.
-# Predict: will ours be in the same place?
+# *Where* are the low layers? Predict: will ours be in the same place as the paper's (ShortGPT, table 9)?
 
 # %%
 table9 = pd.read_csv(data_folder() / "paper" / "table9_removed_layers.csv")
@@ -335,8 +326,7 @@ plt.show()
 
 # %% [markdown]
 # In the paper's four models the low layers form one block in roughly the last third, and the last layer always
-# stays. In SmolLM2-135M most of them are in the middle, with two further up and one near the start. So "remove deep
-# layers" is not the rule. Measure.
+# stays. In SmolLM2-135M most of them are in the middle. So "remove deep layers" is not the rule: measure.
 
 # %% [markdown]
 # ## 6. Is the number right?
@@ -357,9 +347,8 @@ plt.show()
 # %% [markdown]
 # ## 7. Half precision
 #
-# Models usually run in 16 bits. float16 ends at 65,504. Hidden states fit, but the *product of two lengths* may
-# not: 256 times 256 is the limit. Which layers will be hit? We round our states to float16 and compute the same
-# formula there.
+# Models usually run in 16 bits, and the largest number in float16 is 65,504. Hidden states fit, but the *product of
+# two lengths* may not: 256 times 256 is too much. Which layers will be hit?
 
 
 # %%
@@ -381,9 +370,9 @@ print(
 )
 
 # %% [markdown]
-# The deeper the layer, the longer the states, and the more is lost. (The low bars on the left are a few tokens,
-# such as the first one, that are long from early on.) NaN ("not a number") at least is visible. The paper's
-# published code replaces NaN by 0.5. What would be chosen then?
+# The deeper the layer, the longer the states, and the more is lost. (Low bars on the left are tokens that become long
+# early, such as the first.) The paper's published code replaces NaN ("not a number") by 0.5. What would be chosen
+# then?
 
 # %%
 silenced = half.float().nan_to_num(nan=0.5).mean((1, 2))
@@ -393,16 +382,15 @@ for name, values in (("float32", right), ("float16, NaN -> 0.5", silenced)):
 
 # %% [markdown]
 # Every layer behind the overflow gets a score near 0.5 and can't be chosen any more. No error appeared, and the
-# list looks plausible. Hence the `.float()`, and hence `score_layers` stops with an error when a state is not
-# finite. (bfloat16 has float32's range, so this overflow cannot happen there.)
+# list looks plausible. So the toolkit computes in float32, and `score_layers` stops with an error at a state that is
+# not finite. (bfloat16 has float32's range and cannot overflow here.)
 
 # %% [markdown]
 # ## 8. How sure is the choice?
 #
-# The scores are means over 27 documents. The *standard error* says how much other documents would change them; it
-# is computed over documents, since tokens of one text are not independent. To compare two layers, take their
-# difference on the *same* documents: what a text does to both cancels. Predict which of these three differences are
-# certain: layers 14 and 24, 14 and 17, 3 and 12.
+# The *standard error* of a score says how much other documents would change it. (It counts documents, since tokens of
+# one text are not independent.) To compare two layers, take their difference on the *same* documents. Predict which of
+# these differences are certain: layers 14 and 24, 14 and 17, 3 and 12.
 
 # %%
 rows = []
@@ -415,13 +403,11 @@ pairs = pd.DataFrame(rows).set_index("pair")
 pairs.assign(errors=pairs["difference"].abs() / pairs["standard error"]).round(4)
 
 # %% [markdown]
-# The last column counts standard errors; below about two, a difference is not a finding. The first is large. The
-# second is tiny, yet several times its error. The third is smaller than its error: which of the two layers scores
-# lower depends on the documents.
+# The last column counts standard errors; below about two, a difference is not a finding. The first difference is
+# large, the second tiny but certain, the third not certain.
 #
-# A choice of six is many comparisons at once. A *bootstrap* draws 27 documents with replacement, chooses the six
-# lowest, repeats that a thousand times, and counts how often each layer is chosen. How many of the six do you
-# expect in nearly all draws?
+# To see how sure all six are, a *bootstrap* draws 27 documents with replacement, chooses the six lowest, and repeats
+# that a thousand times. How many of the six do you expect in nearly all draws?
 
 # %%
 frequency = scores.selection_frequency(6)
@@ -441,10 +427,10 @@ print(
 )
 
 # %% [markdown]
-# Five layers are settled. The sixth place is a choice among near equals.
+# Five layers are settled. Several near equals compete for the sixth place.
 #
-# How much text does one need? Draw two *separate* sets of $n$ documents, choose layers from each, and see how many
-# choices they share. Predict: will the lowest three, six or nine be the hardest to agree on?
+# How much text does one need? Choose layers from two *separate* sets of $n$ documents and count the choices they
+# share. Predict: will the lowest three, six or nine be the hardest to agree on?
 
 
 # %%
@@ -484,11 +470,11 @@ for choose in stability:
     )
 
 # %% [markdown]
-# A few thousand tokens settle the lowest three and nine. The lowest six stay uncertain, however much we read: the
-# sixth and seventh lowest are near equals. A good number of layers to remove cuts at a gap.
+# A few thousand tokens settle the lowest three and nine. The lowest six stay uncertain, however much we read, because
+# the sixth and seventh lowest are near equals. So remove a number of layers at which the scores have a gap.
 #
-# One more setting is easy to forget: how many tokens of each document are read, the *window*. The same 27
-# documents, in shorter windows: will they choose the same six?
+# One more setting matters: how many tokens of each document are read, the *window*. Will shorter windows choose the
+# same six?
 
 # %%
 pair = [layer * depth // 30 for layer in (14, 17)]
@@ -505,20 +491,18 @@ columns = ["window", "lowest six", f"{pair[0]} minus {pair[1]}", "standard error
 pd.DataFrame(rows, columns=columns).set_index("window").round(4)
 
 # %% [markdown]
-# Five of the six stay, and the last one changes with the window. The sign of the tiny difference between layers 14
-# and 17 changes too: a standard error over documents does not cover a change of the setting. So a choice of layers
-# belongs to a setting. **All lessons choose layers on windows of 512 tokens of the built-in text**, and that gives
-# layers 3, 13, 14, 17, 25 and 26. Where a lesson reads other windows or fewer documents for speed (as section 7
-# here), its list can differ in the last place.
+# The last of the six changes with the window, and so does the sign of the tiny difference between layers 14 and 17: a
+# standard error over documents does not cover a change of the setting. **All lessons choose layers on windows of 512
+# tokens of the built-in text**, and that gives layers 3, 13, 14, 17, 25 and 26. Where a lesson reads less, for speed,
+# its list can differ in the last place.
 
 # %% [markdown]
 # ## 9. Which text?
 #
-# Now *other* text. Our nine genres are scored already. Three more: Chinese, Python's own documentation
-# (`pydoc_data.topics`, part of every Python), and random tokens. SmolLM2 hardly knows Chinese, so take that row as
-# "text foreign to the model".
+# Now *other* text: Chinese, Python's own documentation (`pydoc_data.topics`, part of every Python), and random
+# tokens. SmolLM2 hardly knows Chinese, so take that row as "text foreign to the model".
 #
-# Predict which of the three will differ most.
+# Predict which of the three will differ most from our nine genres.
 
 # %%
 from pydoc_data.topics import topics
@@ -545,21 +529,19 @@ always = ranks.columns[(ranks.loc[list(by_genre)] <= 9).all()]
 print(f"Layers {', '.join(map(str, always))} are among the nine lowest in every genre.")
 
 # %% [markdown]
-# The English genres and the Python documentation agree about the rough picture; the order within the low group
-# depends on the text. The foreign text differs most: layers 25 and 26, among the lowest on English, rank in the
-# middle or above on Chinese. A plan made from English alone would remove them (lesson 05 tests both languages).
-# Random tokens rank most layers as English does: much of a score belongs to the layer, whatever it reads.
+# The English genres and the Python documentation agree roughly, and random tokens rank most layers as English does. The
+# foreign text differs most: layers 25 and 26, among the lowest on English, rank in the middle or above on Chinese. A
+# plan made from English would remove them (lesson 05 tests both languages).
 #
-# The practical rule: calibrate on text like the text that the model is for, and say which. The toolkit stores a
-# fingerprint of the calibration text in every plan.
+# So calibrate on text like the text that the model is for, and say which. (The toolkit stores a fingerprint of the text
+# in every plan.)
 
 # %% [markdown]
 # ## 10. What Block Influence does not tell
 #
-# So far we asked whether BI is measured well. Does it measure the right thing? We want to know the *damage* when a
-# layer goes. BI looks at the layer's own step only, and not at whether later layers need it. A preview of lesson
-# 03: remove one layer at a time and measure **perplexity**, the model's surprise at text it has not seen (lower is
-# better). Predict: will the layer with the odd number of section 2 fit in?
+# BI looks at a layer's own step, and not at whether later layers need it. How large is the *damage* when one layer
+# goes? We measure **perplexity**, the model's surprise at text it has not seen (lower is better). Predict: will the
+# layer that you remember from section 2 fit in?
 
 # %%
 by_rank = np.argsort(scores.values)
@@ -595,24 +577,20 @@ print(
 )
 
 # %% [markdown]
-# The ends of the picture support the score: the lowest layers cost little, and a layer with a very high score costs
-# a great deal.
+# The ends support the score: the lowest layers cost little, and a layer with a very high score costs a great deal.
 #
-# The square does not fit. By its score this layer is average, but removing it hurts more than removing layers that
-# score higher. In this layer the first token becomes extremely long (lesson 01, section 6). That is *one* token in
-# hundreds, one vote in equation 1. The wrong formula of section 2 noticed it, for a wrong reason.
+# The square does not fit: removing it hurts more than removing layers that score higher. In this layer the first
+# token becomes extremely long, and that is *one* vote among hundreds.
 #
-# So Block Influence is cheap, stable, and good at naming candidates that can go. It does not see what later layers
-# need. Lesson 03 measures every layer.
+# So Block Influence is cheap, stable, and good at naming candidates. It does not see what later layers need.
 
 # %% [markdown]
 # ## 11. One vector
 #
-# [Lesson 00](00_start_here.ipynb) began with a riddle: layers 17 and 11 have nearly the same score, but without layer 11
-# nothing is left of a sentence. What does this layer do that the others need?
+# [Lesson 00](00_start_here.ipynb) began with a riddle: layers 17 and 11 have nearly the same score, but without layer
+# 11 nothing is left of a sentence. Why?
 #
-# Lesson 01 saw that one layer makes the state of the *first* token extremely long. Which one? And how far does it turn the
-# first token, and how far the others?
+# First: how far does this layer turn the first token, and how far the others?
 
 # %%
 page = calibration_batches(tokenizer, built_in_text()["text"], samples=1)[0]
@@ -625,11 +603,9 @@ print(f"it turns the first token by {turn[0]:.2f}, all others by {turn[1:].mean(
 print(f"Block Influence, the mean over {len(turn)} tokens: {turn.mean():.3f}")
 
 # %% [markdown]
-# In Block Influence each token has one vote, so what happens to a single token can hardly be seen in it.
-#
-# Is this single token the reason why the layer is needed? We can test that. A hook lets the layer pass on its input
-# unchanged for *some* tokens; for the others it works as before. **Predict first:** what hurts more: to skip the layer for
-# the first token only, or for all the others? The other layers in the figure are there for comparison.
+# Is this one token the reason why the layer is needed? A hook can let the layer pass on its input unchanged for
+# *some* tokens only. **Predict first:** does it hurt more to skip the layer for the first token, or for all the
+# others? Four other layers are there for comparison.
 
 # %%
 from shortgpt import continue_text
@@ -644,10 +620,9 @@ plot_one_vector(vectors, perplexity(model, tokenizer, short))
 plt.show()
 
 # %% [markdown]
-# For the sink's layer the order is reversed: to skip it for one token in a hundred and more costs far more than to skip
-# it for all the rest. For the other layers the first token hardly matters. So what the later layers need from layer 11 is
-# **one vector**: the long state of the first token, which their attention uses as a place to look at when nothing else
-# fits (the *attention sink*). And the sentence of the riddle?
+# For layer 11 the order is reversed: skipping it for the first token alone costs far more than skipping it for all
+# the rest. So what the later layers need from it is **one vector**: the long state of the first token, where their
+# attention looks when nothing else fits (the *attention sink*). And the sentence of the riddle?
 
 # %%
 said = {"first": "the first token only", "others": "all other tokens"}
@@ -659,15 +634,14 @@ for tokens, name in said.items():
     print(f"layer {sink} skipped for {name}: {PROMPT} … {text}")
 
 # %% [markdown]
-# That is the answer to the riddle. Layer 17 turns every token a little, and nothing depends on it alone. Layer 11 turns
-# most tokens a little, too, and prepares one vector that all later layers rely on. The mean over tokens is nearly the same
-# for both.
+# That is the answer to the riddle. Layers 17 and 11 both turn most tokens a little, so their means are nearly the
+# same. But layer 11 also prepares one vector that all later layers rely on.
 
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. Try them first in the [exercise notebook](exercises/02_block_influence.ipynb):
-# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these four functions first in the [exercise notebook](exercises/02_block_influence.ipynb), where a check tells
+# you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: All layers from the states that transformers reports
@@ -710,8 +684,7 @@ print(f"the last layer's score: {right:.2f}")
 print(f"the same with the reported last entry: {wrong:.2f}")
 
 # %% [markdown]
-# The second number mixes the last layer with the final norm. It is easy to overlook: nothing fails, and the number
-# looks possible.
+# The second number mixes the last layer with the final norm. Nothing fails, and the number looks possible.
 
 # %% [markdown]
 # ### Exercise 2: One layer, with padding
@@ -720,7 +693,7 @@ print(f"the same with the reported last entry: {wrong:.2f}")
 #
 # Block Influence of one layer for a padded batch: `x_in` and `x_out` are `[batch, tokens, hidden]`, and `mask` is
 # `[batch, tokens]`, 1 at real tokens and 0 at pads. Every real token counts the same, in whichever sample it is.
-# The states may be in `float16`, and pads may hold anything. Write the cosine out; don't use `block_influence`.
+# The states may be in `float16`, and pads may hold anything. Don't use `block_influence`.
 #
 # <details><summary>Hint 1</summary>
 # Compute one number per token, then choose the tokens that count, then average.
@@ -746,19 +719,19 @@ from shortgpt.course.checks import check_masked_influence
 check_masked_influence(masked_influence)
 
 # %% [markdown]
-# Choosing is safer than multiplying by the mask: zero times NaN ("not a number") is NaN, and a pad can become NaN
-# in some attention implementations. And one mean over all tokens is not the mean of each sample's mean, unless all
-# samples are equally long.
+# Choosing is safer than multiplying by the mask: zero times NaN ("not a number") is NaN, and some attention
+# implementations give NaN at pads. And the mean over all tokens is the mean of the samples' means only if all samples
+# are equally long.
 
 # %% [markdown]
 # ### Exercise 3: How far does a span of layers turn?
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Some methods remove a row of neighbouring layers at once and ask how far the whole row turns the states (Gromov et
-# al., arXiv 2403.17887). Return the mean *angle* between the state that enters layer `start` and the one that
-# leaves the last of the `n` layers from there on, as a fraction of a half turn: 0 for the same direction, 1 for the
-# opposite one. `states` is `[layers + 1, batch, tokens, hidden]`, without padding.
+# Some methods remove a row of neighbouring layers and ask how far the whole row turns the states (Gromov et al.,
+# arXiv 2403.17887). Return the mean *angle* between the state that enters layer `start` and the one that leaves the
+# last of the `n` layers from there on, as a fraction of a half turn: 0 for the same direction, 1 for the opposite
+# one. `states` is `[layers + 1, batch, tokens, hidden]`, without padding.
 #
 # <details><summary>Hint 1</summary>
 # Which entry of <code>states</code> leaves layer i? And if n is 1?
@@ -795,17 +768,17 @@ print(
 print(f"the turns of these six layers one by one: {180 * single:.0f} degrees in all")
 
 # %% [markdown]
-# Six turns add up to far more than the turn of all six: the layers don't all turn in the same direction. A score
-# for each layer alone can't see that; lesson 06 compares both ways of choosing.
+# Six single turns add up to far more than the turn of all six: the layers don't all turn in the same direction. A
+# score for each layer alone can't see that; lesson 06 compares both ways of choosing.
 
 # %% [markdown]
 # ### Exercise 4: Is the difference of two layers real?
 #
 # **Difficulty:** hard · **Minutes:** 15
 #
-# `first` and `second` hold the Block Influence of two layers, token by token, `[samples, tokens]`, on the *same* samples.
-# Return two numbers: by how much the first layer scores higher, and the standard error of that difference. Take the sample
-# as the independent unit.
+# `first` and `second` hold the Block Influence of two layers, token by token, `[samples, tokens]`, on the *same*
+# samples. Return by how much the first layer scores higher, and the standard error of that difference. Take the
+# sample as the independent unit.
 #
 # <details><summary>Hint 1</summary>
 # Reduce each sample to one number before you think about spread. Which number, if a difference is what you want?
@@ -840,24 +813,22 @@ for pair in ((14, 24), (14, 17), (3, 12)):
     print(f"layer {a} minus layer {b}: {difference:+.4f} +- {error:.4f}")
 
 # %% [markdown]
-# The same pairs as in section 8, from a small part of the text, so the errors are larger. These windows have 64
-# tokens, and layer 14 minus layer 17 has the sign that section 8's table shows for short windows.
+# These are the pairs of section 8 on less text, so the errors are larger. The windows have 64 tokens, and layer 14
+# minus layer 17 has the sign that section 8's table shows for short windows.
 
 # %% [markdown]
 # ## What we saw
 #
-# * Block Influence is one minus the cosine of a layer's input and output, taken per token and then averaged.
-#   Averaging the states first hides turns that cancel, and one long token can dominate.
+# * Block Influence is one minus the cosine of a layer's input and output, per token, then averaged. Averaging the
+#   states first hides turns that cancel, and one long token can dominate.
 # * The same formula in float16 loses the deep layers to overflow and changes the choice.
-# * On SmolLM2-135M the lowest layers are in the middle, with a few elsewhere; in the paper's models they form one
-#   block in roughly the last third.
-# * A few thousand tokens settle what can be settled. Near equals stay near equals. Window length and foreign text
-#   (here Chinese) change the choice.
-# * The lowest scores belonged to layers that are cheap to remove, but an average score hid a layer that the model
-#   needs.
+# * On SmolLM2-135M the lowest layers are mostly in the middle; in the paper's models they form one block in roughly
+#   the last third.
+# * A few thousand tokens settle the choice, except among near equals. Window length and foreign text change it.
+# * The lowest layers were cheap to remove, but an average score hid a layer that the model needs.
 #
-# > **Limits.** One small model. Section 2, 3 and 7 read four documents, section 10 one. Standard errors cover other
-# > documents of the same kind; they do not cover other windows, other kinds of text or other models.
+# > **Limits.** One small model. Sections 2, 3 and 7 read four documents, section 10 one. Standard errors cover other
+# > documents of the same kind, and no other windows, kinds of text or models.
 #
 # ## Three questions
 #
@@ -886,7 +857,7 @@ for pair in ((14, 24), (14, 17), (3, 12)):
 # </details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved
 # notebook, unfold the line below.
 
 # %%
@@ -897,7 +868,6 @@ quiz("02")
 # %% [markdown]
 # ## Next
 #
-# We have a score for each layer, and know how far to trust it. Now we remove layers and see what the model can
-# still do.
+# Now we remove layers and see what the model can still do.
 #
 # **Next:** [03 · Pruning](03_pruning.ipynb) · **Previous:** [01 · Hidden states](01_hidden_states.ipynb)

@@ -17,9 +17,8 @@
 #
 # # 03 · Pruning: remove, reload, generate, explore
 #
-# Block Influence says which layers turn the hidden states least. In this lesson we take layers out and look at what
-# happens: to the text, to the model object, to the file on disk. At the end you remove layers yourself, until the
-# model fails.
+# Block Influence says which layers turn the hidden states least. Now we take layers out: what happens to the text, to
+# the model object and to the file on disk? At the end you remove layers yourself, until the model fails.
 #
 # **You will be able to**
 # - measure what each single layer is worth, and say how well Block Influence predicts it;
@@ -31,7 +30,7 @@
 # reading about 20 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -61,8 +60,8 @@ print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers
 # %% [markdown] tags=["for-exercises"]
 # The model, and what we need from the toolkit. `depth` is the number of its **decoder layers**.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -89,12 +88,11 @@ print(f"{type(model).__name__} with {depth} decoder layers")
 # %% [markdown]
 # ## 1. One layer at a time
 #
-# What if a layer weren't there? We ask it of every layer, one after the other, and measure **perplexity**, the
-# exponential of the mean loss per token: how many equally likely tokens the model seems to hesitate between. Lower
-# is better.
+# What if a layer weren't there? We leave out each layer in turn and measure **perplexity**, the exponential of the
+# mean loss per token: how many equally likely tokens the model seems to hesitate between. Lower is better.
 #
-# Thirty models have to be measured, so the text is short: the *openings* of four documents that the scores below
-# have not seen. (On the four whole documents, the text of lessons 04 and 05, the dense model's perplexity is 30.0.)
+# To save time we read only the *openings* of four documents that the scores have not seen. (On the four whole
+# documents, as in lessons 04 and 05, the dense model's perplexity is 30.0.)
 
 # %%
 documents = built_in_text("perplexity")
@@ -107,7 +105,7 @@ tokens = sum(len(tokenizer(text)["input_ids"]) for text in texts)
 print(f"{tokens} tokens; the dense model has perplexity {dense:.1f} on these openings")
 
 # %% [markdown]
-# *Dense* means: nothing removed. Predict first: which layer will hurt most, which least? The next cell takes more than a minute.
+# *Dense* means: nothing removed. Predict: which layer will hurt most, which least? The next cell takes more than a minute.
 
 # %%
 alone = []
@@ -120,8 +118,7 @@ damage["times_worse"] = damage["perplexity"] / dense
 damage.sort_values("perplexity", ascending=False).head(6).round(3)
 
 # %% [markdown]
-# These are the six worst to lose. Here are all, with Block Influence below (the upper half is figure 1 of the
-# paper, on our model):
+# These six hurt most. Here are all layers, with Block Influence below (the upper half is figure 1 of the paper, for our model):
 
 # %%
 _, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
@@ -143,8 +140,8 @@ print(
 )
 
 # %% [markdown]
-# At both ends the two rows agree. In between, some dots are high in one row only. A scatter plot shows it better:
-# each point is one layer. Which would you call the largest surprise?
+# At both ends the two rows agree. In between, some dots are high in one row only. In a scatter plot of the layers,
+# which is the largest surprise?
 
 # %%
 _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
@@ -166,8 +163,8 @@ print(
 )
 
 # %% [markdown]
-# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two sets of
-# ranks. 1 is the same order, 0 no relation. We also compute it without the layers that stand out.
+# A **rank correlation** puts a number on it: sort the layers by score and by damage, and correlate the two ranks. 1
+# is the same order, 0 no relation.
 
 
 # %%
@@ -182,15 +179,13 @@ print(f"among the {len(low)} with a score below 0.1: {rank_correlation(low):.2f}
 print(f"worst perplexity among the six lowest scores: {six['perplexity'].max():.1f}")
 
 # %% [markdown]
-# Block Influence finds what must stay at the two ends: layers 0, 1 and 29 are high on both axes, as in the paper's
-# models (figure 1). In between it is a moderate guide: layers 2, 11 and 28 have ordinary scores and do several
-# times the damage of their neighbours. But for pruning only the low end of the list matters, and there Block
-# Influence made no bad mistake.
+# Block Influence finds what must stay at the two ends, layers 0, 1 and 29. In between it is a moderate guide: layers
+# 2, 11 and 28 have ordinary scores and do several times the damage of their neighbours. But pruning needs only the low
+# end of the list, and there Block Influence made no bad mistake.
 
 # %% [markdown]
-# Why not choose by damage itself? Predict first: is it better to remove the six layers that are cheapest to lose
-# one at a time, or the six with the lowest scores? To be fair we also measure on four texts that neither choice has
-# seen.
+# Why not choose by damage itself? Predict: is it better to remove the six layers that cost least one at a time, or
+# the six with the lowest scores? To be fair we also measure on four texts that neither choice has seen.
 
 # %%
 last = documents.groupby("genre").tail(1)["text"]
@@ -205,16 +200,14 @@ for name, column in {"cheapest alone": "perplexity", "lowest score": "score"}.it
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# On the texts that the choice was made on, damage wins. On unseen texts its lead is gone: thirty evaluations on a
-# few hundred tokens found layers that matter little *for these tokens*. With more text damage would judge better,
-# but it reads that text once for every layer, where Block Influence reads it once. And neither knows how layers act
-# together.
+# On the texts that it was chosen on, damage wins. On unseen texts its lead is gone: a few hundred tokens found layers
+# that matter little *for these tokens*. More text would help, but damage needs one reading for each layer, and Block
+# Influence one in all. And neither knows how layers act together.
 
 # %% [markdown]
 # ## 2. What removal changes in the model
 #
-# Taking an item out of a list is one line of code. Let's write that line for the three lowest layers. What will be
-# wrong with it?
+# Taking an item out of a list is one line of code. Let's write it for the three lowest layers. What will be wrong?
 
 # %%
 plan = choose_layers(scores, 3)
@@ -229,12 +222,12 @@ print("they call themselves:", [layer.self_attn.layer_idx for layer in kept])
 # %% [markdown]
 # Two things are wrong.
 #
-# **The configuration** still has the old number of layers. `from_pretrained` builds a model from it: after a reload
-# this one would have full depth, with random numbers in the layers for which the file has no weights.
+# **The configuration** still has the old number of layers. `from_pretrained` builds a model from it: a reload would
+# give full depth, with random numbers in the layers that the file lacks.
 #
-# **Each layer knows its index**, and uses it as an address. While a model writes, it keeps what attention has
-# computed for the earlier tokens in the **KV cache** (keys and values), one slot a layer. Let's repair the
-# configuration only, and generate with and without that cache.
+# **Each layer knows its index.** It is the layer's address in the **KV cache**, where a model that writes keeps what
+# attention has computed for the earlier tokens (keys and values). Let's repair only the configuration, and generate
+# with and without that cache.
 
 # %%
 by_hand.config.num_hidden_layers = len(by_hand.model.layers)
@@ -258,11 +251,10 @@ for use_cache in (False, True):
 
 # %% [markdown]
 # Without the cache the model works. With it, a layer that still has its old number asks for a slot that doesn't
-# exist. (With the configuration wrong as well, the cache would have enough slots and nothing would fail until
-# somebody saves and reloads the model.)
+# exist. (With the wrong configuration there would be enough slots, and nothing would fail until a reload.)
 #
-# So `remove_layers` does three things: a new list, new indices, and a new configuration, including every list in it
-# that has one entry per layer (some configurations, as Gemma's, list the kind of attention of each layer).
+# So `remove_layers` makes a new list, new indices and a new configuration, including every list in it with one entry
+# per layer.
 
 # %%
 pruned = remove_layers(model, plan)
@@ -274,13 +266,12 @@ for name in sorted(after):
         print(f"{name}: {before.get(name)} -> {after[name]}")
 
 # %% [markdown]
-# The last field says which layers, in the numbering of the dense model, are gone.
+# The last field names the removed layers, by their numbers in the dense model.
 
 # %% [markdown]
 # ### The weights are shared
 #
-# What does the pruned model cost in memory? We add up the storage behind all tensors of a model, each piece once,
-# and then of both models together.
+# What does the pruned model cost in memory? We add up the storage behind all tensors, each piece once.
 
 
 # %%
@@ -299,17 +290,15 @@ print(
 )
 
 # %% [markdown]
-# Both together take no more than the dense one alone: the pruned model is a *view*. That is why section 1 could try
-# thirty models. Memory is freed only when the dense model goes too (or after a save and reload), and training one
-# model would train the other; `copy.deepcopy(pruned)` makes it independent.
+# Both together take no more than the dense one alone: the pruned model is a *view*. So memory is freed only when the
+# dense model goes too, and training one would train the other; `copy.deepcopy(pruned)` makes it independent.
 
 # %% [markdown]
 # ## 3. Proof: removing a layer is skipping it
 #
-# A decoder layer adds to the hidden state: `x_out = x_in + f(x_in)`. Skipping it means that `f` adds nothing. So
-# removing and skipping should give the same logits: nearly, or exactly? A **forward hook** is a function that
-# PyTorch calls after a module has run; if it returns something, that replaces the module's output. Ours returns the
-# module's input, so the dense model computes these layers and then ignores them.
+# A decoder layer adds to the hidden state: `x_out = x_in + f(x_in)`. So removing it and skipping it should give the
+# same logits: nearly, or exactly? We skip with a **forward hook**, a function that PyTorch calls after a module has
+# run. If it returns something, that replaces the module's output; ours returns the input.
 
 # %%
 def pass_on(layer, inputs, output):
@@ -331,9 +320,8 @@ print(
 print(f"difference of removed and dense: {(without - whole).abs().max():.1f}")
 
 # %% [markdown]
-# The same, exactly. The second line shows that the comparison can fail: had the hooks not worked, the first
-# difference would have been as large. And with the right indices, generation with and without the cache must give
-# the same tokens.
+# Exactly. The second line shows that the test could have failed: without working hooks the first difference would be
+# as large. And with the right indices, generation with and without the cache must give the same tokens.
 
 # %%
 cached, uncached = generate(pruned, True, tokens=20), generate(pruned, False, tokens=20)
@@ -343,7 +331,8 @@ print("the same with and without cache:", repr(tokenizer.decode(cached[0])))
 # %% [markdown]
 # ## 4. Save, reload, generate
 #
-# `save` writes an ordinary checkpoint, plus the plan that led to it and a model card (`README.md`). (We use a temporary folder; for your own, give any path.)
+# `save` writes an ordinary checkpoint, plus the plan and a model card (`README.md`). (This folder is temporary; give
+# any path for your own.)
 
 # %%
 temporary = tempfile.TemporaryDirectory()
@@ -352,8 +341,8 @@ for file in sorted(folder.iterdir()):
     print(f"{file.name:26}{file.stat().st_size / 1e6:8.2f} MB")
 
 # %% [markdown]
-# The plan says which layers, in dense numbering, and keeps what led to the choice: the criterion, all scores, a
-# fingerprint of the text. (Only three scores are printed here.)
+# The plan names the layers and keeps what led to the choice: the criterion, all scores, a fingerprint of the text.
+# (Only three scores are printed here.)
 
 # %%
 written = json.loads((folder / "pruning_plan.json").read_text())
@@ -363,7 +352,7 @@ written["scores"] = {
 print(json.dumps(written, indent=1))
 
 # %% [markdown]
-# Does it reload with nothing but `transformers`, and give the same logits?
+# Does it reload with `transformers` alone, and give the same logits?
 
 # %%
 reloaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -376,9 +365,8 @@ print(f"{len(decoder_layers(reloaded))} layers, the same logits to the last bit"
 # %% [markdown]
 # ### Prune the pruned model
 #
-# Later we want three layers more. But which is layer 25 of a model that lacks three already? Plans always use the
-# numbers of the dense model, and the saved configuration remembers what is gone. Will two steps give the same model
-# as one?
+# Later we want three layers more. But which is layer 25 of a model that already lacks three? Plans always use the
+# numbers of the dense model, and the saved configuration knows what is gone. Do two steps give the same model as one?
 
 # %%
 further = choose_layers(scores, 6)
@@ -391,14 +379,14 @@ print("gone now:", in_two_steps.config.shortgpt_removed_layers)
 temporary.cleanup()
 
 # %% [markdown]
-# The same. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in the model at hand.
+# They do. Plain numbers instead of a plan, `remove_layers(reloaded, [3])`, mean positions in the model that you pass.
 
 # %% [markdown]
 # ## 5. How far can one go?
 #
 # The paper compares removal orders (section 4.3). **Block Influence** and **relative magnitude** (how large a
 # layer's addition is against what leaves it) measure. The others know only the position: **reverse** takes the last
-# layer first, **sequential** the first layer first, **random** draws. Will the two that measure choose alike?
+# layer first, **sequential** the first one, **random** draws. Will the two that measure choose alike?
 
 # %%
 magnitude = score_layers(model, batches, metric="relative_magnitude", progress=False)
@@ -412,8 +400,7 @@ plot_layers(depth, {name: order[:6] for name, order in orders.items()})
 plt.show()
 
 # %% [markdown]
-# These are the first six of each. Predict: after how many layers does each order reach a perplexity of 1,000? (To
-# save time the others are measured at every third layer only.)
+# These are the first six of each. Predict: after how many layers does each order reach a perplexity of 1,000?
 
 # %%
 measured = {}
@@ -446,9 +433,8 @@ ax.annotate(
 plt.show()
 
 # %% [markdown]
-# The two orders that measure stay close to each other and choose the same six layers. Their perplexity rises
-# steadily, and twelve layers do not take it to 1,000. The orders that know only positions are past 1,000 at their
-# first point. Above the dotted line a model is worse than one that guesses blindly.
+# The two orders that measure choose the same six layers. Their perplexity rises steadily and stays far below 1,000.
+# The others are past 1,000 at their first point. Above the dotted line a model is worse than one that guesses blindly.
 #
 # *Random* and *sequential* both come down somewhere: more layers gone, lower perplexity. Damage doesn't add up, so
 # an order that judges layers one at a time can't be the best possible.
@@ -460,8 +446,7 @@ plt.show()
 # %% [markdown]
 # ### What it writes
 #
-# Perplexity is an average over a text that somebody else wrote. What does the model write by itself without three,
-# six, nine layers?
+# Perplexity is an average over somebody else's text. What does the model write itself without three, six, nine layers?
 
 # %%
 PROMPT = "The old lighthouse keeper opened the door and"
@@ -471,17 +456,16 @@ for n in (0, 3, 6, 9):
     print(fill(f"{n} removed: … {text}", 88), "\n")
 
 # %% [markdown]
-# Without three layers each sentence is correct, and the model says it again and again. Deeper cuts shorten the
-# loop. Words and phrases remain, even without nine. Perplexity alone would not have told this.
+# Without three layers each sentence is correct, but the model repeats it. Deeper cuts shorten the loop; words and
+# phrases remain, even without nine. Perplexity alone would not have told this.
 
 # %% [markdown]
 # ## 6. Explore: prune it yourself
 #
-# Press a layer to take it out and press it again to put it back (by keyboard: Tab and the space bar). Perplexity is
-# measured on a short text of its own; *the algorithm's choice* takes as many layers as you have taken, by Block
-# Influence.
+# Press a layer to take it out, and again to put it back (by keyboard: Tab and the space bar). *The algorithm's choice*
+# takes as many layers as you have taken, by Block Influence. Perplexity is measured on another short text.
 #
-# Predict first: six layers are to go. Is it better to spread them, or to take six in a row?
+# Predict: six layers are to go. Is it better to spread them, or to take six in a row?
 
 # %%
 from shortgpt import Ablation
@@ -508,20 +492,18 @@ plt.show()
 ablation.table(CHOICES).drop(columns=["layers"]).round(1)
 
 # %% [markdown]
-# Each of the four cuts leaves the same size and the same work, but not the same model. The spread-out choice is
-# many times worse than the row, because it includes a layer that the model can't do without. (Put the six back one
-# at a time to find it.) And the row even beats Block Influence here, on one short text: lesson 06 asks whether that
-# holds.
+# All four cuts leave the same size and the same work, but not the same model. The spread-out choice is many times
+# worse than the row, because it includes a layer that the model can't do without. (Which? Put the six back one at a
+# time.) The row even beats Block Influence here, on one short text: lesson 06 asks whether that holds.
 #
-# Try it: take out the last layer and nothing else, `orders["reverse"][:1]` in the dictionary. In Llama-2-7B, too,
-# the last layer is not the cheapest (ShortGPT, table 1). Then find the largest `n` at which the model without
+# Try it: take out the last layer alone, `orders["reverse"][:1]`. Then find the largest `n` at which the model without
 # `orders["random"][:n]` still writes English.
 
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. Try them first in the [exercise notebook](exercises/03_pruning.ipynb): there the
-# solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these four functions first in the [exercise notebook](exercises/03_pruning.ipynb), where a check tells you what
+# is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: Take layers out of a list
@@ -549,17 +531,17 @@ from shortgpt.course.checks import check_without_layers
 check_without_layers(without_layers)
 
 # %% [markdown]
-# Every number in this lesson means a place in *some* list. If the list changes while you count in it, you remove
-# the wrong layers without an error: the result runs, and is a little worse.
+# If the list changes while you count in it, you remove the wrong layers without an error: the result runs, and is a
+# little worse.
 
 # %% [markdown]
 # ### Exercise 2: New addresses in the cache
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# `layers` are the survivors of a removal. Every module in a layer that has a `layer_idx` uses it as its address in the cache. Set
-# each of them to the position that its layer has now. In most models only `self_attn` has one; in some, other modules inside the
-# layer do, or the layer itself.
+# `layers` are the survivors of a removal. Every module in a layer that has a `layer_idx` uses it as its address in the
+# cache. Set each of them to the position that its layer has now. In most models only `self_attn` has one; in some, other
+# modules inside the layer do, or the layer itself.
 #
 # <details><summary>Hint 1</summary>
 # <code>layer.modules()</code> walks through a layer and all that is in it, the layer itself included.
@@ -601,17 +583,16 @@ cached, uncached = (
 print("the same with and without cache:", torch.equal(cached, uncached))
 
 # %% [markdown]
-# This is the repair that section 2 asked for: with list, configuration and addresses changed together, the cache
-# works.
+# This is the repair for section 2: list, configuration and addresses changed together.
 
 # %% [markdown]
 # ### Exercise 3: Lists in the configuration
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Some configurations say something about each layer: which kind of attention it has, how wide it is. Here a configuration is a
-# plain dict. Return the one of the pruned model: `num_hidden_layers` is the new number, every *list with one entry per layer*
-# keeps the entries of the layers that stay, and all else is as it was. The dict that you were given doesn't change.
+# Some configurations say something about each layer, such as its kind of attention. Here a configuration is a plain dict.
+# Return the one of the pruned model: `num_hidden_layers` is the new number, every *list with one entry per layer* keeps the
+# entries of the layers that stay, and all else is as it was. The dict that you were given doesn't change.
 #
 # <details><summary>Hint 1</summary>
 # How do you recognise a list with one entry per layer? By its length, in the dense model.
@@ -640,16 +621,16 @@ from shortgpt.course.checks import check_sliced_config
 check_sliced_config(sliced_config)
 
 # %% [markdown]
-# The tempting line is `values[:len(kept)]`. It gives a list of the right length, so nothing fails, and a model
-# whose layers attend in the wrong way.
+# The tempting line is `values[:len(kept)]`. The list has the right length, so nothing fails, but the layers attend in
+# the wrong way.
 
 # %% [markdown]
 # ### Exercise 4: A greedy search
 #
 # **Difficulty:** hard · **Minutes:** 20
 #
-# Scores judge layers one at a time. A *greedy search* asks again after each removal: which of the remaining layers costs least to
-# remove *now*? `cost(layers)` returns what a model without the list `layers` costs, low being good; `candidates` are the layers that
+# A *greedy search* asks again after each removal: which of the remaining layers costs least to remove *now*?
+# `cost(layers)` returns what a model without the list `layers` costs, low being good; `candidates` are the layers that
 # may go. Return a list of the `n` layers that you removed, in that order.
 #
 # <details><summary>Hint 1</summary>
@@ -696,13 +677,13 @@ print(
 )
 
 # %% [markdown]
-# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. Lesson 06 asks
-# whether it is worth it. And a choice made on one page is the best for that page.
+# Each step tries every layer that is left, so a search over all layers needs hundreds of trials. Is it worth that?
+# Lesson 06 asks. And the choice is the best for the one page that it was made on.
 
 # %% [markdown]
 # ## What we saw
 #
-# - Losing the first layers or the last one does great harm; most of the others can be missed one at a time.
+# - Losing the first layers or the last one does great harm; most others can be missed one at a time.
 # - Block Influence put no harmful layer among its lowest six. In the middle its order agrees only moderately with
 #   the damage, and it missed a few layers that matter.
 # - Removing a layer equals skipping it, to the last bit, if list, indices and configuration change together.
@@ -710,9 +691,9 @@ print(
 # - Orders that measure degrade gradually; going by position alone destroys this model within three layers. Text
 #   falls into loops long before perplexity looks alarming.
 #
-# > **Limits.** One small model, and perplexities of a few hundred tokens. The gap between measured orders and the
-# > others is far larger than any error; the difference between the two measured orders, and between single layers
-# > in the middle, is not.
+# > **Limits.** One small model, and perplexities of a few hundred tokens. Only the gap between measured orders and the
+# > others is far larger than any error; differences between the two measured orders, and between single layers in the
+# > middle, are not.
 
 # %% [markdown]
 # ## Three questions
@@ -725,16 +706,16 @@ print(
 # cache, so nobody asked for an address.
 # </details>
 #
-# **2.** Why does removing a decoder layer give a model that still works at all, where removing one layer of an old convolutional
-# network would not?
+# **2.** Why does a model still work without a decoder layer, where an old convolutional network would not work without one
+# of its layers?
 #
 # <details><summary>Answer</summary>
 # Because of the residual connection: a layer adds to the hidden state instead of replacing it. Without the layer the state
 # still arrives, in the same space and with the same meaning of its axes, only without that addition.
 # </details>
 #
-# **3.** You could choose layers by the single-layer damage of section 1 instead of by Block Influence. What would that cost, and
-# what could still go wrong?
+# **3.** You could choose layers by the damage of section 1 instead of by Block Influence. What would that cost, and what
+# could still go wrong?
 #
 # <details><summary>Answer</summary>
 # One evaluation per layer, where Block Influence needs one pass for all. And two layers that are cheap to lose one at a time
@@ -743,7 +724,7 @@ print(
 # </details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved
 # notebook, unfold the line below.
 
 # %%

@@ -33,7 +33,7 @@
 # lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -61,10 +61,8 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# One variable names the model.
-#
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import matplotlib.pyplot as plt
@@ -84,7 +82,7 @@ MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
-# One small function draws the bars of this lesson, with hatches for readers who don't see the colours.
+# A small function for the bars of this lesson, with hatches for readers who don't see the colours.
 
 # %%
 def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> plt.Axes:
@@ -102,16 +100,16 @@ def bars(table: pd.DataFrame, label: str, number: str = "%.1f", **options) -> pl
 # %% [markdown]
 # ## 1. Rounding a weight
 #
-# Almost all weights of a language model are in its *linear layers*, matrices that multiply the hidden state. Here
-# each weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer has 16. To
-# *quantize* is to move every weight to the nearest point of a grid of so few values.
+# Almost all weights of a language model are in its *linear layers*, matrices that multiply the hidden state. Each
+# weight is a float32 number, 32 bits. An 8-bit integer has 256 possible values, a 4-bit integer 16. To *quantize* is
+# to move every weight to the nearest point of a grid of so few values.
 #
-# The simplest grid is evenly spaced, symmetric around zero, and just wide enough for the largest weight. With $b$
-# bits the integers run from $-q_{max}$ to $q_{max}$, where $q_{max} = 2^{b-1}-1$:
+# The simplest grid, *absmax*, is evenly spaced, symmetric around zero, and just wide enough for the largest weight.
+# With $b$ bits the integers run from $-q_{max}$ to $q_{max}$, where $q_{max} = 2^{b-1}-1$:
 #
 # $$ s = \frac{\max_j |w_j|}{q_{max}} \qquad q_j = \mathrm{round}\!\left(\frac{w_j}{s}\right) \qquad \hat w_j = s\, q_j $$
 #
-# Only the small integers $q_j$ and one *scale* $s$ a row are stored. This rule is called *absmax*.
+# Only the small integers $q_j$ and one *scale* $s$ a row are stored.
 
 
 # %%
@@ -123,8 +121,8 @@ def round_absmax(w: torch.Tensor, bits: int) -> torch.Tensor:
     return s * q
 
 # %% [markdown]
-# Try it on four numbers with 4 bits. The largest weight is 0.70, so the scale is $0.70 / 7 = 0.10$. *Predict:*
-# where do 0.23 and 0.04 end up, and how large can the error of one weight be at most?
+# Try it on four numbers with 4 bits. The largest is 0.70, so the scale is $0.70 / 7 = 0.10$. *Predict:* where do 0.23
+# and 0.04 end up, and how large can the error of one weight be at most?
 
 # %%
 w = torch.tensor([[0.70, -0.32, 0.23, 0.04]])
@@ -137,8 +135,7 @@ pd.DataFrame({name: values.numpy() for name, values in rows.items()}).T.round(2)
 # No weight moves by more than half a step. That is little for 0.70, but 0.04 became zero: **the largest weight of
 # the row sets the step, and the small weights lose.**
 #
-# Now a row of the real model: one output channel of a feed-forward matrix (`mlp.up_proj`) in the middle of the
-# network.
+# Now a row of the real model, from a feed-forward matrix (`mlp.up_proj`) in the middle of the network.
 
 # %%
 LAYER = len(decoder_layers(model)) // 2 - 1  # in the middle
@@ -171,15 +168,15 @@ print(
 )
 
 # %% [markdown]
-# Most weights are close to zero, and the few at the edges set the width. Eight bits are fine enough. With four bits
-# most weights share a handful of grid points.
+# Most weights are close to zero, and a few large ones set the width. Eight bits are fine enough. With four bits most
+# weights share a handful of grid points.
 
 # %% [markdown]
 # ## 2. One scale for how many weights?
 #
-# Give each short *group* of weights its own scale, and a large weight disturbs only its own group. The function
-# treats rows separately, so we cut the matrix into rows of 64 first. We measure the damage as *relative error*, the
-# length of $\hat w - w$ over the length of $w$. How much will groups help?
+# Give each short *group* of weights its own scale, and a large weight disturbs only its own group. We cut the matrix
+# into rows of 64 and measure the *relative error*, the length of $\hat w - w$ over the length of $w$. How much will
+# groups help?
 
 
 # %%
@@ -202,10 +199,9 @@ for bits in (8, 4):
 # %% [markdown]
 # ## 3. NF4: levels where the weights are
 #
-# The grid need not be even. If weights are roughly normal, levels should be dense around zero. *NF4* ("normal
-# float, 4 bits"; Dettmers et al., arXiv 2305.14314) is such a list of 16 levels, scaled by the largest weight of
-# each block of 64. *Predict:* will the gap between its two outermost levels be larger or smaller than the even
-# grid's?
+# The grid need not be even. *NF4* ("normal float, 4 bits"; Dettmers et al., arXiv 2305.14314) has 16 levels that are
+# dense around zero, where most weights are, scaled by the largest weight of each block of 64. *Predict:* will the gap
+# between its two outermost levels be larger or smaller than the even grid's?
 
 # %%
 import logging
@@ -233,8 +229,8 @@ print(
 )
 
 # %% [markdown]
-# The outermost gap is about twice the even grid's. Rounding to NF4 means dividing by the block's largest weight and
-# taking the nearest level. We write it out. Does it equal bitsandbytes, the library that `quantize` uses?
+# The outermost gap is about twice the even grid's. To round, divide by the block's largest weight and take the
+# nearest level. Does this equal bitsandbytes, the library that `quantize` uses?
 
 
 # %%
@@ -303,9 +299,13 @@ for name, w in matrices.items():
 errors.round(2)
 
 # %% [markdown]
+# On the grid of its download, where rounding again changes nothing. No result below uses that grid.
+#
 # ## 5. The whole model: what is the size?
 #
-# `quantize` rounds the linear layers and leaves the rest alone: to 8 bits with the library torchao and a scale for each row, to 4 bits with bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: with the usual formula, number of elements times bytes an element, and with `size`, which adds up the memory that is really held.
+# `quantize` rounds only the linear layers: to 8 bits with the library torchao and a scale for each row, to 4 bits with
+# bitsandbytes and NF4. *Predict:* with 8 bits instead of 32, is the model four times smaller? We count twice: by the
+# usual formula, number of elements times bytes an element, and by `size`, which adds up the memory really held.
 
 # %%
 versions = {
@@ -323,9 +323,8 @@ sizes["smaller by"] = sizes["real MB"].iloc[0] / sizes["real MB"]
 sizes.round(2)
 
 # %% [markdown]
-# The formula says that 8 bits save nothing: torchao's weight looks like a float32 tensor of the old shape, with the
-# integers inside. Count storage, not shapes. But the real factors are below 4 and 8, too. Where are the missing
-# megabytes?
+# The formula says that 8 bits save nothing: torchao's weight looks like a float32 tensor, with the integers inside.
+# Count storage, not shapes. But the real factors are below 4 and 8, too. Where are the missing megabytes?
 
 # %%
 rest = sizes["real MB"] - embedding_mb
@@ -341,17 +340,17 @@ print(
 )
 
 # %% [markdown]
-# The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two
-# would split them into two tables. In Llama-2-7B the two tables are about 4 % of the weights; in a small model they
-# become the largest part.
+# The embedding table stays in float32. It is shared with the output head (*tied*), and rounding one of the two would
+# make them two tables. In Llama-2-7B both are about 4 % of the weights; in a small model they become the largest
+# part.
 
 # %% [markdown]
 # ## 6. The grid: pruning times bits
 #
-# Now both savings together. Layers go in the order of Block Influence, as in lesson 03. `size_quality_grid` makes
-# nine models, three depths times three precisions, and measures the size of each and its perplexity on four
-# documents, one of each of four genres: the text that every lesson calls *the four documents*. (`none` keeps 32
-# bits; `int8` and `nf4` are the 8 and 4 bits of section 5.)
+# Now both savings together. Layers go in the order of Block Influence. `size_quality_grid` makes nine models, three
+# depths times three precisions, and measures their sizes and their perplexity on four documents, one of each of four
+# genres: the text that every lesson calls *the four documents*. (`none` keeps 32 bits; `int8` and `nf4` are the 8 and
+# 4 bits of section 5.)
 #
 # *Predict:* which costs more, removing six layers, or going from 32 bits to 4?
 
@@ -373,22 +372,21 @@ for column in ("perplexity", "memory_mb"):
     )
 
 # %% [markdown]
-# The same nine models as points: left is small, down is good. The number beside a point says how many layers are
-# gone; the dashed line joins the models that no other one beats. *Predict:* which of the nine would you never
-# choose?
+# The same nine models as points: left is small, down is good. Numbers say how many layers are gone; the dashed line
+# joins the models that no other one beats. *Predict:* which of the nine would you never choose?
 
 # %%
 plot_frontier(grid)
 plt.show()
 
 # %% [markdown]
-# From 32 to 8 bits a point moves far to the left and hardly up: 8 bits are nearly free. From 8 to 4 bits it gains
-# less memory at a visible cost. Layers cost more: three of them more than the whole way from 32 bits to 4.
+# 8 bits are nearly free. From 8 to 4 bits a model gains less memory at a visible cost. Layers cost more: three of
+# them more than the whole way from 32 bits to 4.
 #
-# Nine models on four documents show the pattern. For decisions we measured more, once, and stored the table
-# (`measure/grid.py`): up to nine layers, two further 4-bit methods, and *all eighteen* English documents, so that
-# the dense perplexity is 32.0 there and not the 30.0 of the four. Two tasks of 120 items, explained in lesson 05,
-# come with it: `grammar` (guessing gives 50 %) and `last_word`. The new methods:
+# For decisions we measured more, once, and stored the table (`measure/grid.py`): up to nine layers, two further 4-bit
+# methods, and *all eighteen* English documents, so that the dense perplexity is 32.0 there and not the 30.0 of the
+# four. Two tasks of 120 items, explained in lesson 05, come with it: `grammar` (guessing gives 50 %) and `last_word`.
+# The new methods:
 #
 # - **rtn4** rounds to the nearest of 15 even levels, one scale for each group of 64: `round_absmax` from above.
 # - **gptq** (Frantar et al., arXiv 2210.17323) reads calibration text while it rounds. It goes through a matrix
@@ -406,7 +404,9 @@ for column in ("perplexity", "grammar", "last_word"):
     display(wide[METHODS].round(1))
 
 # %% [markdown]
-# `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ, NF4, rtn4. The accuracies, with standard errors of two to five points, confirm only that rtn4 finds the fewest last words.
+# `int8` stays beside `none` in all three tables. Among the 4-bit methods perplexity has one order throughout: GPTQ,
+# NF4, rtn4. The accuracies, with standard errors of two to five points, confirm only that rtn4 finds the fewest last
+# words.
 
 # %% [markdown]
 # ## 7. When is a layer worth more than its bits?
@@ -419,8 +419,8 @@ plot_frontier(pruned_first).set_title(STORED)
 plt.show()
 
 # %% [markdown]
-# What does a megabyte cost on each of these steps? Perplexity is an exponential, so we measure the damage by its
-# logarithm, the *loss*. Its unit, from the natural logarithm, is the *nat*.
+# What does a megabyte cost on each of these steps? We measure the damage by the logarithm of perplexity, the *loss*.
+# Its unit, from the natural logarithm, is the *nat*.
 
 # %%
 price = pruned_first.set_index(["removed", "method"])
@@ -441,19 +441,18 @@ print(STORED)
 prices.round(3)
 
 # %% [markdown]
-# The step from 32 to 8 bits costs next to nothing. The step to 4 bits costs more and is still cheap for what it
-# saves. Only then do models with fewer layers appear: **no 8-bit and no 32-bit model with layers removed is on the
-# frontier.** And a megabyte saved by three layers of the 4-bit model costs more than twenty times what it cost by
-# the last bits.
+# 8 bits cost next to nothing, and 4 bits are still cheap for what they save. Only then do models with fewer layers
+# appear: **no 8-bit and no 32-bit model with layers removed is on the frontier.** A megabyte saved by removing three
+# layers of the 4-bit model costs more than twenty times as much as one saved by going from 8 to 4 bits.
 #
 # So for *memory* a layer is worth more than its bits when there are no bits left to take. (Here embeddings are two
-# thirds of a 4-bit model, and layers can't touch them.) For *time* the answer is different, see section 12.
+# thirds of a 4-bit model, and layers can't touch them.) For *time* the answer differs, see section 12.
 #
-# `rtn4` is right of `int8` although it has 4 bits, because torchao keeps each 4-bit value in a byte.
+# (In the figure `rtn4` is right of `int8`, because torchao keeps each 4-bit value in a byte.)
 
 # %% [markdown]
-# *What is the best model that fits?* Set a budget with the slider, or walk along the frontier with the two buttons.
-# *judge by* changes the measure. Find the budget below which the best model has fewer layers.
+# *What is the best model that fits?* Set a budget with the slider, or walk along the frontier with the two buttons;
+# *judge by* changes the measure. Below which budget does the best model have fewer layers?
 
 # %%
 from shortgpt.course.explorers import explore_frontier
@@ -465,8 +464,8 @@ explore_frontier(pruned_first)
 # ## 8. Do the losses add up?
 #
 # Write $\ell(p, q)$ for the mean loss with pruning $p$ and quantization $q$. If the two damages have nothing to do
-# with each other (the paper calls the methods *orthogonal*), then doing both costs the sum of the single costs, and
-# the *interaction* is zero:
+# with each other (the paper says *orthogonal*), both together cost the sum of the single costs, and the *interaction*
+# is zero:
 #
 # $$ \underbrace{\ell(p, q) - \ell(0, 0)}_{\text{both}} \;-\; \underbrace{[\ell(p, 0) - \ell(0, 0)]}_{\text{pruning alone}} \;-\; \underbrace{[\ell(0, q) - \ell(0, 0)]}_{\text{quantization alone}} $$
 #
@@ -479,7 +478,9 @@ extra = both - pruning - rounding
 print(f"{STORED}: {both:.3f} - {pruning:.3f} - {rounding:.3f} = {extra:+.3f} nats")
 
 # %% [markdown]
-# `added_losses` computes this for each document, and says how far the documents differ: a paired comparison. *Predict:* will the other interactions be positive as well, and will they grow with the number of layers removed? (8 bits add nothing that could be seen, so the figure leaves them out.)
+# `added_losses` computes this document by document. *Predict:* will the other interactions be positive as well, and
+# will they grow with the number of layers removed? (8 bits add nothing that could be seen, so the figure leaves them
+# out.)
 
 # %%
 added = added_losses(pruned_first)
@@ -500,8 +501,8 @@ print(
 # Up to six layers the first two bars tell nearly the whole story: **in the loss, the two damages nearly add up**,
 # so in perplexity they nearly multiply. All interactions are positive: the sum is a little too low.
 #
-# At nine layers it is clearly too low. Without these nine layers, 4 bits cost at least one and a half times what
-# they cost the dense model, and with NF4 nearly twice as much.
+# At nine layers it is clearly too low. There, 4 bits cost at least one and a half times what they cost the dense
+# model, and with NF4 nearly twice as much.
 #
 # ## 9. Which first?
 #
@@ -523,11 +524,11 @@ orders.round(4)
 
 # %% [markdown]
 # Where each matrix is rounded by itself, the order cannot matter. *GPTQ* depends on the states that reach a matrix.
-# With three and six layers the table shows no difference. With nine, quantizing *first* is clearly better in
-# perplexity. It is one run with one calibration text, and we have no explanation.
+# With nine layers, quantizing *first* is clearly better in perplexity; with three and six the table shows no
+# difference. We have no explanation.
 #
-# The paper's own numbers (table 5) are for Llama-2-7B with 27 % of the model removed. MMLU and CMMLU are
-# multiple-choice exams with four answers, one in English, one in Chinese. Which order is ahead?
+# The paper's table 5 is for Llama-2-7B with 27 % of the model removed. MMLU and CMMLU are multiple-choice exams with
+# four answers, one in English, one in Chinese. Which order is ahead?
 
 # %%
 paper = data_folder() / "paper"
@@ -574,15 +575,16 @@ print(
 )
 
 # %% [markdown]
-# The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. Ours
-# rises earlier: small cuts cost it more, and near 30 % it costs less. Read alone, MMLU says that nine layers of 32
-# were not needed. Read alone, perplexity says that the model fell apart. Both are measured on the same models. **A
-# pruned model needs more than one measure**: lesson 05.
+# The perplexity of the paper's model rises fivefold, most of it in the last steps, and MMLU does not move. (Ours
+# rises earlier, and less near 30 %.) MMLU alone says that nine layers of 32 were not needed. Perplexity alone says
+# that the model fell apart. Both are measured on the same models. **A pruned model needs more than one measure**:
+# lesson 05.
 
 # %% [markdown]
 # ## 11. Save it, reload it, let it write
 #
-# `save` writes an ordinary checkpoint, then reloads it and compares logits: some quantization libraries write, on some processors, files that reload without a warning as garbage. We save the pruned 8-bit model and load it into a second one. Will that one have the same logits?
+# Some quantization libraries write, on some processors, files that reload without a warning as garbage. So `save`
+# writes an ordinary checkpoint, then reloads it and compares logits. We repeat that check with the pruned 8-bit model.
 #
 # *Try it:* change `bits` to 4, and `order[:3]` to `order[:6]`, and compare what it writes.
 
@@ -607,10 +609,10 @@ print(f"{PROMPT} … {text}")
 # %% [markdown]
 # ## 12. Is it faster?
 #
-# On a CPU an 8-bit weight is turned back into a float before it is multiplied. Whether the smaller memory traffic
-# outweighs that extra work depends on processor, kernel and batch. A removed layer is work that nobody does any
-# more. `speed_table` measures reading a prompt (*prefill*) and writing token by token (*decode*). *Predict:* which
-# of the four models writes fastest? The numbers are those of the machine that built this page.
+# On a CPU an 8-bit weight is turned back into a float before it is multiplied: less memory to read, more work. A
+# removed layer is work that nobody does any more. `speed_table` measures reading a prompt (*prefill*) and writing
+# token by token (*decode*). *Predict:* which of the four models writes fastest? (The times are from the machine that
+# built this page.)
 
 # %% tags=["volatile"]
 del small, reloaded
@@ -621,7 +623,9 @@ wide.columns = [f"{phase}, {what.replace('_', ' ')}" for what, phase in wide.col
 wide
 
 # %% [markdown]
-# `relative` is the median, over rounds, of the speed by that of the first model in the same round. And as a frontier, with milliseconds for each written token instead of megabytes, measured by `measure/speeds.py` on a machine with nothing else to do: *predict* which of the eight models are on it.
+# `relative` is the median, over rounds, of the speed by that of the first model in the same round. Now a frontier with
+# milliseconds for each written token, measured by `measure/speeds.py` on a machine with nothing else to do: *predict*
+# which of the eight models are on it.
 
 # %%
 stored = pd.read_csv(data_folder() / "speeds.csv")
@@ -634,26 +638,26 @@ plt.show()
 print("Measured on:", stored["processor"].iloc[0])
 
 # %% [markdown]
-# No quantized model is on it: all of them write more slowly than the model that they were made from, and removing
-# layers makes each of them faster by about the same fifth. So a layer is worth more than its bits when *time* is
-# short and the kernels unpack the bits before they multiply.
+# No quantized model is on it: each writes more slowly than the model that it was made from, while removing layers
+# makes all of them faster, by about a fifth. So a layer is worth more than its bits when *time* is short and bits must
+# be unpacked before multiplying.
 #
-# **Quantization saves memory for certain, and time perhaps; removing layers saves both.** Seldom in full
-# proportion: with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the
-# paper measured 1.19 (table 4). On a GPU, with kernels made for it, 4 bits can also be much faster.
+# **Quantization saves memory for certain, and time perhaps; removing layers saves both**, though rarely in proportion:
+# with nine of 32 layers gone 1.39 times the speed would be proportional, and on its quantized model the paper measured
+# 1.19 (table 4). On a GPU, with kernels made for it, 4 bits can also be much faster.
 
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. Try them first in the [exercise notebook](exercises/04_quantization.ipynb):
-# there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these four functions first in the [exercise notebook](exercises/04_quantization.ipynb), where a check tells you
+# what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How many bits does a weight take?
 #
 # **Difficulty:** easy · **Minutes:** 5
 #
-# "4-bit" is not the whole bill: every group of weights brings a scale along, and in some methods a zero point. A weight matrix has the shape `[outputs, inputs]`. Each row is cut into groups of `group` neighbours, and the last group of a row may be shorter. Return how many bits are stored for each weight, on average: its own `bits`, and its share of the `scale_bits` and `zero_bits` that each group needs.
+# With "4-bit" weights, every group also stores a scale, and in some methods a zero point. A weight matrix has the shape `[outputs, inputs]`. Each row is cut into groups of `group` neighbours, and the last group of a row may be shorter. Return how many bits are stored for each weight, on average: its own `bits`, and its share of the `scale_bits` and `zero_bits` that each group needs.
 #
 # <details><summary>Hint 1</summary>
 # Count for one row: all rows are alike, so the number of outputs plays no part.
@@ -686,18 +690,18 @@ for group in (shape[1], 128, 64, 32, 16, 8):
     print(f"{shape[0]} x {shape[1]} in groups of {group:3}: {stored:.2f} bits a weight")
 
 # %% [markdown]
-# Small groups are not free. With a 16-bit scale for every eight weights, the "4-bit" matrix takes half as much
-# again. Ask of every reported number of bits whether the scales are in it.
+# With a 16-bit scale for every eight weights, the "4-bit" matrix takes half as much again. Ask of every reported
+# number of bits whether the scales are in it.
 
 # %% [markdown]
 # ### Exercise 2: Round in groups
 #
 # **Difficulty:** medium · **Minutes:** 10
 #
-# Section 1 rounded a row with one scale. Now let each group of `group` neighbours in a row have its own: the
-# largest absolute value of the group is at the end of the grid, whose integers run from $-q_{max}$ to $q_{max}$
-# with $q_{max} = 2^{b-1}-1$. Return the rounded weights, as floats and in the shape of `weight`, `[outputs,
-# inputs]`. The number of inputs is a multiple of `group`. A group may be all zeros, and then it stays so.
+# Section 1 rounded a row with one scale. Now each group of `group` neighbours in a row has its own: the largest
+# absolute value of the group is at the end of the grid, whose integers run from $-q_{max}$ to $q_{max}$ with
+# $q_{max} = 2^{b-1}-1$. Return the rounded weights, as floats and in the shape of `weight`, `[outputs, inputs]`. The
+# number of inputs is a multiple of `group`. A group may be all zeros, and then it stays so.
 #
 # <details><summary>Hint 1</summary>
 # Can you give the matrix another shape, in which each row is one group? Neighbours in memory are neighbours in a
@@ -732,8 +736,8 @@ for group in (matrix.shape[1], 64, 32, 16):
     print(f"groups of {group:3}: the error is {error:.1%} of the matrix")
 
 # %% [markdown]
-# The smaller the group, the smaller the largest weight in it, and the finer its grid. Every grouped format makes
-# this trade: bits for scales, or bits for weights.
+# The smaller the group, the smaller its largest weight, and the finer its grid. Every grouped format makes this
+# trade: bits for scales, or bits for weights.
 
 # %% [markdown]
 # ### Exercise 3: The models worth keeping
@@ -788,7 +792,7 @@ for row in stored.iloc[kept].itertuples():
 #
 # **Difficulty:** hard · **Minutes:** 15
 #
-# The four arguments are tensors `[documents]`: the mean loss (nats a token) of each document under the dense model, a pruned one, a quantized one, and one that is both. All four read the same documents, in the same order. Return two numbers: the interaction, that is, what *both* costs beyond the sum of what the two cost alone (each cost is counted from the dense model), as a mean over documents; and the standard error of this mean.
+# The four arguments are tensors `[documents]`: the mean loss (nats a token) of each document under the dense model, a pruned one, a quantized one, and one that is both, for the same documents in the same order. Return two numbers: the interaction, that is, what *both* costs beyond the sum of what the two cost alone (each cost is counted from the dense model), as a mean over documents; and the standard error of this mean.
 #
 # <details><summary>Hint 1</summary>
 # Some documents are hard for all four models. Which differences make that drop out?
@@ -824,7 +828,8 @@ for removed in (3, 6, 9):
     print(f"{STORED}: {removed} layers and NF4: {extra:+.3f} ± {error:.3f} nats more")
 
 # %% [markdown]
-# `added_losses` in section 8 weighs documents by their length, so its numbers differ a little. An error computed from the spread of the four losses one by one would be many times larger: it would count how much documents differ from each other.
+# `added_losses` in section 8 weighs documents by their length, so its numbers differ a little. An error computed from
+# the four losses one by one would be many times larger: it would count how much documents differ from each other.
 
 # %% [markdown]
 # ## What we saw
@@ -833,10 +838,10 @@ for removed in (3, 6, 9):
 # - 4 bits cost visibly more on a model this small, but less than removing three layers. Reading text while rounding
 #   (GPTQ) helps; simple rounding in groups costs most.
 # - For memory, bits come first. For time it was the other way round, on the processor that we measured.
-# - Pruning and quantization nearly add up in the logarithm of perplexity. At nine layers, 4 bits cost half as much
-#   again as on the dense model, or more.
+# - Pruning and quantization nearly add up in the loss. At nine layers, 4 bits cost half as much again as on the dense
+#   model, or more.
 # - The order of the two cannot matter when matrices are rounded one by one. With GPTQ it did once, at nine layers.
-# - Real storage is less spectacular than the bit count promises, because embeddings stay in full precision.
+# - The real saving is smaller than the number of bits promises, because embeddings stay in full precision.
 #
 # > **Limits.** One model of 135 million parameters whose weights had been rounded to 4 bits before, eighteen short
 # > documents, one calibration text for GPTQ, one processor for the times. Question 7 of [the ten
@@ -858,7 +863,7 @@ for removed in (3, 6, 9):
 # <details><summary>Answer</summary>Adding logarithms is multiplying: 1.5 × 1.2 = 1.8. An interaction would show as a factor different from 1.8.</details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz

@@ -19,8 +19,8 @@
 #
 # How much does a pruned model still know? One can ask in three ways: how surprised it is by good text
 # (*perplexity*), which of several answers it finds likeliest (*choice*), and what it writes by itself
-# (*generation*). The three can disagree so much that a paper with only one of them is right in every number and
-# still misleads. We take each measure apart by hand, then put the same three models through all of them.
+# (*generation*). The three disagree so much that a paper with only one of them can mislead although all its numbers
+# are right. We compute each measure by hand, then put the same three models through all of them.
 #
 # **You will be able to**
 #
@@ -33,7 +33,7 @@
 # about 30 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. On Colab it installs the package; elsewhere it only prints versions, so that you can compare yours with ours.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -61,10 +61,8 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# One variable names the model.
-#
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print
-# and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -90,8 +88,8 @@ MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
 model, tokenizer = load(MODEL, device="cpu")  # the cells below use plain CPU tensors
 
 # %% [markdown]
-# Three models: the dense one, and what is left after removing the three and the six layers with the lowest Block
-# Influence (lesson 03). `remove_layers` shares the weights, so three models take the memory of one.
+# Three models: the dense one, and what is left without the three and the six layers that have the lowest Block
+# Influence (lesson 03).
 
 # %%
 batches = calibration_batches(tokenizer, built_in_text()["text"])
@@ -111,8 +109,8 @@ for n in (3, 6):
 #
 # $$ \mathrm{PPL} = \exp\!\Big(\frac{1}{T-1}\sum_{i=2}^{T} -\log p(t_i \mid t_1 \dots t_{i-1})\Big) $$
 #
-# A perplexity of 20 means: as uncertain as if it had to pick among 20 equally likely tokens each time. Logits at
-# position $i-1$ predict token $i$, hence the shift by one in the code.
+# A perplexity of 20 means: as uncertain as between 20 equally likely tokens. Logits at position $i-1$ predict token
+# $i$, so the code shifts by one.
 
 # %%
 SENTENCE = "The doctor washed her hands and opened the door of the waiting room."
@@ -156,15 +154,14 @@ print(
 
 # %% [markdown]
 # The first words are hard for both, since almost anything may start a sentence. Words that the context nearly fixes
-# ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses mostly in between,
-# here at "her", "door" and "waiting".
+# ("hands" after "washed her", "room" after "waiting") stay easy for both. The pruned model loses mostly in between.
 
 # %% [markdown]
 # ## 2. Long texts: window and stride
 #
-# A document can be longer than what a model reads at once. So it is read in *windows* that overlap: each window
-# moves on by a *stride*, and only tokens that have no loss yet are scored. The overlap is context. How often is a
-# token read? This draws what `perplexity_table` does with a document of 2,300 tokens.
+# A document longer than what a model reads at once is read in *windows* that overlap. Each moves on by a *stride*,
+# and only tokens that have no loss yet are scored; the others are context. How often is a token read? This is what
+# `perplexity_table` does with 2,300 tokens.
 
 # %%
 starts = np.arange(0, 1600, 512)  # 2,300 tokens, window 1024, stride 512
@@ -184,7 +181,7 @@ assert (ends - done).sum() == 2300
 print("From the second window on each scored token has at least 512 tokens of context.")
 
 # %% [markdown]
-# Does it matter? *Predict:* what happens to perplexity if windows are short, so that tokens lose the context before them?
+# *Predict:* what happens to perplexity if windows are short, so that tokens lose the context before them?
 
 # %%
 article = built_in_text("perplexity", genre="encyclopedic").head(1)
@@ -196,8 +193,8 @@ columns = ["window", "stride", "perplexity", "tokens"]
 pd.concat(short)[columns].round(2).reset_index(drop=True)
 
 # %% [markdown]
-# The same model, the same text, and very different perplexities. A perplexity without its window and stride can't
-# be compared with another.
+# The same model, the same text, and very different perplexities. Without its window and stride a perplexity can't be
+# compared with another.
 
 # %% [markdown]
 # ## 3. By genre, with standard errors
@@ -219,7 +216,8 @@ table = by_genre.pivot(index="genre", columns="model", values="perplexity")[
 table.assign(rise=table.iloc[:, -1] / table["dense"]).round(1).sort_values("dense")
 
 # %% [markdown]
-# The last column is the factor by which six layers fewer multiply perplexity. As a figure, with one standard error:
+# The last column is the factor by which six layers fewer multiply perplexity. Here are all three models, with one
+# standard error:
 
 
 # %%
@@ -245,15 +243,14 @@ print(f"Dense perplexity is lowest on {order[0]} and highest on {order[-1]}.")
 
 # %% [markdown]
 # From dialogue to story the dense perplexity grows by a larger factor than the removal of three layers costs in any
-# genre. So the *text* must be the same when models are compared. Two documents a genre are too few to say which
-# kind of text suffers most.
+# genre. So the *text* must be the same when models are compared.
 
 # %% [markdown]
 # ## 4. Bits per byte: comparing what tokens can't
 #
 # Perplexity is per *token*, and tokens belong to a tokenizer. The English text here is *the four documents* of
-# lesson 04. *Predict:* is the perplexity of this model, which has hardly seen any Chinese, higher on Chinese text
-# than on English?
+# lesson 04. *Predict:* has this model, which has hardly seen any Chinese, a higher perplexity on Chinese text than on
+# English?
 
 # %%
 four = documents[documents["genre"] != "dialogue"].drop_duplicates("genre")
@@ -269,16 +266,16 @@ languages = pd.DataFrame(rows)
 languages.round(3)
 
 # %% [markdown]
-# Per token, Chinese looks *easier*, because of the tokenizer: it knows few Chinese characters and cuts the others
-# into pieces of their UTF-8 bytes. Once the first byte of a character is given, the next one is easy to guess. Many
-# easy pieces make a low average.
+# Per token, Chinese looks *easier*. The tokenizer knows few Chinese characters and cuts the others into pieces of
+# their UTF-8 bytes. After the first byte of a character the next one is easy to guess, and many easy pieces make a
+# low average.
 #
 # *Bits per byte* divides the same total loss by something that no tokenizer can change, the bytes of the text:
 #
 # $$ \text{bits per byte} = \frac{\sum_i -\log_2 p(t_i \mid t_1 \dots t_{i-1})}{\text{bytes of the text}} $$
 #
-# (A Chinese character takes three bytes, an English letter one. So compare models within a language first.) Which
-# language loses more, in bits?
+# (A Chinese character takes three bytes, an English letter one. So compare models within a language.) Which language
+# loses more, in bits?
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(8.5, 3.2), layout="constrained")
@@ -297,8 +294,8 @@ print(
 )
 
 # %% [markdown]
-# The pruned models lose more of their little Chinese than of their English. The layers were chosen by reading
-# English text. *Try it:* give `score_layers` Chinese calibration text, `calibration_batches(tokenizer,
+# The pruned models lose more of their little Chinese than of their English. The layers were chosen on English text.
+# *Try it:* give `score_layers` Chinese calibration text, `calibration_batches(tokenizer,
 # built_in_text("calibration", language="zh")["text"])`. Does the gap close?
 
 # %% [markdown]
@@ -309,9 +306,8 @@ print(
 #
 # $$ \text{score}(c) = \sum_{i \in \text{tokens of } c} \log p(t_i \mid \text{question}, \text{earlier tokens of } c) $$
 #
-# The answer's tokens are those that come after the question's. Without a question, the answer follows the token
-# that starts a document. (A long answer pays for more tokens. Benchmarks therefore often report a second score,
-# `acc_norm`, divided by the answer's length; ours is the plain one, `acc`.)
+# Without a question, the answer follows the token that starts a document. (A long answer pays for more tokens. So
+# benchmarks often report a second score, `acc_norm`, divided by the answer's length; ours is the plain one, `acc`.)
 
 # %%
 START = tokenizer.convert_tokens_to_ids(begin_token(tokenizer, "a choice"))
@@ -344,12 +340,12 @@ by_choice.loc["lead of the best"] = [
 by_choice.round(1)
 
 # %% [markdown]
-# Only the *order* counts, and here it stays: the lead even grows when layers go, although perplexity gets worse.
+# Only the *order* counts, and it stays. The lead even grows when layers go, although perplexity gets worse.
 
 # %% [markdown]
 # ## 6. The harness
 #
-# `evaluate` runs lm-evaluation-harness, which does this for thousands of tasks. Five tasks need no network, because their items ship with the project:
+# `evaluate` runs lm-evaluation-harness, which does this for thousands of tasks. Five tasks need no network:
 #
 # | task | what it asks | chance |
 # |---|---|---|
@@ -359,8 +355,8 @@ by_choice.round(1)
 # | `science` | which of four answers is right? | 25 % |
 # | `chinese` | which of two continuations is good Chinese? | 50 % |
 #
-# These items were written for this course, and their wording gives some answers away. When the question is hidden
-# and only the choices are shown, the dense model should be at guessing level. Is it?
+# These items were written for this course, and their wording gives some answers away. With the question hidden and
+# only the choices shown, the dense model should be at guessing level. Is it?
 
 # %%
 measured = json.loads((data_folder() / "measured.json").read_text(encoding="utf-8"))
@@ -369,11 +365,10 @@ print(STORED)
 hidden.set_index("task")[["value", "standard_error", "chance", "items"]].round(1)
 
 # %% [markdown]
-# On `physical` and `science` it is several standard errors above guessing without having read a question. So the
-# *height* of an accuracy here says less about knowledge than it seems to. We use its *fall* when layers go, on the
-# same items.
+# On `physical` and `science` it is several standard errors above guessing. So the *height* of an accuracy here says
+# less about knowledge than it seems to. We use its *fall* when layers go, on the same items.
 #
-# Does the harness mean what we computed? Grammar items, by hand and by harness.
+# Does the harness compute what we computed? Grammar items, by hand and by harness.
 
 # %%
 LIMIT = 100
@@ -397,10 +392,10 @@ for name, m in models.items():
     print(f"{name}: by hand {by_hand:.2f} %, by the harness {by_harness:.2f} %")
 
 # %% [markdown]
-# All items of all five tasks take a quarter of an hour for each model. `evaluate` can keep what it has measured in
-# a file, and reads what is there for *this* model, these tasks and these settings. A file filled this way comes
-# with the project (`measure/evaluation.py`), so the next cell takes seconds. Another `MODEL` is not in the file:
-# then 100 items of each task are run, some minutes for each model.
+# All items of all five tasks take a quarter of an hour for each model. So `evaluate` keeps results in a file, and
+# reads what is there for *this* model, these tasks and these settings. A filled file comes with the project
+# (`measure/evaluation.py`). Another `MODEL` is not in it: then 100 items of each task are run, some minutes for each
+# model.
 
 # %%
 TASKS = ["last_word", "grammar", "physical", "science", "chinese"]
@@ -417,8 +412,8 @@ results.query("model == 'dense'")[columns].round(1)
 
 # %% [markdown]
 # An accuracy $a$ from $n$ items has a standard error of $\sqrt{a(1-a)/n}$. A *difference* of two accuracies has a
-# larger one, $\sqrt{e_1^2 + e_2^2}$ from the two errors. *Predict:* for how many tasks is the fall from dense to
-# three layers fewer larger than two standard errors of the difference?
+# larger one, $\sqrt{e_1^2 + e_2^2}$ from the two errors. *Predict:* for how many tasks is the fall from dense to three layers fewer
+# larger than two standard errors of the difference?
 
 # %%
 ax = points(results, "task", "value", TASKS)
@@ -439,8 +434,8 @@ falls.round(1)
 
 # %% [markdown]
 # Two: `grammar` and `science`. `physical` falls by more than two standard errors of either accuracy, but by less
-# than two of the difference, so it may be chance. `last_word` and `chinese` have hardly moved. With six layers
-# fewer the last word falls to about half, and grammar falls further.
+# than two of the difference, so it may be chance. With six layers fewer the last word falls to about half, and
+# grammar falls further.
 
 # %% [markdown]
 # ## 7. The same items: a paired comparison
@@ -461,19 +456,19 @@ for name in ("−3 layers", "−6 layers"):
 pd.DataFrame(rows).set_index("model").round(1)
 
 # %% [markdown]
-# The paired standard error is the smaller one, with the same answers. Comparing two accuracies from different
-# papers gives that up. Note also the column *gained*: pruned models get items right that the dense one had wrong.
+# It is, with the same answers. You lose this when you compare accuracies from different papers. Note also the column
+# *gained*: pruned models get items right that the dense one had wrong.
 
 # %% [markdown]
 # ## 8. Retention, and why it flatters
 #
-# The paper sums up with *retention*: the pruned model's score in percent of the dense model's. A model that only
-# guesses keeps $50/70 = 71\,\%$ of a two-choice score of 70 that way. A stricter number takes the guessing level
-# $g$ off both:
+# The paper sums up with *retention*: the pruned model's score in percent of the dense model's. But a model that only
+# guesses keeps $50/70 = 71\,\%$ of a two-choice score of 70. A stricter number takes the guessing level $g$ off both:
 #
 # $$ \text{retention} = \frac{a_{pruned}}{a_{dense}} \qquad\qquad \text{above chance} = \frac{a_{pruned} - g}{a_{dense} - g} $$
 #
-# `retention_table` computes both, with standard errors, and leaves the second empty where the dense model isn't three standard errors above guessing. Which bars will change most?
+# `retention_table` computes both, and leaves the second empty where the dense model isn't three standard errors above
+# guessing. Which tasks will change most?
 
 # %%
 kept = retention_table(results)
@@ -498,7 +493,9 @@ axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
 # %% [markdown]
-# `last_word` has no guessing level and is the same on both sides. The choice tasks fall a good deal further on the right. (The bar beyond 100 % is noise, which taking chance off makes larger.) Whenever a paper says that a pruned model "keeps 90 % of the performance", ask what guessing would have kept.
+# `last_word` has no guessing level and is the same on both sides. The choice tasks fall a good deal further on the
+# right. (The bar beyond 100 % is noise.) Whenever a paper says that a pruned model "keeps 90 % of the performance",
+# ask what guessing would have kept.
 #
 # For your own model, `compare` does perplexity, tasks, size and plain retention in one call.
 
@@ -533,15 +530,15 @@ summary[columns].round(2)
 
 # %% [markdown]
 # Repetition rises with the first three layers; surprise goes on rising with the next three. One number alone could
-# mislead: a loop is easy to predict, so the soup text without three layers, which says the same thing over and
-# over, is *less* surprising than what the dense model wrote itself.
+# mislead: the soup text without three layers is a loop, easy to predict, and so it is *less* surprising than what the
+# dense model wrote itself.
 
 # %% [markdown]
 # ## 10. The same question, chosen and written
 #
-# Choice tasks and free writing differ in topic, length and scoring. To see what choosing *alone* hides, ask the
-# same question twice. `choice_and_generation` puts an item to the model as a chat user would, answers listed as A,
-# B, …; it takes the likeliest answer, and then also lets the model *write* one.
+# What does choosing *alone* hide? Ask the same question twice. `choice_and_generation` puts an item to the model as a
+# chat user would, with the answers listed as A, B, …. It takes the likeliest answer, and then also lets the model
+# *write* one.
 
 # %% [markdown]
 # *Predict:* which way gets more answers right, and where does the distance grow? The table has the first 120
@@ -560,11 +557,11 @@ ways[columns].round(1)
 
 # %% [markdown]
 # Choosing stays level, but near guessing, where there is nothing to lose. (In section 6, without the lettered list,
-# the dense model was right on 85 % of `physical`: the form is too hard for so small a model.)
+# the dense model was right on 85 % of `physical`.)
 #
-# Written answers to `physical` collapse with the first three layers, because no answer can be read from what is
-# written. Before the list the dense model mostly writes one of the answers. Without six layers it recites who it
-# is: "You're a helpful AI". Choosing can't show this: one of the given answers is always the likeliest.
+# Written answers to `physical` collapse with the first three layers: no answer can be read from them. Without six
+# layers the model recites who it is: "You're a helpful AI". Choosing can't show this, since one of the given answers
+# is always the likeliest.
 #
 # <details><summary>Going deeper: a model that knows the answers</summary>
 #
@@ -575,7 +572,7 @@ ways[columns].round(1)
 # unlikely answers is a poor guide. Without eight layers it is the other way round.
 #
 # It also depends on *which* layers go. Without the eight layers that a greedy search takes, the bare questions
-# stand as if nothing had happened, and the last word, one step of writing, falls by more than a third: the paper's
+# are answered about as well as before, and the last word, one step of writing, falls by more than a third: the paper's
 # picture. Without Block Influence's eight, both fall. All numbers: [three models](../docs/three_models.md),
 # sections 2 and 3. Neither way of asking is the safe one: each measures the form of a question together with what
 # the model knows.
@@ -584,9 +581,9 @@ ways[columns].round(1)
 # %% [markdown]
 # ## 11. Side by side
 #
-# Now all measures for all three models, each in its own unit. Choice is the mean accuracy over `grammar`,
-# `physical` and `science`, with the mean guessing level dotted. Generation appears twice: as the exact last word,
-# one step of writing, and as the repetition in free writing. *Predict:* which breaks first?
+# Now all measures, each in its own unit. Choice is the mean accuracy over `grammar`, `physical` and `science`, with
+# the mean guessing level dotted. Generation appears twice: as the exact last word, one step of writing, and as the
+# repetition in free writing. *Predict:* which breaks first?
 
 # %%
 is_choice = results["task"].isin(["grammar", "physical", "science"])
@@ -626,17 +623,16 @@ for name in ("−3 layers", "−6 layers"):
 # - **Six layers fewer.** Perplexity has more than doubled. Choice has lost two fifths, and the exact last word
 #   nearly half.
 # - **Choice is not one thing.** `grammar` lost more than the last word did, and `physical` only a quarter.
-# - **Writing** is another thing again: written answers to `physical` (section 10) did not survive three layers.
-#   [Lesson 10](10_generation.ipynb) asks why.
+# - **Writing** differs again: written answers to `physical` (section 10) did not survive three layers. [Lesson
+#   10](10_generation.ipynb) asks why.
 #
 # Any one of these measures alone would have given another picture of the same two models.
 
 # %% [markdown]
 # ## 12. English against Chinese
 #
-# Does removal harm one language more? In our model the bits per byte rose more in Chinese (section 4), and in
-# section 6's figure the `chinese` task, without six layers, can hardly be told from guessing. Is that so in the
-# paper's models? MMLU is a multiple-choice exam in English, CMMLU one in Chinese, both with four answers. Here is
+# Does removal harm one language more? In our model the bits per byte rose more in Chinese (section 4). Is that so in
+# the paper's models? MMLU is a multiple-choice exam in English, CMMLU one in Chinese, both with four answers. Here is
 # how much of the *above-chance* score is kept in its table 2.
 
 # %%
@@ -648,7 +644,7 @@ percent.unstack()[["MMLU", "CMMLU"]].round(0)
 
 # %% [markdown]
 # No language loses more throughout: three of the four models keep about the same share in both, and the fourth
-# keeps more of its Chinese. The answer depends on model and task.
+# keeps more of its Chinese.
 #
 # <details><summary>Going deeper: the same questions in both languages</summary>
 #
@@ -664,7 +660,7 @@ percent.unstack()[["MMLU", "CMMLU"]].round(0)
 #
 # The paper's main table, for Llama-2-7B with nine of 32 layers removed: thirteen benchmarks, plain retention and
 # above guessing on the same row. (Above guessing only where the dense model is at least five points above it.)
-# *Look for* the one of the thirteen that is written and not chosen.
+# *Look for* the only one that is written and not chosen.
 
 # %%
 llama = table2.loc["Llama-2-7B", ["Dense", "ShortGPT"]]
@@ -698,8 +694,8 @@ print(
 # %% [markdown]
 # ## Exercises
 #
-# Four functions to write yourself. Try them first in the [exercise notebook](exercises/05_evaluation.ipynb): there
-# the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these four functions first in the [exercise notebook](exercises/05_evaluation.ipynb), where a check tells you
+# what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: One perplexity for several documents
@@ -739,15 +735,15 @@ print(f"all tokens together:   {corpus_perplexity(losses):.1f}")
 print(f"mean of perplexities:  {sum(apart) / len(apart):.1f}")
 
 # %% [markdown]
-# The mean of perplexities is larger than the perplexity of the whole, and one hard document would raise it further,
-# because an exponential exaggerates what is large.
+# The mean of perplexities is larger than the perplexity of the whole, because an exponential exaggerates what is
+# large.
 
 # %% [markdown]
 # ### Exercise 2: What is kept, above guessing
 #
 # **Difficulty:** easy · **Minutes:** 5
 #
-# On a test with `choices` answers to each question, guessing is right once in so many. `dense` and `pruned` are accuracies in percent. Return how much of the dense model's lead over guessing the pruned model has kept, in percent. The result may be below zero: a model can be worse than a coin.
+# On a test with `choices` answers to each question, guessing is right once in so many. `dense` and `pruned` are accuracies in percent. Return how much of the dense model's lead over guessing the pruned model has kept, in percent. The result may be below zero.
 #
 # <details><summary>Hint</summary>
 # Take the guessing level off both accuracies before you divide. Everything is in percent.
@@ -779,8 +775,8 @@ for task, choices in {"grammar": 2, "physical": 2, "science": 4}.items():
     print(f"{task}: plain retention {plain:.0f} %, above guessing {kept:.0f} %")
 
 # %% [markdown]
-# By plain retention a model that only guesses keeps more than half, wherever there are two answers. With the
-# guessing level taken off the pruned model looks worse on all three, and no measurement has changed.
+# By plain retention a model that only guesses keeps more than half, wherever there are two answers. Above guessing
+# the pruned model looks worse on all three, with the same measurements.
 
 # %% [markdown]
 # ### Exercise 3: Which window scores which token?
@@ -892,25 +888,25 @@ print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
 
 # %% [markdown]
 # A sum favours short answers, and a mean does not. The harness calls them `acc` and `acc_norm` (which divides by
-# characters instead of tokens). A table that doesn't say which one it means can't be compared with another.
+# characters instead of tokens). A table must say which one it means.
 
 # %% [markdown]
 # ## What we saw
 #
-# - Perplexity is the exponential of the mean token loss. It depends on tokenizer, window and text; bits per byte
-#   removes the first of the three, and turns "Chinese is easier" into "Chinese takes about twice the bits".
+# - Perplexity is the exponential of the mean token loss. It depends on tokenizer, window and text. Bits per byte removes
+#   the first of the three, and turns "Chinese is easier" into "Chinese takes about twice the bits".
 # - Choice scores reward the right *order* of given answers, and plain retention counts chance as ability.
 # - Models that answered the same items should be compared item by item.
 # - With three layers fewer, perplexity, grammar and science suffered clearly and the last word did not; with six,
 #   the last word lost half.
-# - On the same questions, choosing stayed level (near guessing, where it started) while written answers could no
-#   longer be read as answers.
+# - On the same questions, choosing stayed level (near guessing, where it started), while written answers could no
+#   longer be read.
 # - The measures disagree, so report more than one. In the paper's Llama-2-7B MMLU stays, and the summary is gone.
 #
 # > **Limits.** Accuracies come from 160 to 480 items a task, with standard errors of one to four points: smaller
-# > differences mean nothing here. The items were written for this course, and their wording helps. The paper's
-# > numbers are from one run each, without errors, on other models and other items. Perplexities by genre read two
-# > documents each.
+# > differences mean nothing. The items were written for this course, and their wording helps. The paper's numbers are
+# > from one run each, on other models and other items. Perplexities by genre read two documents each: too few to say
+# > which kind of text suffers most.
 
 # %% [markdown]
 # ## Three questions
@@ -928,7 +924,7 @@ print(f"the two rules choose differently {(by_sum != by_mean).sum()} times")
 # <details><summary>Answer</summary>MMLU needs the right one of four letters to be the likeliest, in a context given from outside; all four may become less likely together. A summary needs dozens of consecutive choices among all tokens, each conditioned on the model's own earlier ones, so that small errors feed later ones.</details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz
@@ -936,9 +932,8 @@ from shortgpt.course.quiz import quiz
 quiz("05")
 
 # %% [markdown]
-# You can now score, prune, quantize and judge a model of your own. Two further lessons ask whether Block Influence
-# chooses best, and whether layers are the right thing to remove; [lesson 10](10_generation.ipynb) follows what
-# pruning does to writing.
+# You can now score, prune, quantize and judge a model of your own. Does Block Influence choose best? Are layers the
+# right thing to remove? The next two lessons ask.
 #
 # **Next:** [06 · Choosing layers](06_choosing_layers.ipynb) · **Previous:** [04 · Quantization combined with
 # pruning](04_quantization.ipynb)

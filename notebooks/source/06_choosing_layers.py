@@ -17,7 +17,7 @@
 #
 # # 06 · Choosing layers: from a coin to a search
 #
-# In lesson 03 orders that had read the model beat orders by position. Here we compare eleven ways to choose layers, from random to a search over whole sets: what does each read, what does it cost, and how much better is its choice? Then you compete.
+# Lesson 03 compared orders that read the model with orders by position. Here are eleven ways to choose layers, from random to a search over whole sets: what does each read, what does it cost, and how much better is its choice? Then you compete.
 #
 # **You will be able to**
 #
@@ -27,10 +27,10 @@
 # - check whether a choice depends on the calibration text;
 # - repair a pruned model in closed form, without training.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors) · **Takes:** about 3 minutes on 2 CPU cores; reading about 35 minutes, exercises 55 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -58,9 +58,10 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# The model, two kinds of text, and what we need from the toolkit. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
+# The model and two kinds of text. `batches` is **calibration text**, which the criteria may read. `texts` are the openings of four other documents, on which the results are measured.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -91,11 +92,9 @@ print(f"{depth} layers; the criteria read {sum(b['attention_mask'].sum().item() 
 print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others, where dense perplexity is {dense:.1f}.")
 
 # %% [markdown]
-# > **Limits of this lesson.** Most figures are of one small model; section 2 has two more. Texts are few, ± is one standard error over documents, and the best of eleven choices is always a little lucky. Most of our texts were written by one author, a language model; where prose by people was measured, we say so. Criteria that try sets read a short piece of text and may choose for that piece.
-#
 # ## 1. Could a random choice do it?
 #
-# Here is what each criterion reads. A *pass* is one forward pass over the calibration text; trials are passes with layers left out. L is the number of layers, n how many are to go.
+# A *pass* is one forward pass over the calibration text. L is the number of layers, n how many are to go.
 #
 # | criterion | what it asks | passes |
 # |---|---|---|
@@ -108,7 +107,7 @@ print(f"measured on {sum(len(tokenizer(t)['input_ids']) for t in texts)} others,
 # | greedy | which layer is cheapest to lose *now*, given what is gone? | about nL/2 |
 # | search | try whole sets, exchange layers, keep the best | what you allow |
 #
-# The span is the criterion of Gromov et al. (arXiv 2403.17887), leave-one-out is used by Shortened LLaMA (arXiv 2402.02834), greedy is SLEB (arXiv 2402.09025), and the search is of the kind of EvoPress (arXiv 2410.14649).
+# (The span: Gromov et al., arXiv 2403.17887. Leave-one-out: Shortened LLaMA, arXiv 2402.02834. Greedy: SLEB, arXiv 2402.09025. A search of this kind: EvoPress, arXiv 2410.14649.)
 #
 # One call makes a plan by any of them:
 
@@ -119,7 +118,7 @@ plan = choose_by(model, batches, "angular_span_all_tokens", 6, progress=False)
 print(f"{plan.criterion}: remove layers {sorted(plan.removed)}")
 
 # %% [markdown]
-# `compare_criteria` makes many plans and measures each. *Predict:* three random choices are tried below. Will one of them beat Block Influence?
+# `compare_criteria` makes many plans and measures each. *Predict:* will one of three random choices beat Block Influence?
 
 # %%
 CHEAP = ["random", "sequential", "reverse", "relative_magnitude", "block_influence"]
@@ -144,9 +143,9 @@ print(", ".join(f"{coins[n] / influence[n]:.1f} times with {n} removed"
                 for n in coins.index) + ".")
 
 # %% [markdown]
-# The band is the range of the three random choices, on a scale where equal steps are equal *factors*. Even the luckiest loses, and by more the more layers go.
+# Even the luckiest of the three (the band is their range) loses, and by more the more layers go.
 #
-# Why does it help to know how far a layer turns the state? Let's add up the Block Influence of what each plan removed. *Predict:* does perplexity follow this sum, also for plans that were chosen without it?
+# Why does the turn of a layer tell so much? Add up the Block Influence of what each plan removed. *Predict:* does perplexity follow this sum, also for plans that were chosen without it?
 
 # %%
 scores = score_layers(model, batches, progress=False)
@@ -176,14 +175,14 @@ print(f"The three layers {sorted(odd['layers'])} have an influence of "
       f"is {odd['perplexity']:,.0f}.")
 
 # %% [markdown]
-# Mostly. Sequential, reverse and an unlucky random choice take a layer of large influence at once; after that, sparing others can't help. That fits figure 5 of the paper: a criterion that reads the model goes *around* the layers that matter.
+# Mostly. Sequential, reverse and an unlucky random choice take a layer of large influence at once. A criterion that reads the model goes *around* the layers that matter (figure 5 of the paper).
 #
-# The last line is an exception. That plan took three layers of ordinary influence, and is far worse than plans with the same sum. Section 4 comes back to it.
+# The last line is an exception: three layers of ordinary influence, and far worse than plans with the same sum. Section 4 comes back to it.
 
 # %% [markdown]
 # ## 2. All eleven, and what they cost
 #
-# Criteria that try sets need more time than a lesson has. So `python measure/choosing.py` chose 3, 6 and 9 layers by every criterion and measured all plans on four genres of the built-in perplexity part. No criterion read the text of the measurement.
+# Some criteria need more time than a lesson has. So `python measure/choosing.py` chose 3, 6 and 9 layers by every criterion and measured all plans on text that no criterion had read.
 
 # %%
 choosing = pd.read_csv(data_folder() / "choosing.csv")
@@ -198,7 +197,7 @@ print(STORED)
 best[["criterion", "layers", "perplexity", "perplexity_error"]].round(1)
 
 # %% [markdown]
-# These are the best plans for each number. *Predict* before you look at the curves: which criteria will be within a standard error of the best one?
+# These are the best plans for each number. *Predict:* which criteria will be within a standard error of the best one?
 
 # %%
 # the others would need a far longer axis
@@ -220,7 +219,7 @@ for n in (3, 6, 9):
 # %% [markdown]
 # None, and another criterion is best each time. (All plans were measured on the *same* documents, so the order of two curves is more certain than their bands suggest.)
 #
-# Perplexity is one measure. *Predict:* does accuracy follow? Two tasks: `grammar` (two answers, guessing gives 50 percent) and the exact `last_word` of a passage.
+# *Predict:* does accuracy follow perplexity? Two tasks: `grammar` (two answers, guessing gives 50 percent) and the exact `last_word` of a passage.
 
 # %%
 TASKS = ["grammar", "grammar_error", "last_word", "last_word_error"]
@@ -241,7 +240,7 @@ table.round(1)
 # %% [markdown]
 # A rank correlation near 1 says that both measures prefer the same plans. With so few items, neighbours in the table can't be told apart.
 #
-# What does a better plan cost? Forward passes against the result: down and to the left is better. The dashed line joins the points that are worth their price: nothing else is both cheaper and better. *Predict:* does the line go down steadily?
+# What does a better plan cost? Down and to the left is better; no point beats those on the dashed line in both. *Predict:* does the line go down steadily?
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharey=True, layout="constrained")
@@ -270,12 +269,12 @@ axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# At three layers, greedy's tens of passes buy something. At six they buy nothing: a row of layers that one pass finds beats every set that trials found. At nine this row is a bad one, and leave-one-out is ahead. So a more expensive criterion is not always better.
+# At three layers, greedy's tens of passes buy something. At six, one pass finds a row of layers that beats every other set. At nine this row is a bad one, and leave-one-out is ahead. So a more expensive criterion is not always better.
 
 # %% [markdown]
 # ### Two more models
 #
-# (On prose that people wrote, from other sources, the same criterion is best at each number.) And on other models? `python measure/removal_curves.py` removed up to half of the layers from three models: layers chosen on English prose by people, measured on prose from other sources. It is figure 5 of the paper, drawn again. The largest model has ten times the parameters of ours. The grey band is the range of five random choices.
+# Now up to half of the layers go from three models: chosen on English prose by people, measured on prose from other sources (`python measure/removal_curves.py`). It is figure 5 of the paper, drawn again. The largest has ten times the parameters of ours. The grey band is the range of five random choices.
 #
 # *Predict:* does the larger model lose less? And is there a number of layers from which one more ruins it?
 
@@ -298,13 +297,13 @@ for n in (2, 4, 6, 8):
         for name, (value, error) in by.items()) + ".")
 
 # %% [markdown]
-# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on. Section 3 shows which layers are the reason. Greedy, which tries what it removes, is ahead of both on all three models; on the larger one it avoids about half of the loss that Block Influence adds. A *span* is as good there, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
+# **Criteria differ.** On both other models relative magnitude chooses better than Block Influence from three or four layers on (section 3 shows why). Greedy is ahead of both on all three models. A *span* is as good on the larger one, but ruins Gemma from four layers on and ours from eight. So no cheap criterion is good on all three.
 #
-# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. The other two models lose a little more with each layer. So a cliff belongs to a model *and* an order, and no score warns of it. Remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
+# **The cliff.** If Block Influence chooses, the fifth layer multiplies Gemma's perplexity by almost ten. By relative magnitude or greedy there is no such step. No score warns of a cliff, so remove one layer at a time and measure: `removal_sweep`, or in a shell `shortgpt score --sweep`.
 #
 # **Size.** The larger model loses less: with a fifth of the layers gone, chosen by greedy, its perplexity is 1.3 times the dense one's, and ours 1.8 times.
 #
-# Check it yourself: with `LIVE = True` the larger model is fetched (1.1 GB, once; 5 GB of memory), and two of its points are measured again, in about three minutes on two cores.
+# (`LIVE = True` fetches the larger model, 1.1 GB, and measures two of its points again: 5 GB of memory, about three minutes on two cores.)
 
 # %%
 LIVE = False
@@ -316,7 +315,7 @@ if LIVE:
 # %% [markdown]
 # ## 3. Why relative magnitude comes close
 #
-# **Relative magnitude** is the length of what a layer adds, against the length of what leaves it. It does not ask for a direction. Block Influence asks for nothing else. Yet over all layers they rank almost alike. Why?
+# **Relative magnitude** is the length of what a layer adds, against the length of what leaves it. It ignores direction, and Block Influence uses nothing else. Yet they rank layers almost alike. Why?
 #
 # Both look at one triangle: $x$, then $f$ on top of it, then $x+f$. Let $r=|f|/|x|$ be small, and $\varphi$ the angle between $f$ and $x$. The state then turns by about $\theta \approx r\sin\varphi$, so
 #
@@ -324,7 +323,7 @@ if LIVE:
 #
 # $$\text{relative magnitude} = \frac{|f|}{|x+f|} \approx r .$$
 #
-# As long as $\sin\varphi$ is about the same for all layers, one is half the square of the other, and a square keeps the order. They part where $\sin\varphi$ is small: a layer that stretches the state without turning it. First on two triangles with the same $|f|$:
+# As long as $\sin\varphi$ is about the same for all layers, one is half the square of the other, and a square keeps the order. They differ where $\sin\varphi$ is small: a layer that stretches the state without turning it. First on two triangles with the same $|f|$:
 
 # %%
 x = torch.tensor([1.0, 0.0])
@@ -336,7 +335,7 @@ for name, f in {"turns": torch.tensor([0.0, 0.4]),
           f"half its square {magnitude**2 / 2:.3f}")
 
 # %% [markdown]
-# And the layers of our model. If every $f$ stood at a right angle to $x$, all points would lie on the dashed line. (Where the addition is large, as in the first layer, the line is only a rough guide.) *Predict:* which layers lie below it?
+# And the layers of our model? With $f$ at a right angle to $x$, a point lies on the dashed line. (For large additions, as in the first layer, the line is only a rough guide.) *Predict:* which layers lie below it?
 
 # %%
 magnitudes = score_layers(model, batches, metric="relative_magnitude", progress=False)
@@ -396,9 +395,9 @@ print("Between the 10th and the 90th percentile of layers the square varies "
       f"{spread[0]:.1f} times, the angle's part {spread[1]:.1f} times.")
 
 # %% [markdown]
-# This is question 9 of the [ten](20_ten_questions.ipynb): where a layer adds little and at a wide angle, the two are the same measure in different units. The rank correlation over all layers is near 1. Still, the lists of the lowest differ: neighbours have almost equal scores, and a small difference makes them change places (2 of 3, 4 of 6 and 8 of 9 in common here; with five times the text, in section 2, all six of six).
+# Where a layer adds little and at a wide angle, the two are the same measure in different units. Still, the lists of the lowest differ, because neighbours have almost equal scores (2 of 3, 4 of 6 and 8 of 9 in common here; with five times the text, in section 2, all six of six).
 #
-# The two really disagree on a layer that mostly stretches the state. Relative magnitude calls it important, BI does not. On the larger model of section 2 Block Influence took layers 24, 25 and 26 early, relative magnitude did not. *Predict:* in the same figure for that model, are these layers on the line, above it or below?
+# The two really disagree on a layer that mostly stretches the state: relative magnitude calls it important, BI does not. On the larger model only Block Influence took layers 24, 25 and 26 early. *Predict:* in the same figure for that model, are these layers on the line, above it or below?
 
 # %%
 scored = pd.read_csv(data_folder()
@@ -427,16 +426,16 @@ for i in share.nsmallest(4).sort_index().index:
           "magnitude.")
 
 # %% [markdown]
-# The four layers farthest below the line are neighbours near the end, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it (section 2). On Gemma it is layer 16 that stretches the state by a third; Block Influence takes it as the third, and its neighbour as the fifth, where the cliff was. Why does a stretch matter? Before attention and before the feed-forward network (FFN) every state is brought to one length (RMSNorm), so a longer state reads the same; but what later layers add to it weighs less.
+# They are below, and they make the state longer. Block Influence calls them cheap, takes them early and loses more by it. (On Gemma, layer 16 stretches the state by a third.) Why does a stretch matter? Attention and the feed-forward network (FFN) read the state through a norm, RMSNorm, which takes its length away; but what later layers add to it weighs less.
 #
-# It is no law. On models that other people measured, either of the two may be ahead, many times over ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
+# Elsewhere either of the two may be ahead ([question 9](20_ten_questions.ipynb)). Compute both: either takes one pass.
 
 # %% [markdown]
 # ## 4. When Block Influence is wrong
 #
-# A layer may turn the state very little, but in just the direction that matters. Angles can't show that. We must leave the layer out and look at the loss (mean −log p of a token, in *nats*, the unit of the natural logarithm).
+# A layer may turn the state very little, but in just the direction that matters. To see that, leave the layer out and look at the loss (mean −log p of a token, in *nats*, the unit of the natural logarithm).
 #
-# `Trials` does that. It keeps the states of the whole model, and when layer $k$ is left out it starts there, since everything below is unchanged. That saves half of the work.
+# `Trials` does that. Without layer $k$ everything below it is unchanged, so it starts there and saves half of the work.
 
 # %%
 trials = Trials(model, calibration_batches(tokenizer, built_in_text()["text"],
@@ -476,7 +475,7 @@ print("The other way round, least harm for their influence: layers "
       f"{' and '.join(map(str, harmless))}.")
 
 # %% [markdown]
-# The first lines name the mistakes: layers that are missed more than their angle says. The random plan of section 1 had taken one of them.
+# The first lines name layers whose loss hurts more than their angle says. The random plan of section 1 had taken one of them.
 #
 # So take the layers with the least damage? *Predict:* the six layers that are cheapest alone are left out in pairs. Does a pair cost the sum of both?
 
@@ -499,12 +498,12 @@ print(f"{(pairs['difference'] > 0).sum()} of {len(pairs)} pairs cost more togeth
 pairs.sort_values("difference", ascending=False).head(4).round(3)
 
 # %% [markdown]
-# A pair costs more than its sum if one of the two layers can do the work of both, but not neither. About half of these pairs cost *less* than their sum. A list of single damages knows nothing of this. Greedy asks again after each removal; the search may also take a removal back. But remember section 2: at nine layers the list of single damages made the best plan of all. Knowing a short text better doesn't always help on another.
+# A pair costs more than its sum if either of the two can do the work of both. About half of these pairs cost *less*. A list of single damages knows nothing of this; greedy asks again after each removal. But at nine layers that list made the best plan of all (section 2): knowing a short text better doesn't always help on another.
 
 # %% [markdown]
 # ## 5. Does the calibration text matter?
 #
-# Would another text choose other layers? We score the model on nine English genres, on Chinese, and on text that the model has sampled itself (`sampled_text`, which needs no data). About 1,000 tokens of each. *Predict:* which of these chooses the most different layers?
+# We choose layers on nine English genres, on Chinese, and on text that the model has sampled itself (`sampled_text`, which needs no data), with about 1,000 tokens of each. *Predict:* which of these chooses the most different layers?
 
 # %%
 genres = built_in_text("calibration").groupby("genre")["text"].apply(list).to_dict()
@@ -528,9 +527,12 @@ low, high = rest["rank_correlation"].min(), foreign["rank_correlation"].max()
 print(f"Rank correlation over all layers: at least {low:.2f} between English genres, at most {high:.2f} with Chinese.")
 
 # %% [markdown]
-# The overlap counts only the six that go, and neighbours with almost equal scores change places; the rank correlation is over all layers. By both, Chinese, which this model hardly knows, chooses others. Text that the model made up agrees with the genres about as well as these agree with each other. That is agreement of *plans*: no model was pruned by such a plan here, so we don't know how good it is.
+# By overlap and by rank correlation, Chinese, which this model hardly knows, chooses others. Text that the model made up agrees with the genres about as well as these agree with each other.
 #
-# Other layers need not be worse layers. On the three models of section 2, prose by people chose better than the course's text on two and worse on the third, and Chinese prose chose better layers for *English* on the two small ones ([three models](../docs/three_models.md)). Where two texts disagree, measure both plans, on a third text.
+# <details><summary>Going deeper: are other layers worse layers?</summary>
+#
+# Not always. On the three models of section 2, prose by people chose better than the course's text on two and worse on the third, and Chinese prose chose better layers for *English* on the two small ones ([three models](../docs/three_models.md)). Where two texts disagree, measure both plans, on a third text.
+# </details>
 #
 # Is it the kind of text, or simply too little of it? Draw two texts of the same size from *one* source and compare. *Predict:* how many tokens until both choose nine tenths of the same layers?
 
@@ -541,9 +543,9 @@ plot_tokens_needed(tokens_needed(long, 6))
 plt.show()
 
 # %% [markdown]
-# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres of more tokens often don't: they disagree because of their text, not because there is too little of it. To make a choice stable, use more documents, and a mixture.
+# Two mixed texts soon choose nearly the same six, if all samples have *one* length (here 128 tokens). Two genres often don't, even with more tokens. So use more documents, and a mixture.
 #
-# **The length of the samples matters as well.** In longer samples layer 15 scores higher and layer 12 does not, so the two change places, however much text is read (`measure/stability.py`). That is why this course shows several "six lowest" of one model. This lesson reads 4 samples of 256 tokens and gets 12, 13, 14, 15, 17, 25. The stored plans read samples of 512 tokens and got 3, 13, 14, 17, 25, 26: four of six in common. So say with every choice how it was read, and take samples about as long as the texts that the model is for. The layers in doubt are in doubt *because* their scores are close.
+# **The length of the samples matters as well.** In longer samples layer 15 scores higher, so layers 12 and 15 change places, however much text is read (`measure/stability.py`). This lesson reads 4 samples of 256 tokens and gets 12, 13, 14, 15, 17, 25. The stored plans read samples of 512 tokens and got 3, 13, 14, 17, 25, 26: four of six in common. So say how a choice was read, and take samples about as long as the texts that the model is for.
 
 # %% [markdown]
 # ## 6. What repair buys
@@ -552,9 +554,9 @@ plt.show()
 #
 # $$\min_D \sum_t \frac{|x_{e,t} - y_t - z_t D|^2}{|x_{e,t}|^2} + \lambda |D|^2 .$$
 #
-# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to a matrix that is there anyway (*fold*), so there is no new parameter. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
+# That is least squares, solved in one step (compare ReplaceMe, arXiv 2505.02819). $D$ is added to that last matrix (*fold*), so there is no new parameter. Dividing by the length keeps a few tokens with huge states from deciding everything; the ridge $\lambda$ keeps $D$ from learning the calibration text by heart.
 #
-# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use. (Gemma has a norm behind each FFN; there the repair is `linear`, a small matrix on the residual stream.)
+# We remove six layers in a row and repair with 4,096 tokens that the measurement doesn't use. (Gemma needs another form, `linear`.) *Predict:* how much of the added loss comes back?
 
 # %%
 # of 30 layers 13 to 18; elsewhere at the same depth
@@ -571,7 +573,7 @@ print("Of the loss that the cut added, repair takes back "
       f"{np.log(cut / repaired) / np.log(cut / dense):.0%}.")
 
 # %% [markdown]
-# Is a row of layers easier to repair than scattered ones? A row needs a single patch; four gaps need four, each on top of the errors of those before it. But four patches are also four times as many numbers to fit. *Predict* which gets more of its loss back. From the file, at six layers: each plan cut (circle) and repaired (square).
+# Is a row of layers easier to repair than scattered ones? A row needs a single patch; four gaps need four, but these have four times as many numbers to fit. *Predict* which gets more of its loss back. (Six layers, stored: circles are cut, squares repaired.)
 
 # %%
 at_six = choosing[(choosing["removed"] == 6) & (choosing["seed"].fillna(0) == 0)]
@@ -615,9 +617,7 @@ for name, some in (("one gap", overview[overview["gaps"] == 1]),
 overview.sort_values("fold").round(2)
 
 # %% [markdown]
-# Neither: the two ranges overlap. The best row stays ahead because it was ahead when it was only cut. (`repaired_search` repaired every set before judging it, and ended at that row as well.)
-#
-# The line about prose by people is a warning: the repair had read text by the author of the text it is measured on. On prose by people it gives back half to four fifths as much. It still helps every plan.
+# Neither: the two ranges overlap. (`repaired_search` repaired every set before judging it, and ended at the same row.) But the repair had read text by the author of our test text. On prose by people it gives back half to four fifths as much, and still helps every plan.
 #
 # There are other repairs. `linear` puts a small matrix on the residual stream. `all` fits every layer behind the first gap. `merge` reads no text: the layer before the gap takes over how the weights of the removed ones differ from its own (LaCo, arXiv 2402.11187). *Predict:* can one add up the weights of layers that do different things?
 
@@ -630,9 +630,9 @@ print(f"{STORED}: merging multiplies the cut model's perplexity by {(wide['merge
 wide.map("{:,.1f}".format)
 
 # %% [markdown]
-# No: the merged models are ruined. LaCo itself merges only where the outputs stay near the dense model's, and on larger models that works (lesson 07, section 7). We merged without that check.
+# No: the merged models are ruined. LaCo merges only where the outputs stay near the dense model's, and on larger models that works (lesson 07, section 7). We merged without that check.
 #
-# *Predict:* how far down does perplexity come with ten times the text? `python measure/repair.py` has tried it for the plan of `repaired_search`, with prose written for this (`built_in_text("repair")`).
+# *Predict:* how far down does perplexity come with ten times the text? (Measured by `python measure/repair.py`.)
 
 # %%
 repair = pd.read_csv(data_folder() / "repair.csv")
@@ -657,7 +657,7 @@ print(f"Six layers gone, encyclopedic perplexity: dense {dense_row['encyclopedic
 # %% [markdown]
 # The curves fall up to about 16,000 tokens; after that a doubling buys hardly anything. Neither comes back to the dense model: a linear map can't replace all that the layers did.
 #
-# Does the repair bring back answers as well? Every offline task, with what is above guessing in percent of what the dense model has above guessing:
+# Does the repair bring back answers as well? Here is every offline task, in percent of what the dense model has above guessing:
 
 # %%
 final = repair[repair["removed"].isin([0, 6]) & (repair["grammar"].notna())]
@@ -674,12 +674,12 @@ print(f"{STORED}. Standard errors of these shares, without the dense model's own
 share.round(0)
 
 # %% [markdown]
-# Grammar is nearly whole again, and everyday physics has more than half of its loss back. The exact last word suffered most from the cut and regains about half. Science gains nothing that could be measured. Compare this with what was done: six of thirty layers are gone, no parameter was added, and no gradient was computed.
+# Grammar is nearly whole again, and everyday physics has more than half of its loss back. The exact last word suffered most and regains about half. Science gains nothing that could be measured. And this took no new parameter and no gradient.
 
 # %% [markdown]
 # ## 7. Beat the algorithm
 #
-# Your turn. Press layers to take them out; *the algorithm's choice* shows what greedy takes for the same number. Everything is valued on 128 tokens, so differences in the second digit mean nothing.
+# Press layers to take them out; *the algorithm's choice* shows what greedy takes for the same number. Everything is valued on 128 tokens, so differences in the second digit mean nothing.
 
 # %%
 from shortgpt import Ablation
@@ -705,12 +705,12 @@ tried = game.table({"mine": MINE,
 tried[["layers", "perplexity", "times_dense", "text"]].round(2)
 
 # %% [markdown]
-# *Try it* (10 minutes, medium): beat greedy with three layers; then with six. Which layers did you never dare to touch, and were you right?
+# *Try it* (10 minutes, medium): beat greedy with three layers; then with six.
 
 # %% [markdown]
 # ## 8. Which of the paper's claims hold here
 #
-# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6). In words: BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. Now ours: the largest number of layers, of 3, 6 and 9, that each criterion may remove before perplexity is four times the dense one.
+# The paper compares four criteria on Llama-2 and Baichuan2 (figures 5 and 6): BI is best over all; relative magnitude is close; removal from the end does well on MMLU (a multiple-choice exam) and badly on perplexity. And ours? How many layers, of 3, 6 and 9, may go before perplexity is four times the dense one?
 
 # %%
 print(STORED)
@@ -731,17 +731,17 @@ print(f"Grammar at 6 layers: reverse {six.loc['reverse', 'grammar']:.0f}, Block 
       f"Influence {six.loc['block_influence', 'grammar']:.0f}, guessing 50.")
 
 # %% [markdown]
-# Each verdict says on which models it was tried: ours, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)).
+# On our model, Gemma 3 270M and Qwen2.5-Coder-1.5B (all numbers: [three models](../docs/three_models.md)):
 #
-# - **BI before the orders by position.** Holds on our model and on the larger one. On Gemma it holds with three or four of 18 layers gone; with six or more, removing the last layers was better than what BI chose. (Both ruin the perplexity.)
-# - **Relative magnitude close to BI.** Holds on our model, up to a third of the layers. Not on the two others, where relative magnitude is clearly ahead.
+# - **BI before the orders by position.** Holds on our model and on the larger one. On Gemma only with three or four of 18 layers gone; with six or more, removing the last layers was better. (Both ruin the perplexity.)
+# - **Relative magnitude close to BI.** Holds on our model, up to a third of the layers. On the two others relative magnitude is clearly ahead.
 # - **BI is the best.** The paper says so of *its four*. On our model none of these is better at six and nine layers; on the two others relative magnitude is. Of all eleven, some are better at every number.
-# - **Reverse is good at choosing answers.** Not on our model. But `grammar` is not MMLU, and in our model the last layers matter more than in Llama-2, so this doesn't refute the paper.
+# - **Reverse is good at choosing answers.** Not on our model. But `grammar` is not MMLU, and our last layers matter more than Llama-2's, so this doesn't refute the paper.
 
 # %% [markdown]
 # ## Exercises
 #
-# Three functions to write yourself. Open the [exercise notebook](exercises/06_choosing_layers.ipynb) first: there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these three functions first in the [exercise notebook](exercises/06_choosing_layers.ipynb), where a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How much of an overlap is chance?
@@ -787,7 +787,7 @@ for name, layers in plans.drop("block_influence").items():
           f"perplexity {stored.loc[name, 'perplexity']:,.0f}")
 
 # %% [markdown]
-# One layer of six in common is what chance gives, and so near zero. Now look at the perplexities. `reverse` and `search` agree with Block Influence equally well; one of them is ruined and the other the better plan. Agreement says whether two choices are *alike*, not whether they are good.
+# One layer of six in common is what chance gives. Now look at the perplexities: `reverse` and `search` agree with Block Influence equally well, and one of them is ruined. Agreement says whether two choices are *alike*, not whether they are good.
 
 # %% [markdown]
 # ### Exercise 2: A search by exchanges
@@ -848,7 +848,7 @@ for name, layers in {"Block Influence": start, "after the exchanges": found}.ite
           f"perplexity {elsewhere:.1f} on the four others")
 
 # %% [markdown]
-# The exchanges lowered the loss on the text that they looked at, as a search always will. On the four other documents the result is no better. So the loss that a search ends with does not measure its choice. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute: does it find other layers, and are these better elsewhere?)
+# On the text that they looked at, the exchanges lowered the loss, as a search always will. On the four other documents the result is no better. Never judge a search by its own loss. (*Try it* with six times as much text, `samples=4, length=256`, in about a minute.)
 
 # %% [markdown]
 # ### Exercise 3: The repair, in closed form
@@ -917,24 +917,26 @@ print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before
       f"repaired by you {perplexity(short, tokenizer, texts):.1f}")
 
 # %% [markdown]
-# (In Gemma a norm stands behind the matrix that you changed, so there the result means nothing.) `heal` solves the same system, tries several ridges on text that it holds back, and sums up over the batches so that no state has to be kept.
+# (In Gemma a norm stands behind the matrix that you changed, so there the result means nothing.) `heal` solves the same system, tries several ridges on text that it holds back, and adds up over batches to save memory.
 
 # %% [markdown]
 # ## An open exercise: the six-layer challenge
 #
-# Nobody knows the best six layers to remove, or the best repair. [The challenge](../docs/challenge.md) has the rules, a scorer, and ten baselines of this lesson on text that is written anew for each word. Begin with a plan: `plan.to_json("mine.json")`, then in a shell `shortgpt challenge mine.json --word 2026-12-01`. (*Try it:* the best row of layers, or a search on other text.) Exercise 2 below writes a search.
+# Nobody knows the best six layers to remove, or the best repair. [The challenge](../docs/challenge.md) has the rules, a scorer and ten baselines, on text that is written anew for each word. Begin with a plan: `plan.to_json("mine.json")`, then in a shell `shortgpt challenge mine.json --word 2026-12-01`. (*Try it:* the best row of layers, or the search of exercise 2 on other text.)
 
 # %% [markdown]
 # ## What we saw
 #
-# - A random choice, or an order by position, hits a layer that matters sooner or later; reading the model once is enough to go around these.
+# - A random choice, or an order by position, sooner or later hits a layer that matters. Reading the model once is enough to avoid that.
 # - Relative magnitude and Block Influence measure the same triangle. They differ on layers that stretch the state; on two larger models these layers were worth keeping.
-# - Angles can't see a small turn in an important direction. Trials can, for tens of passes in place of one; but on little text they choose for that text.
+# - Angles can't see a small turn in an important direction. Trials can, for tens of passes; but on little text they choose for that text.
 # - Damages don't add up: some pairs cost more together than one by one, others less.
 # - A choice depends on the text and on the length of its samples.
-# - Repair needs no training and helped every plan, on other people's prose less than on text like that which it read.
+# - Repair needs no training and helped every plan, on prose by people less than on text like that which it read.
 #
 # *Why does Block Influence allow more layers to go than an order by position (question 4)?* *How does relative magnitude differ from it (question 9)?* Write two sentences each, and then compare with [our answers](20_ten_questions.ipynb).
+#
+# > **Limits.** Most figures are of one small model; section 2 has two more. Texts are few, ± is one standard error over documents, and the best of eleven choices is always a little lucky. Most of our texts were written by one author, a language model. (On prose by people the same criterion is best at each number.) No model was pruned by the plans of section 5.
 
 # %% [markdown]
 # ## Three questions
@@ -952,7 +954,7 @@ print(f"{len(z):,} tokens. Perplexity: dense {dense:.1f}, six layers cut {before
 # <details><summary>Answer</summary>Other text: a search that tries hundreds of sets on a thousand tokens also finds those that fit these tokens by luck. Measure on documents that no criterion read, compare item by item, and give the standard error of the difference.</details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz

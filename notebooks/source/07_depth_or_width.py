@@ -17,7 +17,7 @@
 #
 # # 07 · Depth or width: layers, sublayers, heads, channels
 #
-# So far we took out whole layers. There are other ways to make a model smaller: remove only the attention of a layer, or only its feed-forward network (FFN), or keep every layer and make each one narrower. ShortGPT says that removing whole layers is better, although it is the simplest way. Here the methods compete with the same number of parameters gone, for quality, speed and memory. Then we read the paper's own comparison.
+# A model can also become smaller if only the attention of a layer goes, or only its feed-forward network (FFN), or if every layer becomes narrower. ShortGPT says that removing whole layers is better, although it is the simplest way. Here the methods compete with the same number of parameters gone, for quality, speed and memory. Then we read the paper's own comparison.
 #
 # **You will be able to**
 #
@@ -26,10 +26,10 @@
 # - predict which of them makes a model faster, and which shrinks the key-value cache;
 # - read a published comparison of pruning methods, and say what it proves.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (standard errors, retention) · **Takes:** about 3 minutes on 2 CPU cores; reading about 30 minutes, exercises 45 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -75,9 +75,8 @@ from shortgpt.course.plots import MARKERS, PALETTE, STORED, plain_log_ticks
 from shortgpt.utils.data import data_folder
 
 # %% [markdown] tags=["for-exercises"]
-# One variable names the model.
-#
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 MODEL = "smollm2-135m-instruct"  # others: shortgpt.suggested_models()
@@ -85,8 +84,6 @@ model, tokenizer = load(MODEL, device="cpu")
 depth = len(decoder_layers(model))
 
 # %% [markdown]
-# > **Limits of this lesson.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair afterwards. SliceGPT, LLM-Pruner, FLAP and LaCo (which merges neighbouring layers) were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
-#
 # ## 1. What is there to remove?
 #
 # A decoder layer has two branches: *attention*, which brings information from earlier tokens, and the *FFN*, which works on each token alone. Each adds its result to the hidden state. A layer also has two norms, and outside of all layers is the embedding: one vector for each token of the vocabulary. *Predict:* which of them has the most parameters?
@@ -124,9 +121,9 @@ print(f"The embedding holds {everywhere['embedding'] / everywhere.sum():.0%} of 
       f"attention {everywhere['attention'] / in_layers:.0%}; the norms hardly count.")
 
 # %% [markdown]
-# The embedding is a large part of this small model, and no method below touches it; in the paper's 7B models it is a few percent. And one attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
+# No method below touches the embedding, a large part of this small model and a few percent of the paper's 7B models. One attention is much smaller than one FFN, because several query heads share one key head and one value head (*grouped-query attention*).
 #
-# So "I removed twelve attentions" and "I removed twelve layers" can't be compared. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind holds as many parameters as some layers do: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
+# So "twelve attentions" and "twelve layers" can't be compared. A fair comparison removes **equal parameters**. `equal_parameters` says how much of each kind is worth some layers: attentions and FFNs (the *sublayers*) in the whole model, but channels and heads *in every layer*. A *channel* is one of the numbers between the matrices of an FFN. A *head* has its part of the query and output matrices; as query heads share keys and values, whole groups go.
 
 # %%
 worth = {layers: equal_parameters(model, layers) for layers in (3, 6, 9)}
@@ -140,12 +137,12 @@ print("Head groups are too coarse to match exactly: those for three layers hold 
       f"{off:.0%} of the parameters that they should.")
 
 # %% [markdown]
-# Look at the row *attention*: nine layers have more parameters than all attentions together. What counts is the share that a kind holds. Attention holds a quarter of what is in the layers, so with a quarter of the layers' parameters gone it is used up, and the heads, its parts, with it. FFNs and their channels hold three quarters and last longer. Only layers can go on to the end.
+# Nine layers have more parameters than all attentions together. Attention holds a quarter of what is in the layers, so with a quarter of the layers' parameters gone it is used up, and the heads, its parts, with it. FFNs and their channels hold three quarters and last longer. Only whole layers have no such limit.
 
 # %% [markdown]
 # ## 2. What should go?
 #
-# For layers we have Block Influence. `score_sublayers` asks the same of the two branches: how far does the attention turn the hidden state, and how far the FFN? *Predict:* which of the two turns it more?
+# For layers we have Block Influence. `score_sublayers` asks the same of the two branches. *Predict:* which turns the hidden state more, attention or FFN?
 
 # %%
 batches = calibration_batches(tokenizer, built_in_text()["text"], samples=5)
@@ -175,7 +172,7 @@ print(f"In {(attention < ffn).sum()} of {depth} layers attention turns the state
 # %% [markdown]
 # In most layers it is the FFN. Remember the last layer for section 6: its attention has a low score and its FFN one of the highest.
 #
-# Heads and channels need a score as well, and we try two. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state?
+# For heads and channels we try two scores. *Magnitude* looks at the weights alone: how long are the vectors that write and read this channel? *Activation* reads calibration text: how much does this channel really add to the hidden state?
 #
 # First by hand, in an FFN with three channels. The channels hold `h`, and `down` brings them back to a state of two numbers. Channel 1 has the *longest* weight vector. *Predict:* which channel can go?
 
@@ -196,7 +193,7 @@ for channel in range(3):
 #
 # ## 3. Equal parameters: which hurts least?
 #
-# Seven models, each without as many parameters as three layers have. They share what they can with the dense one.
+# Seven models, each without as many parameters as three layers have.
 
 # %%
 def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
@@ -215,7 +212,7 @@ def cut(layers: int, width_scores=("activation", "magnitude")) -> dict:
     return made
 
 # %% [markdown]
-# As a picture: each column is a layer, with its attention below and its FFN above, as tall as their parameters. What is gone is white. *Look at* which columns stay whole.
+# Each column is a layer, with its attention below and its FFN above, as tall as their parameters. What is gone is white. Which columns stay whole?
 
 # %%
 candidates = {"dense": model} | cut(3)
@@ -262,7 +259,7 @@ print("Layers left exactly as they were: "
 # %% [markdown]
 # Layers and sublayers are cuts in **depth**: a branch stays as it was, or goes. Heads and channels are cuts in **width**: every branch of the kind loses a share.
 #
-# *Predict* the order of the seven. The text is short (the beginnings of four documents that no score has read), so look at large differences only.
+# *Predict* the order of the seven. The text is the beginnings of four documents that no score has read, so look at large differences only.
 
 # %%
 documents = built_in_text("perplexity").query(
@@ -296,14 +293,14 @@ print("From best to worst: " + ", ".join(f"{name} {value:,.0f}"
     for name, value in ordered["perplexity"].items()) + ".")
 
 # %% [markdown]
-# - **The score matters more than the direction.** Both rows called *channels* lose the same number of channels from every layer; one is the best of all seven models, the other is ruined. Weights alone don't tell what a channel does.
+# - **The score matters more than the direction.** Both rows called *channels* lose the same number of channels from every layer; one is the best of all seven models, the other is ruined.
 # - **Among the cuts in depth, whole layers are the best.** (Don't trust the order of attention and FFNs: a little more calibration text picks other attentions. *Try it:* `samples=6` above.)
-# - **Width does not lose here.** At this small cut, channels chosen by reading text are ahead of layers. The paper's tables show no such case.
+# - **Width does not lose here.** Channels chosen by reading text are ahead of layers. The paper's tables show no such case.
 
 # %% [markdown]
 # ### Where does the error come in?
 #
-# Let the dense and a pruned model read the same text, and measure after every layer how far apart their hidden states are: the length of the difference in percent of the length of the dense state.
+# Let the dense and a pruned model read the same text, and measure after every layer how far apart their hidden states are, in percent of the length of the dense state.
 
 # %%
 ids = tokenizer(texts[0], return_tensors="pt")["input_ids"]  # [1, tokens]
@@ -320,7 +317,7 @@ def states_of(model, numbers) -> dict:
     return states
 
 # %% [markdown]
-# A layer that is missing has no state; the others are compared with the one of the same number. *Predict:* which curves start at zero?
+# A missing layer has no state; the others are compared with the one of the same number. *Predict:* which curves start at zero?
 
 # %%
 reference = states_of(model, range(depth))
@@ -350,14 +347,14 @@ print(f"After layer 0, {(first.dropna() == 0).sum()} of {error.shape[1]} models 
           for name, value in last.sort_values().items()) + ".")
 
 # %% [markdown]
-# The two kinds of cut fail differently. A cut in **depth** leaves every state as it was up to the first gap; then each gap is a step. A cut in **width** is wrong from layer 0 on, a little in every layer. After that, both behave alike, and no curve explodes: a layer *adds* to the state, so an error is carried along, and the layers that stay add nearly what they always added.
+# The two kinds of cut fail differently. A cut in **depth** leaves every state as it was up to the first gap; then each gap is a step. A cut in **width** is wrong from layer 0 on, a little in every layer. But no curve explodes: a layer *adds* to the state, so an error is carried along, and the layers that stay add nearly what they always added.
 #
-# So a cut is good if its errors are small where they begin. Block Influence measures that, and the activation score does, channel by channel. Magnitude doesn't: its channels go wrong in the first layer. The order at the right edge is nearly the order of the perplexities.
+# So a cut is good if its errors are small where they begin. Block Influence and the activation score measure that; magnitude doesn't. The order at the right edge is nearly the order of the perplexities.
 
 # %% [markdown]
 # ## 4. The full comparison
 #
-# Three sizes, all of the English perplexity part: that takes a quarter of an hour, so `python measure/width.py` has done it once. Perplexity is given as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. *Predict:* does the order of section 3 change when more goes?
+# `python measure/width.py` measured three sizes on all of the English perplexity part. Perplexity is given as a multiple of the dense model's, with the standard error of this ratio over the eighteen documents. *Predict:* does the order of section 3 change when more goes?
 
 # %%
 full = pd.read_csv(data_folder() / "width.csv")
@@ -393,9 +390,9 @@ for n, rows in pruned.groupby("layers"):
           f"{second.times_dense_error:.2f}.")
 
 # %% [markdown]
-# The top is the same at all three sizes: channels chosen by activation first, whole layers second. The others are behind, and from six layers on far behind. (NaN: there isn't as much of that kind; this happens to attention and heads. FFNs are not used up, they only get bad.) It hurts more to take one kind of branch alone than to take both in proportion, as whole layers do.
+# The top is the same at all three sizes: channels chosen by activation first, whole layers second. The others are behind, and from six layers on far behind. (NaN: there isn't as much of that kind. FFNs are not used up, they only get bad.) It hurts more to take one kind of branch alone than to take both in proportion, as whole layers do.
 #
-# Both leaders could be better: lesson 06 has better choices of layers, and the channels are the simplest choice, too. So this doesn't settle which direction wins when both are done as well as possible.
+# Both leaders could be better: lesson 06 has better choices of layers, and the channels are the simplest choice, too. Does accuracy follow, here on `grammar`?
 
 # %%
 fig, ax = plt.subplots(figsize=(10, 3.8), layout="constrained")
@@ -413,12 +410,12 @@ print(f"Dense {dense['grammar']:.0f} % right; without as much as three layers: "
       + ", ".join(f"{name} {value:.0f}" for name, value in three.items()) + ".")
 
 # %% [markdown]
-# At the left neighbours can't be told apart. Further right the channels chosen by activation stay near the dense model, where the layers have lost about half of what they had above guessing. Perplexity and accuracy need not agree (lesson 05): look for a pair of models that they put in opposite order.
+# At the left neighbours can't be told apart. Further right the channels chosen by activation stay near the dense model, where the layers have lost about half of what they had above guessing. Find a pair of models that perplexity and accuracy put in opposite order.
 
 # %% [markdown]
 # ## 5. What one gets for it: time and memory
 #
-# Equal parameters mean about equal arithmetic for one token, so a simple forecast is that all these models are equally fast. *Predict:* is it so when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take the larger cut, as much as six layers.
+# Equal parameters mean about equal arithmetic for one token. *Predict:* are all these models equally fast when a prompt is read (*prefill*, many tokens at once)? And when one token is written after the other (*decode*)? We take as much as six layers.
 
 # %% tags=["volatile"]
 large = {"dense": model} | cut(6,
@@ -441,10 +438,10 @@ print("Times as fast as dense (prefill, decode): "
                   for name, row in faster.drop("dense").iterrows()) + ".")
 
 # %% [markdown]
-# Every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars.) Removing layers or sublayers removes whole *steps*. Narrower matrices keep every step and make each a little smaller; how much time that saves depends on the processor. On a GPU that writes for one user, most of the time goes into starting one small step after the other, so there we expect more from depth. Test it on yours.
+# Every cut made the model faster, in width as well as in depth. (The machine had other work, so don't rank the bars.) Removing layers or sublayers removes whole *steps*. Narrower matrices keep every step and make each a little smaller. On a GPU that writes for one user, most of the time goes into starting small steps, so there we expect more from depth.
 
 # %% [markdown]
-# Memory has two parts. Weights are the same for all, by the rules of this comparison. (The heads of this cut hold fewer parameters: two of three groups in each layer.) The **key-value cache** is not the same: while a model writes, every attention keeps a key and a value for every token read so far. *Predict:* which cut saves most of it?
+# Memory has two parts. Weights are the same for all, by the rules of this comparison. (The heads of this cut hold fewer parameters.) The **key-value cache** is not: while a model writes, every attention keeps a key and a value for every token read so far. *Predict:* which cut saves most of it?
 
 # %%
 memory = pd.DataFrame({
@@ -455,12 +452,12 @@ memory = pd.DataFrame({
 memory.round(1)
 
 # %% [markdown]
-# Attention saves most: only the six layers that kept theirs have anything to remember. Heads come next, since a group goes with its keys and values. Whole layers take their share along. FFNs and channels hold no cache. For short texts this hardly matters next to the weights. For long texts and many users the cache often fills the memory, and then attention is a better thing to remove than the perplexities suggest.
+# Attention saves most: only the six layers that kept theirs have a cache. Heads come next, since a group goes with its keys and values. FFNs and channels save nothing. For long texts and many users the cache often fills the memory, and then attention is a better thing to remove than the perplexities suggest.
 
 # %% [markdown]
 # ## 6. The last layer, in pieces
 #
-# Table 1 of the paper takes the last layer of Llama-2-7B apart. *Predict:* which part of the last layer is needed, its attention or its FFN? (Theirs: Llama-2-7B on PG19 books. Ours: the four short texts. Each relative to its own dense model.)
+# Table 1 of the paper takes the last layer of Llama-2-7B apart. *Predict:* which part of it is needed, its attention or its FFN? (Theirs was measured on PG19 books, ours on the four short texts.)
 
 # %%
 last = depth - 1
@@ -499,12 +496,12 @@ print("Without the attention of the last layer: times "
       f"{relative.loc['its FFN'].iloc[1]:.2f}.")
 
 # %% [markdown]
-# Two very different models, two kinds of text, and the same picture: attention can go for almost nothing, and most of what the layer is worth is in its FFN. A likely reason: by then every token has what it needs from the others. What remains is to turn the state into something from which the next *token* can be read, and that is work on each token alone. The paper says that the last FFN acts as a part of the classifier. Here removing a part beats removing a layer.
+# Two very different models, two kinds of text, and the same picture: attention can go for almost nothing, and most of what the layer is worth is in its FFN. A likely reason: by then every token has what it needs from the others, and what remains is to prepare the next *token*. The paper says that the last FFN acts as a part of the classifier.
 
 # %% [markdown]
 # ## 7. The paper's comparison
 #
-# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers). The first two cut width, the last two depth. **These are the paper's models, not ours.** *Look at* which two bars of each group are high.
+# Table 2 of the paper compares ShortGPT with three methods at about a quarter of the parameters: *LLM-Pruner* (coupled channels and heads by gradients), *SliceGPT* (narrower hidden states, after a rotation that sorts directions by their variance) and *LaCo* (merges neighbouring layers). The first two cut width, the last two depth. **These are the paper's models, not ours.** Which two bars of each group are high?
 
 # %%
 table2 = pd.read_csv(paper / "table2_summary.csv").pivot(index="model",
@@ -530,7 +527,7 @@ print(f"In the paper the better width method keeps {width.min():.0f} to "
 # %% [markdown]
 # A clear result. But the rows of the three other methods are quoted from the LaCo paper, nobody gives standard errors, and retention counts guessing as ability (lesson 05).
 #
-# The appendix compares again: with LLM-Pruner in table 7, with SliceGPT in table 8. A published table deserves a check, and one is easy: is each printed average the mean of its row?
+# The appendix compares again, with LLM-Pruner (table 7) and SliceGPT (table 8). One check is easy: is each printed average the mean of its row?
 
 # %%
 appendix = []
@@ -547,7 +544,7 @@ print(f"{(~appendix['sound']).sum()} of {len(appendix)} averages are not the mea
       "their row.")
 
 # %% [markdown]
-# All of them are in table 8. SliceGPT's rows for Llama-2-7B contain cells that belong to 13B, and ShortGPT's for Llama-2-70B have the same numbers in two columns (`data/paper/README.md`). We drop these rows. Two points from another source go in: LLM-Pruner *with* its short fine-tuning by LoRA (small trained matrices beside the frozen weights), which table 7 leaves out, and *FLAP*, a width method that needs no training.
+# All of them are in table 8: some cells belong to another model, and two columns have the same numbers (`data/paper/README.md`). We drop these rows. Two points from another source go in: LLM-Pruner *with* its short fine-tuning by LoRA (small trained matrices beside the frozen weights), which table 7 leaves out, and *FLAP*, a width method that needs no training.
 
 # %%
 others = pd.read_csv(paper / "replications_other.csv")
@@ -581,9 +578,9 @@ print(
 )
 
 # %% [markdown]
-# In table 8 ShortGPT is far ahead of SliceGPT. In table 7 it is a little ahead of LLM-Pruner on Llama-7B, and equal on Llama-13B. But LLM-Pruner was meant to be used *with* its fine-tuning, and then it is ahead. So is FLAP, without any training. (Both values come from FLAP's tables, which we know from a review.)
+# In table 8 ShortGPT is far ahead of SliceGPT. In table 7 it is a little ahead of LLM-Pruner on Llama-7B, and equal on Llama-13B. But *with* its fine-tuning, as it was meant to be used, LLM-Pruner is ahead. So is FLAP, without any training. (Both values come from FLAP's tables, which we know from a review.)
 #
-# So the published numbers support this: at about a quarter of the parameters and without repair, plain layer removal beats *these* width methods. They don't show that depth beats width as such.
+# So at about a quarter of the parameters and without repair, plain layer removal beats *these* width methods. That doesn't show that depth beats width as such.
 
 # %% [markdown]
 # ## 8. Which claims hold here?
@@ -591,17 +588,17 @@ print(
 # | what the paper says | on our model |
 # |---|---|
 # | the last layer must stay, and its FFN is the reason (table 1) | holds, and more sharply |
-# | deep layers are the redundant ones | doesn't hold: the quiet layers are in the middle (lesson 03) |
+# | deep layers are the redundant ones | doesn't hold: the layers with the lowest scores are in the middle (lesson 03) |
 # | a quarter of the model can go without repair and most of the performance stays | doesn't hold: by then perplexity has multiplied (section 4) |
-# | removing layers beats more complex pruning | holds against heads, against attention or FFNs alone, and against channels chosen by their weights; not against channels chosen by activation, which were ahead at every size |
+# | removing layers beats more complex pruning | holds against heads, attention or FFNs alone, and channels chosen by their weights; not against channels chosen by activation |
 # | pruned depth turns into speed | holds (and pruned width did as well, on two CPU cores) |
 #
-# Why would a small model differ from one of 7 billion parameters? One model can't tell. It has 30 layers, nearly as many as the 7B model, at a seventh of the width, so perhaps fewer of them do nothing. Test it on yours: change `MODEL`.
+# Our model has nearly as many layers as the 7B model, at a seventh of the width, so perhaps fewer of them do nothing. One model can't tell: change `MODEL`.
 
 # %% [markdown]
 # ## Exercises
 #
-# Three functions to write yourself. Open the [exercise notebook](exercises/07_depth_or_width.ipynb) first: there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these three functions first in the [exercise notebook](exercises/07_depth_or_width.ipynb), where a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: Count before you cut
@@ -648,7 +645,7 @@ for name, numbers in sizes.items():
           f"{ffn_count / 1e6:5.1f} million: attention is {share:.0%} of a layer")
 
 # %% [markdown]
-# In Llama-2-7B every query head has a key head and a value head of its own, and attention is a third of a layer. Newer models share keys and values among many queries and have wider FFNs. So "remove attention only" has less and less to remove.
+# In Llama-2-7B every query head has a key head and a value head of its own. Newer models share keys and values among many queries and have wider FFNs. So "remove attention only" has less and less to remove.
 
 # %% [markdown]
 # ### Exercise 2: Take channels out of an FFN
@@ -702,7 +699,7 @@ print(f"The narrow FFN and the wide one with silenced channels differ by {apart:
       "of the largest value.")
 
 # %% [markdown]
-# The narrow FFN computes what the wide one computes with these channels silenced, up to rounding. So a channel can be judged by silencing it, and taken out afterwards. The same holds for heads and for layers: a silent layer adds nothing.
+# The narrow FFN computes what the wide one computes with these channels silenced, up to rounding. So a channel can be judged by silencing it, and taken out afterwards. The same holds for heads and for layers.
 
 # %% [markdown]
 # ### Exercise 3: What does a channel add?
@@ -766,10 +763,12 @@ for name, order in orders.items():
 #
 # - Three quarters of the parameters in our layers are FFN, one quarter attention; a fair comparison counts parameters, not parts.
 # - A cut in depth leaves all other layers as they were; a cut in width disturbs every layer a little. In both cases errors are carried along and don't explode.
-# - The score decides: between channels chosen by what they do to text and channels chosen by the size of their weights lies the difference between a working and a ruined model.
-# - At equal parameters, channels chosen by activation came first and whole layers second. One kind of branch alone was worse, and attention and heads are used up at nine layers' worth.
+# - The score decides: channels chosen by what they do to text leave a working model, channels chosen by the size of their weights a ruined one.
+# - At equal parameters, channels chosen by activation came first and whole layers second. One kind of branch alone was worse.
 # - Only what takes attention along (layers, attentions, heads) saves key-value cache.
 # - The attention of the last layer can go for nothing, as long as its FFN stays.
+#
+# > **Limits.** One model of 135 million parameters, a few texts, one simple way to score each kind, and no repair: this doesn't settle which direction wins when both are done as well as possible. SliceGPT, LLM-Pruner, FLAP and LaCo were not run here. Times are from two busy CPU cores; no GPU was measured. ± is one standard error.
 
 # %% [markdown]
 # ## Two of the ten questions
@@ -792,7 +791,7 @@ for name, order in orders.items():
 # <details><summary>Answer</summary>Both run by the same people on the same model, text and harness; equal parameters, with the embedding counted the same way; both with repair or both without; standard errors; and more than one measure, with the guessing level taken off. Until then, "X was ahead of Y as quoted" is all that is known.</details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz
@@ -800,4 +799,4 @@ from shortgpt.course.quiz import quiz
 quiz("07")
 
 # %% [markdown]
-# Whatever was cut, the model has to write with what is left. How that breaks, and two ways around it: · **Next:** [10 · Generation](10_generation.ipynb) · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)
+# How does writing break, and what are two ways around it? · **Next:** [10 · Generation](10_generation.ipynb) · **Previous:** [06 · Choosing layers: from a coin to a search](06_choosing_layers.ipynb)

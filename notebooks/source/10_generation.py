@@ -17,7 +17,7 @@
 #
 # # 10 · Generation: why it breaks, and two ways around it
 #
-# A pruned model can still choose the right answer from a list when it can no longer write a paragraph. In this lesson we find out why. Then we look at two ideas that leave the writing to the full model: skip layers only while the *prompt* is read, and let the pruned model *draft* what the full model checks.
+# A pruned model can still choose the right answer from a list when it can no longer write a paragraph. Why? Then two ideas leave the writing to the full model: skip layers only while the *prompt* is read, or let the pruned model *draft* what the full model checks.
 #
 # **You will be able to**
 #
@@ -27,10 +27,10 @@
 # - let a model draft for itself, without changing one token of its text;
 # - work out by hand whether a draft pays.
 #
-# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (what is measured how) · **Takes:** about 3 minutes on 2 CPU cores · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
+# **Before:** [lesson 03](03_pruning.ipynb) (removing layers) and [lesson 05](05_evaluation.ipynb) (what is measured how) · **Takes:** about 3 minutes on 2 CPU cores; reading about 25 minutes, exercises 55 · **Memory:** about 2 GB · **Download:** 93 MB once (shared by all lessons)
 
 # %% [markdown] tags=["for-exercises"]
-# Run this cell first. It is the same in every lesson.
+# Run this cell first. On Colab it installs the toolkit.
 
 # %% tags=["setup"]
 # @title Set-up: run this cell first
@@ -58,9 +58,10 @@ import shortgpt
 print(f"shortgpt {shortgpt.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 
 # %% [markdown] tags=["for-exercises"]
-# The model, the six layers with the lowest Block Influence, and what we need from the toolkit.
+# The model, and the six layers with the lowest Block Influence.
 #
-# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; what the cells print and draw is about yours, except what says *default model, stored*.
+# **Another model?** Change the line `MODEL = …`. The text still speaks of the default model; the cells show yours,
+# except what says *default model, stored*.
 
 # %% tags=["for-exercises"]
 import json
@@ -93,8 +94,6 @@ pruned = remove_layers(model, six)
 print(f"{depth} layers; {len(six)} of them go: {six}")
 
 # %% [markdown]
-# > **Limits of this lesson.** One small model, always the likeliest token, texts of 24 to 48 tokens. What larger models write in long texts was not measured here. ± is one standard error.
-#
 # ## 1. Why choosing can survive
 #
 # In a task with a list of answers the model never writes. We compute how likely it finds each answer, and take the likeliest. The **margin** of an item is the log-probability of the right answer minus that of the wrong one, in *nats* (the unit of the natural logarithm). Only its sign counts.
@@ -115,7 +114,7 @@ def log_probability(model, question, answer):
     return -cross_entropy(logits, ids[0, len(before) :], reduction="sum").item()
 
 # %% [markdown]
-# Both answers of each item, by both models, and for comparison a second task, `grammar`: two sentences that differ in a word or two.
+# For comparison there is a second task, `grammar`: two sentences that differ in a word or two.
 
 # %%
 rows = []
@@ -157,11 +156,11 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Look at the squares first, `physical`. Both answers lose a lot, but part of what they lose **cancels** in the margin: the question is the same, and often most of the words. What does *not* cancel is small against the dense margins, so most points stay above the horizontal line: most choices are still right.
+# In `physical`, the squares, both answers lose a lot, but part of what they lose **cancels** in the margin: the question is the same, and often most of the words. What does *not* cancel is small against the dense margins, so most choices are still right (above the horizontal line).
 #
-# Is choosing safe, then? No: look at the circles. In `grammar` the margins were narrower and moved more. The dense model chose all of these right, and the pruned one is near guessing. So a choice *can* survive; whether it does depends on the margin.
+# In `grammar`, the circles, the margins were narrower and moved more. The dense model chose all of these right, and the pruned one is near guessing. So whether a choice survives depends on the margin.
 #
-# What does a choice not tell? Here is a larger model that knows the answers ([lesson 05](05_evaluation.ipynb), section 10), with up to eight of its 28 layers removed: what it chose and what it wrote (stored by `measure/answers.py`). *Predict:* what will be written where the choice is still right?
+# What does a choice not tell? A larger model that knows the answers ([lesson 05](05_evaluation.ipynb), section 10) loses up to eight of its 28 layers (stored by `measure/answers.py`). *Predict:* what will it write where the choice is still right?
 
 # %%
 asked = pd.read_csv(data_folder() / "removal_answers.csv", keep_default_na=False)
@@ -182,7 +181,7 @@ for item in asked["item"].unique()[[11, 25]]:
 #
 # ## 2. One wrong token is another text
 #
-# In writing nothing cancels. Each token must be the likeliest of tens of thousands, and the text goes on from whatever was taken. `divergence_along` lets both models write after the same prompts, and then lets *both* read *both* texts. We remove three and six layers and take the openings of eighteen documents.
+# In writing nothing cancels. Each token must be the likeliest of tens of thousands, and the text goes on from whatever was taken. `divergence_along` lets two models write after the same prompts, here the openings of eighteen documents, and then lets *both* read *both* texts.
 
 # %%
 texts = built_in_text("perplexity")["text"]
@@ -223,17 +222,17 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# A good chance *each time* is a small chance after a few times. The texts part even sooner than the powers say, because the beginning is the hard part: there a text may go anywhere. That alone makes exact answers rare. But a different text need not be bad. What happens after the first difference?
+# A good chance *each time* is a small chance after a few times. The texts part even sooner than the powers say, because at the beginning a text may go anywhere. But a different text need not be bad. What happens after the first difference?
 #
 # ## 3. Do errors accumulate?
 #
 # The paper's guess (section 5) is that they do. Two things must be kept apart. *Worse at each step*: in a good context the pruned model predicts worse. *Accumulation*: in its own text, full of its own errors, it predicts worse still.
 #
-# We need a distance between two predictions. The Kullback–Leibler **divergence** is the mean, over what the dense model expects, of how much less the pruned one expects it:
+# The distance between two predictions is the Kullback–Leibler **divergence**, the mean, over what the dense model expects, of how much less the pruned one expects it:
 #
 # $$\text{KL}(p \,\|\, q) = \sum_w p(w)\,\ln\frac{p(w)}{q(w)} .$$
 #
-# It is 0 if the two are equal. First by hand, with three words:
+# By hand, with three words:
 
 # %%
 from shortgpt.model.logits import divergence
@@ -245,7 +244,7 @@ for q in ([0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]):
     print(f"q = {q.numpy()}: by hand {by_hand:.3f} nats, toolkit {toolkit:.3f}")
 
 # %% [markdown]
-# Now along one text of the dense model. A bar is hatched where the pruned model would have written another token. *Look at* where the two models are far apart.
+# Now along one text of the dense model. Where are the two models far apart?
 
 # %%
 one = divergence_along(
@@ -280,7 +279,7 @@ print(f"The highest bar, at {words[step['divergence'].argmax()]!r}, is "
 # %% [markdown]
 # The damage is not spread evenly. At some plain bars both models find the same token likeliest, but give it very different probabilities. Where the text leaves no choice, they agree.
 #
-# That last point can mislead us. A text that runs into a **loop** is easy to predict, so the divergence falls, although the pruned model has not become better. So we split the tokens: does a token make a *new* pair with the token before it, or has this pair been in the text already? We have 32 texts of 48 tokens, stored by `measure/generation.py`. *Predict:* along the pruned model's own text, does the divergence at new pairs rise?
+# That can mislead us: a text that runs into a **loop** is easy to predict, so the divergence falls, although the pruned model has not become better. So we split the tokens: does a token make a *new* pair with the token before it, or has this pair been in the text already? (32 texts of 48 tokens, stored by `measure/generation.py`.) *Predict:* along the pruned model's own text, does the divergence at new pairs rise?
 
 # %%
 along = pd.read_csv(data_folder() / "along.csv")
@@ -289,9 +288,9 @@ plot_divergence_along(along)
 plt.show()
 
 # %% [markdown]
-# The number at a point says how many tokens it stands for. If errors accumulated in this sense, the dashed line on the left would rise above the solid one. It doesn't. At new pairs the distance is large from the first token on, before any error could have been made, and it stays about there on both texts. At repeated pairs (right) it is small and gets smaller. And in the pruned model's own text nearly all pairs are soon repeated, so a mean over *all* tokens falls. That is a change of the mixture, not of the model.
+# If errors accumulated, the dashed line on the left would rise above the solid one. It doesn't. (The number at a point says how many tokens it stands for.) At new pairs the distance is large from the first token on, before any error could have been made, and it stays about there. At repeated pairs it is small and gets smaller. In the pruned model's own text nearly all pairs are soon repeated, so a mean over *all* tokens falls.
 #
-# So whose fault is a loop, the writer's or the text's? We let each model write the first half of a text, and each one go on from there. *Predict:* the pruned model is in a loop, and the **dense** model takes over. Does it get out?
+# So whose fault is a loop, the writer's or the text's? Each model writes the first half of a text, and each one goes on from there. *Predict:* the pruned model is in a loop, and the **dense** model takes over. Does it get out?
 
 # %%
 relay = pd.read_csv(data_folder() / "relay.csv")
@@ -300,7 +299,7 @@ for row in relay[relay["prompt"] == 0].itertuples():
     print(f"{row.first}, then {row.second}: {' '.join(row.text.split())}\n")
 
 # %% [markdown]
-# In the third text the dense model goes round once more and then gets out. Is that the rule? For all openings: of the word triples of the *second* half, the share that were in the text before.
+# In the third text the dense model repeats the loop once and then gets out. Is that the rule? For all openings: of the word triples of the *second* half, the share that were in the text before.
 
 # %%
 keys = ["first", "second"]
@@ -317,7 +316,7 @@ for pair in [("dense", "pruned"), ("pruned", "dense"), ("pruned", "pruned")]:
           "a text that is all dense.")
 
 # %% [markdown]
-# Who writes the *second* half hardly matters. What matters is the text that is already there: after a pruned first half the dense model, with all its layers, mostly goes on in the loop. So what goes bad is not the *model*, which stays as far from the dense one as it was at new pairs, but the *text*, and both models continue it. Perplexity and choice don't see this: both give the model a text that somebody else wrote well.
+# Who writes the *second* half hardly matters. After a pruned first half the dense model mostly goes on in the loop. So the *model* stays as far from the dense one as it was; what goes bad is the *text*, and both models continue it. Perplexity and choice don't see this: both give the model a text that somebody else wrote well.
 #
 # ## 4. Skip layers only while the prompt is read
 #
@@ -329,7 +328,7 @@ for name, each in {"dense": model, "pruned reading": view, "pruned": pruned}.ite
     print(f"{name + ':':16}", continue_text(each, tokenizer, prompts[2], new_tokens=24))
 
 # %% [markdown]
-# One sample says little. `prefill_report` cuts texts into a prompt and its true continuation, and measures the perplexity of the continuation. The first new token is special: it is predicted from the prompt's last token, which the pruned pass read too. The third way reads that one token with all layers.
+# `prefill_report` cuts texts into a prompt and its true continuation, and measures the perplexity of the continuation. The first new token is special: it is predicted from the prompt's last token, which was read without the skipped layers. A third way reads that one token with all layers.
 #
 # *Predict:* how much of the harm of removal is left if only the reading is pruned?
 
@@ -369,11 +368,11 @@ print(f"The prompt passes {at_six.loc['prefill', 'read_weights']:.0%} of the lay
       f"; by the clock {at_six.loc['prefill', 'read_speedup']:.2f} times.")
 
 # %% [markdown]
-# The loss beyond the first token comes through the cache: later layers wrote keys and values from slightly wrong states. Memory stays as it was, and so does the time of each written token. The method is for long prompts and short answers.
+# The rest of the loss comes through the cache: later layers wrote keys and values from slightly wrong states. Memory and the time of each written token stay as they were. The method is for long prompts and short answers.
 #
 # ## 5. Let the pruned model draft
 #
-# Now the other way around: the pruned model writes, and the full one checks. Checking is cheap, because the full model can read several tokens in *one* pass. In each **round** the pruned model drafts a few tokens. The full model reads them, keeps all up to the first that it would not have written, and adds one of its own. One round by hand:
+# Now the other way around: the pruned model writes, and the full one checks. In each **round** the pruned model drafts a few tokens. The full model reads them in *one* pass, keeps all up to the first that it would not have written, and adds one of its own. One round by hand:
 
 # %%
 draft = ["the", "cat", "sat", "on"]
@@ -382,7 +381,7 @@ right = [a == b for a, b in zip(draft, choices[:-1], strict=True)].index(False)
 print(f"accepted: {draft[:right]}, then the full model's own: {choices[right]!r}")
 
 # %% [markdown]
-# So every token is the full model's choice, and the text can't change. This is *speculative decoding* (Leviathan et al., arXiv 2211.17192). The draft shares its weights with the model, so it needs no memory. Below, each group is one round; its last token is the full model's own.
+# Every token is the full model's choice, so the text can't change. This is *speculative decoding* (Leviathan et al., arXiv 2211.17192). The draft shares its weights with the model, so it needs no memory. Below, each group is one round; its last token is the full model's own.
 
 # %%
 run = generate_with_draft(
@@ -401,7 +400,7 @@ print(f"and {run.draft_passes} of the draft; {run.acceptance:.0%} of the tested 
 #
 # $$\text{speed-up} = \frac{1+\alpha+\alpha^2+\dots+\alpha^\gamma}{1+\gamma c} .$$
 #
-# With $\gamma=1$ this is above 1 exactly if $\alpha > c$. For a draft at half the cost of a pass that is right in 60 of 100 cases:
+# With $\gamma=1$ this is above 1 exactly if $\alpha > c$. Take a draft at half the cost that is right in 60 of 100 cases:
 
 # %%
 for drafted in (1, 4):
@@ -409,7 +408,7 @@ for drafted in (1, 4):
     print(f"α = 0.6, c = 0.5, {drafted} drafted: {speed_up:.2f} times as fast")
 
 # %% [markdown]
-# One drafted token pays, four don't: the later ones are seldom reached, but always paid for. Now ours. *Predict:* with six of thirty layers gone, how large must $\alpha$ be?
+# One drafted token pays, four don't: the later ones are rarely reached, but always paid for. *Predict:* with six of thirty layers gone, how large must our $\alpha$ be?
 
 # %%
 drafts = [sorted(order[:n]) for n in (1, 3, 6, 12)]
@@ -447,11 +446,11 @@ print(f"The best of them would write {report['predicted'].max():.2f} times as fa
       "the model alone.")
 
 # %% [markdown]
-# The numbers at the points say how many layers the draft lacks. A point must lie *above* the dashed line to gain anything, and none does. More layers gone makes the draft cheaper, but its acceptance falls faster than its cost. (This counts a pass over five tokens like one over one token. That is nearly so on a GPU that writes one text; on a few CPU cores it is not.)
+# None does. (The numbers say how many layers the draft lacks.) More layers gone makes the draft cheaper, but its acceptance falls faster than its cost.
 #
 # <details><summary>Going deeper: when would a draft pay?</summary>
 #
-# When it is *cheap and right*: far to the left in the figure, and high. Even a draft that is always right can't gain more than 1/c. Methods that work this way train for it (LayerSkip, arXiv 2404.16710) or choose by acceptance which layers the draft skips (arXiv 2309.08168). <code>speculative_speedup(α, γ, c)</code> is the formula.
+# When it is *cheap and right*: far to the left in the figure, and high. Even a draft that is always right can't gain more than 1/c. (The formula counts a pass over five tokens like one over one token. That is nearly so on a GPU that writes one text; on a few CPU cores it is not.) Methods that work this way train for it (LayerSkip, arXiv 2404.16710) or choose by acceptance which layers the draft skips (arXiv 2309.08168). <code>speculative_speedup(α, γ, c)</code> is the formula.
 #
 # *Try it* (10 minutes, medium): repair the draft in closed form with <code>heal(model, [13, 14, 15], batches)</code>, and give the result to <code>speculative_report</code> beside the plain cut. Does repair raise the acceptance? Does it raise it above the cost?
 # </details>
@@ -459,7 +458,7 @@ print(f"The best of them would write {report['predicted'].max():.2f} times as fa
 # %% [markdown]
 # ## Exercises
 #
-# Three functions to write yourself. Open the [exercise notebook](exercises/10_generation.ipynb) first: there the solutions are left out, and a check tells you what is wrong with yours. Here they are solved.
+# Try these three functions first in the [exercise notebook](exercises/10_generation.ipynb), where a check tells you what is wrong with yours. Here they are solved.
 
 # %% [markdown]
 # ### Exercise 1: How much of a text is repetition?
@@ -512,7 +511,7 @@ for n in lengths:
     print(f"n = {n}: {dense_share:.2f} and {pruned_share:.2f} of the n-grams.")
 
 # %% [markdown]
-# Single words come again in every text (*the*, *and*), so by them the two models look more alike than they are. When five words in a row come again, the text is in a loop. There the pruned model's share is more than twice the dense model's. Papers report *distinct-n*, which is one minus this share.
+# Single words come again in every text (*the*, *and*), so by them the two models look more alike than they are. When five words in a row come again, the text is in a loop: there the pruned model's share is more than twice the dense model's. Papers report *distinct-n*, one minus this share.
 
 # %% [markdown]
 # ### Exercise 2: How many tokens should a draft write?
@@ -562,7 +561,7 @@ for n in (depth * share // 30 for share in (3, 6, 12, 18, 24)):  # of 30 layers 
     )
 
 # %% [markdown]
-# Zero means: better not to draft. With three layers removed, even a draft that is right nine times in ten gains nothing; with 24 removed, one that is right every second time still pays. But the more layers go, the less often a draft is right, and in section 5 none of ours pays.
+# Zero means: better not to draft. With three layers removed, even a draft that is right nine times in ten gains nothing; with 24 removed, one that is right every second time still pays. But the more layers go, the less often a draft is right.
 
 # %% [markdown]
 # ### Exercise 3: Write with a draft
@@ -629,18 +628,20 @@ print(
 )
 
 # %% [markdown]
-# The draft lacks three layers and is often wrong, and yet the text is the model's own. A bad draft costs time and nothing else.
+# The draft lacks three layers and is often wrong, and yet the text is the model's own: a bad draft only costs time.
 
 # %% [markdown]
 # ## What we saw
 #
 # - In a choice, part of what both answers lose cancels. A choice survives where the rest is small against the margin: in `physical` it was, in `grammar` it wasn't. Perplexity and writing feel the whole loss.
 # - A text is the same only if every token is. A fair agreement at each token is next to none after five.
-# - The pruned model is off from the first token on. At new pairs of tokens this does not grow along the text. What goes bad is the *text*: once a loop has begun, the dense model mostly continues it as well.
+# - The pruned model is off from the first token on, and at new pairs of tokens this does not grow. What goes bad is the *text*: once a loop has begun, the dense model mostly continues it as well.
 # - Skipping layers only in the prompt costs a part of what removing them costs, and saves time on the prompt alone.
-# - Drafting for the full model never changes the text. It pays only if the acceptance is above the cost, and none of our drafts gets there.
+# - Drafting never changes the text. It pays only if the acceptance is above the cost, and none of our drafts gets there.
 #
 # *Why do tasks that write suffer more than tasks that choose (question 8)?* Write two sentences from sections 1 to 3, and then compare with [our answer](20_ten_questions.ipynb).
+#
+# > **Limits.** One small model, always the likeliest token, texts of 24 to 48 tokens. What larger models write in long texts was not measured. ± is one standard error.
 
 # %% [markdown]
 # ## Two questions
@@ -654,7 +655,7 @@ print(
 # <details><summary>Answer</summary>All layers are needed for writing, so all weights stay; and each skipped layer still fills its cache, so the cache is as large as before. Written tokens pass all layers.</details>
 
 # %% [markdown]
-# **Check yourself.** Three more questions, with choices: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
+# **Check yourself.** Three more questions: press a letter (or reach it with Tab and press Space). In a saved notebook, unfold the line below.
 
 # %%
 from shortgpt.course.quiz import quiz
@@ -662,4 +663,4 @@ from shortgpt.course.quiz import quiz
 quiz("10")
 
 # %% [markdown]
-# All of this was one small model. What of it holds for large ones, and what would it cost to try? · **Next:** [12 · The paper at scale](12_paper_at_scale.ipynb) · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
+# What of this holds for large models, and what would it cost to try? · **Next:** [12 · The paper at scale](12_paper_at_scale.ipynb) · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
