@@ -87,10 +87,11 @@ def moved(image: dict, wanted: Iterable[str], requires: Requires = installed) ->
 
 
 def wanted() -> list[str]:
-    """What the set-up cell asks pip for, as pyproject.toml spells it out."""
-    (line,) = re.findall(r'"(shortgpt-pruning\[.*)"', set_up())
-    extras = sorted(Requirement(line).extras)
-    assert extras == ["eval", "quant"]
+    """What the set-up cells of all lessons together ask pip for, as pyproject.toml spells it out."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks" / "source").glob("*.py")]
+    asked = {found for source in sources for found in re.findall(r'"(shortgpt-pruning(?:\[\w+\])?) @', source)}
+    extras = sorted({extra for line in asked for extra in Requirement(line).extras})
+    assert extras == ["eval", "quant"] and "shortgpt-pruning" in asked
     return [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
 
 

@@ -43,7 +43,7 @@ if "google.colab" in sys.modules and not getattr(find_spec("shortgpt"), "origin"
     present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]  # pip must not move them
     held = [f"{name}=={version(name)}" for name in present] + ["shortgpt-pruning==0.1.*"]  # what this lesson needs
     Path("/tmp/held.txt").write_text("\n".join(held))
-    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    project = "shortgpt-pruning @ git+https://github.com/shortgpt-course/shortgpt"
     get_ipython().run_line_magic("pip", f"install -q -c /tmp/held.txt '{project}'")
     if not getattr(find_spec("shortgpt"), "origin", None):
         raise ImportError("pip could not install the toolkit, and says above why. If this is an old copy of the lesson, open "

@@ -44,7 +44,7 @@ if "google.colab" in sys.modules and not getattr(find_spec("shortgpt"), "origin"
     present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]  # pip must not move them
     held = [f"{name}=={version(name)}" for name in present] + ["shortgpt-pruning==0.1.*"]  # what this lesson needs
     Path("/tmp/held.txt").write_text("\n".join(held))
-    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    project = "shortgpt-pruning @ git+https://github.com/shortgpt-course/shortgpt"
     get_ipython().run_line_magic("pip", f"install -q -c /tmp/held.txt '{project}'")
     if not getattr(find_spec("shortgpt"), "origin", None):
         raise ImportError("pip could not install the toolkit, and says above why. If this is an old copy of the lesson, open "
@@ -118,6 +118,27 @@ plan = choose_by(model, batches, "angular_span_all_tokens", 6, progress=False)
 print(f"{plan.criterion}: remove layers {sorted(plan.removed)}")
 
 # %% [markdown]
+# One pass gives the states before and after *every* row of layers. The map shows how far each row turns them: across, where it begins; upward, how many layers it has. *Predict:* where does the cheapest row of six begin?
+
+# %%
+from shortgpt import span_distances
+
+spans = span_distances(model, batches)
+grid = spans.pivot(index="layers", columns="start", values="score")
+_, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
+picture = ax.pcolormesh(grid.columns, grid.index, grid, norm="log", cmap="cividis")
+ax.figure.colorbar(picture, label="1 − cosine over the row (log scale)")
+cheapest = spans.loc[spans.groupby("layers")["score"].idxmin()].set_index("layers")
+rows = cheapest.loc[1:12]
+ax.plot(rows["start"], rows.index, "o", color="white", markeredgecolor="black")
+ax.set(xlabel="first layer of the row", ylabel="layers in the row")
+plt.show()
+print("Circles: the rows that turn least; six layers begin at "
+      f"{cheapest.loc[6, 'start']:.0f}, three at {cheapest.loc[3, 'start']:.0f}.")
+
+# %% [markdown]
+# A row that contains the first layers, or the last, turns the states far at any length. In the middle the cost grows slowly with the length, and the cheapest row moves little.
+#
 # `compare_criteria` makes many plans and measures each. *Predict:* will one of three random choices beat Block Influence?
 
 # %%

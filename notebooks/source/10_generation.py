@@ -44,7 +44,7 @@ if "google.colab" in sys.modules and not getattr(find_spec("shortgpt"), "origin"
     present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]  # pip must not move them
     held = [f"{name}=={version(name)}" for name in present] + ["shortgpt-pruning==0.1.*"]  # what this lesson needs
     Path("/tmp/held.txt").write_text("\n".join(held))
-    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    project = "shortgpt-pruning @ git+https://github.com/shortgpt-course/shortgpt"
     get_ipython().run_line_magic("pip", f"install -q -c /tmp/held.txt '{project}'")
     if not getattr(find_spec("shortgpt"), "origin", None):
         raise ImportError("pip could not install the toolkit, and says above why. If this is an old copy of the lesson, open "
@@ -663,4 +663,4 @@ from shortgpt.course.quiz import quiz
 quiz("10")
 
 # %% [markdown]
-# What of this holds for large models, and what would it cost to try? · **Next:** [12 · The paper at scale](12_paper_at_scale.ipynb) · **Previous:** [07 · Depth or width](07_depth_or_width.ipynb)
+# Why can deep layers go at all? The paper has an explanation, and the next lesson tests it. · **Next:** [11 · Why deep layers repeat](11_why_layers_repeat.ipynb) · **Previous:** [08 · Beyond transformers](08_beyond_transformers.ipynb)

@@ -44,7 +44,7 @@ if "google.colab" in sys.modules and not getattr(find_spec("shortgpt"), "origin"
     present = ["torch", "numpy", "pandas", "transformers", "ipywidgets", "matplotlib"]  # pip must not move them
     held = [f"{name}=={version(name)}" for name in present] + ["shortgpt-pruning==0.1.*"]  # what this lesson needs
     Path("/tmp/held.txt").write_text("\n".join(held))
-    project = "shortgpt-pruning[eval,quant] @ git+https://github.com/shortgpt-course/shortgpt"
+    project = "shortgpt-pruning @ git+https://github.com/shortgpt-course/shortgpt"
     get_ipython().run_line_magic("pip", f"install -q -c /tmp/held.txt '{project}'")
     if not getattr(find_spec("shortgpt"), "origin", None):
         raise ImportError("pip could not install the toolkit, and says above why. If this is an old copy of the lesson, open "
@@ -321,12 +321,12 @@ for name, each in added.items():
 # - In any case: "The argument is about geometry; a trained model is free to leave it, and does so at …."
 
 # %% [markdown]
-# ## 4. Five ways of training
+# ## 4. Four ways of training
 #
-# Now all twins. Besides the four rows of your table there is a **shallow** one, pre-norm with 8 layers. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
+# Now all twins, one for each row of your table. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
 
 # %%
-KINDS = ["pre-norm", "post-norm", "scaled-norm", "layer-dropout", "shallow"]
+KINDS = ["pre-norm", "post-norm", "scaled-norm", "layer-dropout"]
 curves = pd.read_csv(DATA / "twins" / "losses.csv").dropna(subset=["validation"])
 fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 ends = {}
@@ -385,7 +385,7 @@ second.groupby("kind", sort=False)[["times_expected"]].mean().round(2)
 # %% [markdown]
 # ## 5. Is a small turn a cheap removal?
 #
-# So far we measured turns. What we want to know is the damage. *Predict* the order of the five, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
+# So far we measured turns. What we want to know is the damage. *Predict* the order of the four, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
 
 # %%
 removal = study.twin_removal().query("kind in @KINDS")
@@ -426,22 +426,6 @@ more.pivot(index="kind", columns="criterion", values="mean").round(3)
 
 # %% [markdown]
 # TODO(result): name the differences beyond two errors; does the order of kinds change with greedy's choice?
-
-# %% [markdown]
-# ### Half as deep
-#
-# The three lines have one more consequence. In a deeper model the last layers turn less, $1/(2l)$ with a larger $l$. So the deeper a model, the larger the *share* that can go. Take the same share of 8 and of 16 layers:
-
-# %%
-depths = removal.query("kind in ['shallow', 'pre-norm'] and not repaired")
-depths = depths[depths["criterion"] == "block_influence"]
-plot_twin_removal(depths)
-plt.show()
-
-# %% [markdown]
-# TODO(result): one of
-# - "The deeper, the cheaper the same share: the prediction holds. Compare the whole twins' losses as well: what did twice the layers buy?"
-# - "It does not hold: at this size and this amount of text even 32 layers are all used (or: are equally hard to miss)."
 
 # %% [markdown]
 # ### The last layer

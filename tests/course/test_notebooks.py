@@ -102,11 +102,24 @@ def test_lesson_numbers_are_unique():
     assert len(numbers) == len(set(numbers)) and all(re.fullmatch(r"\d\d_", number) for number in numbers), numbers
 
 
+EXTRAS = {"eval": "evaluate", "quant": "quantize|size_quality_grid"}  # whose functions need them
+
+
+def without_extras(source: str) -> tuple[str, set[str]]:
+    """A set-up cell with the plain package, and the extras that it asks for."""
+    (asked,) = re.findall(r'"shortgpt-pruning(?:\[([\w,]+)\])? @', source)
+    return re.sub(r"shortgpt-pruning\[[\w,]+\] @", "shortgpt-pruning @", source), {*filter(None, asked.split(","))}
+
+
 @every_lesson
 def test_setup_cell_is_the_same_in_all_lessons(path):
     found = tagged(path, "setup")
     assert len(found) == 1, f"{len(found)} cells are tagged setup"
-    assert found[0].source == tagged(LESSONS[0], "setup")[0].source, f"differs from {LESSONS[0].name}"
+    same, extras = without_extras(found[0].source)
+    assert same == without_extras(tagged(LESSONS[0], "setup")[0].source)[0], f"differs from {LESSONS[0].name}"
+    used = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    needed = {name for name, called in EXTRAS.items() if re.search(rf"\b({called})\(", used)}
+    assert extras == needed, "a learner on Colab waits for what is installed: only what the lesson calls"
     folded = found[0].metadata  # by JupyterLab, by Colab (which shows the title) and in the book
     assert folded.jupyter.source_hidden and folded.cellView == "form" and "hide-input" in folded.tags
     assert found[0].source.startswith("# @title ")

@@ -205,7 +205,8 @@ def _is_finite(answer: object) -> bool:
 def _numbers(value: object) -> Tensor | None:
     """A number, a tensor or an array as a float64 tensor; None for anything else."""
     try:
-        return None if isinstance(value, str | dict) else torch.as_tensor(value).detach().to("cpu", torch.float64)
+        numbers = None if isinstance(value, str | dict) else torch.as_tensor(value).detach()
+        return None if numbers is None or numbers.is_complex() else numbers.to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         return None
 
