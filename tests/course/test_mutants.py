@@ -62,6 +62,8 @@ SAME = {  # by a piece of the mutated line: why the answers stay right
     "row[question - 1:length + ": "the same",
     "row[question - 1:length - 0]": "the same",
     "[:, -1]": "the last of one column",
+    "(+1": "axis 1 of a matrix is its last",
+    "=+1": "the same",
     ").cumprod(-1)": "the last axis of a vector is its first",
     "if cost(found) > cost(best)": "an equal cost may be taken or not",
     "speed_up >= fastest": "no two lengths are equally fast",
