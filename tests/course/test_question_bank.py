@@ -72,7 +72,9 @@ def test_every_number_is_given_or_computed(q):
         assert abs(value(left) - float(right)) <= 0.5001 * unit, f"{left} is {value(left)}, not {right}"
     number = r"\d+(?:\.\d+)?"
     given = {float(n) for n in re.findall(number, q["question"])}
-    given |= {float(right) for _, right in SUM.findall(q["answer"])} | {abs(float(r)) for _, r in SUM.findall(q["answer"])}
+    given |= {float(right) for _, right in SUM.findall(q["answer"])} | {
+        abs(float(r)) for _, r in SUM.findall(q["answer"])
+    }
     loose = {float(n) for n in re.findall(number, SUM.sub("", q["answer"]))}
     assert {n for n in loose - given if n > 9} <= FIXED, q["answer"]
 
