@@ -24,6 +24,7 @@ from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+FITS = "<style>.reveal section img { max-height: 400px; }</style>"  # a slide is 700 high
 FIGURE = re.compile(r"(?m)^figure: (\d\d), (\d+), (\d+)$")
 
 
@@ -44,18 +45,20 @@ def figure(lesson: str, section: str, number: int) -> tuple[str, str]:
 
 
 def slides(text: str) -> NotebookNode:
-    """A notebook with a cell or two a slide, and their notes."""
+    """A notebook with two cells a slide: what is seen, and its notes."""
     cells = []
     for slide in re.split(r"(?m)^---$", text):
-        seen, _, spoken = slide.partition("\nNote:")
-        pictures = [figure(lesson, section, int(n)) for lesson, section, n in FIGURE.findall(seen)]
-        shown = nbformat.v4.new_markdown_cell(FIGURE.sub("", seen).strip(), metadata=_kind("slide"))
-        shown.attachments = {f"{i}.png": {"image/png": png} for i, (png, _) in enumerate(pictures)}
-        for i, (_, said) in enumerate(pictures):
+        seen, _, spoken = slide.strip().partition("\nNote:")
+        pictures: dict[str, dict[str, str]] = {}
+
+        def show(found: re.Match[str], pictures: dict = pictures) -> str:
+            png, said = figure(found[1], found[2], int(found[3]))
+            pictures[name := f"{len(pictures)}.png"] = {"image/png": png}
             words = re.sub(r"([\[\]*_])", r"\\\1", said)
-            shown.source += (
-                f"\n\n![{words}](attachment:{i}.png)\n\n<small>{shorten(words, 180, placeholder=' …')}</small>"
-            )
+            return f"![{words}](attachment:{name})\n\n<small>{shorten(words, 180, placeholder=' …')}</small>"
+
+        shown = nbformat.v4.new_markdown_cell(FIGURE.sub(show, seen), metadata=_kind("slide"))
+        shown.attachments = pictures
         cells += [shown, nbformat.v4.new_markdown_cell(spoken.strip(), metadata=_kind("notes"))]
     return nbformat.v4.new_notebook(cells=cells)
 
@@ -73,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     for source in sorted(HERE.glob("session_*.md")):
         page, _ = SlidesExporter(config=settings).from_notebook_node(slides(source.read_text(encoding="utf-8")))
         target = options.folder / f"{source.stem}.slides.html"
-        target.write_text(page, encoding="utf-8")
+        target.write_text(page.replace("</head>", f"{FITS}</head>", 1), encoding="utf-8")
         print(target)
 
 

@@ -53,7 +53,7 @@ def test_marks_add_up_and_the_usual_mistake_earns_less(q):
     assert sum(int(mark) for mark in re.findall(r"(?:^| )- (\d): ", marks)) == int(q["points"])
     earns = re.findall(r"Earns (\d)", often)
     assert len(earns) == 1 and int(earns[0]) < int(q["points"]), often
-    assert len(q["answer"].split()) >= 15 and "?" not in q["answer"].replace("? ", "", 4)
+    assert len(q["answer"].split()) >= 15
 
 
 @each_question
@@ -76,7 +76,4 @@ def test_every_number_is_given_or_computed(q):
         abs(float(r)) for _, r in SUM.findall(q["answer"])
     }
     loose = {float(n) for n in re.findall(number, SUM.sub("", q["answer"]))}
-    assert {n for n in loose - given if n > 9} <= FIXED, q["answer"]
-
-
-FIXED = {16.0, 20.0, 32.0, 40.0, 100.0}  # how many bits there are; passes and hundreds in 06.5
+    assert all(n < 10 and n == int(n) or n == 100 for n in loose - given), sorted(loose - given)
