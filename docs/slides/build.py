@@ -6,8 +6,9 @@ In a source ``---`` alone in a line ends a slide, ``Note:`` begins what only the
 ``figure: 02, 5, 1`` shows lesson 02, section 5, the first figure, as the lesson's notebook holds it, and below it the
 line that the lesson prints with it. So no figure and none of its numbers is copied by hand.
 
+A figure appears at the next key, so that its question can stand alone first. S opens the speaker's window with the notes.
 Building needs no network, showing does: the page loads reveal.js. For a room without, open it at home with ``?print-pdf``
-behind the address and print it to a PDF, a page a slide. S opens the speaker's window with the notes.
+behind the address and print it to a PDF.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FITS = "<style>.reveal section img { max-height: 400px; }</style>"  # a slide is 700 high
+FITS = "<style>.reveal section img { max-height: 400px } .reveal section small { font-size: 18px }</style>"
 FIGURE = re.compile(r"(?m)^figure: (\d\d), (\d+), (\d+)$")
 
 
@@ -45,26 +46,27 @@ def figure(lesson: str, section: str, number: int) -> tuple[str, str]:
 
 
 def slides(text: str) -> NotebookNode:
-    """A notebook with two cells a slide: what is seen, and its notes."""
+    """A notebook with a cell for the words of each slide, one for each figure, which waits for a key, and the notes."""
     cells = []
     for slide in re.split(r"(?m)^---$", text):
         seen, _, spoken = slide.strip().partition("\nNote:")
-        pictures: dict[str, dict[str, str]] = {}
-
-        def show(found: re.Match[str], pictures: dict = pictures) -> str:
+        words, *pictures = re.split(r"(?m)^(?=figure: )", seen)
+        cells.append(_cell("slide", words.strip()))
+        for picture in pictures:
+            found = FIGURE.match(picture)
+            if found is None:
+                raise ValueError(f"a figure is named like 'figure: 02, 5, 1', not {picture.splitlines()[0]!r}")
             png, said = figure(found[1], found[2], int(found[3]))
-            pictures[name := f"{len(pictures)}.png"] = {"image/png": png}
-            words = re.sub(r"([\[\]*_])", r"\\\1", said)
-            return f"![{words}](attachment:{name})\n\n<small>{shorten(words, 180, placeholder=' …')}</small>"
-
-        shown = nbformat.v4.new_markdown_cell(FIGURE.sub(show, seen), metadata=_kind("slide"))
-        shown.attachments = pictures
-        cells += [shown, nbformat.v4.new_markdown_cell(spoken.strip(), metadata=_kind("notes"))]
+            said = re.sub(r"([\[\]*_])", r"\\\1", said)
+            shown = f"![{said}](attachment:figure.png)\n\n<small>{shorten(said, 180, placeholder=' …')}</small>"
+            cells.append(_cell("fragment", shown + picture[found.end() :]))
+            cells[-1].attachments = {"figure.png": {"image/png": png}}
+        cells.append(_cell("notes", spoken.strip()))
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def _kind(name: str) -> dict:
-    return {"slideshow": {"slide_type": name}}
+def _cell(kind: str, text: str) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(text, metadata={"slideshow": {"slide_type": kind}})
 
 
 def main(arguments: list[str] | None = None) -> None:
