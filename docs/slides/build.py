@@ -6,9 +6,9 @@ In a source ``---`` alone in a line ends a slide, ``Note:`` begins what only the
 ``figure: 02, 5, 1`` shows lesson 02, section 5, the first figure, as the lesson's notebook holds it, and below it the
 line that the lesson prints with it. So no figure and none of its numbers is copied by hand.
 
-A figure appears at the next key, so that its question can stand alone first. S opens the speaker's window with the notes.
-Building needs no network, showing does: the page loads reveal.js. For a room without, open it at home with ``?print-pdf``
-behind the address and print it to a PDF.
+A figure with words above it appears at the next key, so that its question stands alone first. S opens the speaker's window
+with the notes. Building needs no network, showing does: the page loads reveal.js. For a room without, open it at home with
+``?print-pdf`` behind the address and print it to a PDF.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FITS = "<style>.reveal section img { max-height: 400px } .reveal section small { font-size: 18px }</style>"
+FITS = "<style>.reveal section img { max-height: 340px } .reveal section small { font-size: 18px }</style>"
 FIGURE = re.compile(r"(?m)^figure: (\d\d), (\d+), (\d+)$")
 
 
@@ -46,7 +46,7 @@ def figure(lesson: str, section: str, number: int) -> tuple[str, str]:
 
 
 def slides(text: str) -> NotebookNode:
-    """A notebook with a cell for the words of each slide, one for each figure, which waits for a key, and the notes."""
+    """A notebook with a cell for the words of each slide, one for each figure, and the notes."""
     cells = []
     for slide in re.split(r"(?m)^---$", text):
         seen, _, spoken = slide.strip().partition("\nNote:")
@@ -59,7 +59,8 @@ def slides(text: str) -> NotebookNode:
             png, said = figure(found[1], found[2], int(found[3]))
             said = re.sub(r"([\[\]*_])", r"\\\1", said)
             shown = f"![{said}](attachment:figure.png)\n\n<small>{shorten(said, 180, placeholder=' …')}</small>"
-            cells.append(_cell("fragment", shown + picture[found.end() :]))
+            waits = "\n" in words.strip()  # something stands before it, besides the title
+            cells.append(_cell("fragment" if waits else "-", shown + picture[found.end() :]))
             cells[-1].attachments = {"figure.png": {"image/png": png}}
         cells.append(_cell("notes", spoken.strip()))
     return nbformat.v4.new_notebook(cells=cells)
