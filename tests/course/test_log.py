@@ -24,7 +24,7 @@ def test_every_file_that_it_names_is_there():
 def test_what_it_says_about_choosing():
     table = pd.read_csv(ROOT / "data" / "choosing.csv").query("repair == 'none'")
     best = table.loc[table.groupby("removed")["perplexity"].idxmin()].set_index("removed")["criterion"]
-    assert not {name for name in best if (best == name).all()}, "no criterion is best at three, six and nine layers"
+    assert best.nunique() > 1, "no criterion is best at three, six and nine layers"
     six = table.query("removed == 6").drop_duplicates("criterion").set_index("criterion")
     row = six.loc["angular_span_all_tokens"]
     assert (
