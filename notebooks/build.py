@@ -8,6 +8,8 @@ A lesson with exercises also becomes ``exercises/NN_name.ipynb``, without soluti
     python notebooks/build.py --no-execute     new text, but keep the outputs of the cells whose source is the same
     python notebooks/build.py --fresh          measure the timings in cells tagged ``volatile`` again
     python notebooks/build.py --classroom DIR  write the exercises with solutions as an nbgrader course, into DIR/source
+    python notebooks/build.py --variant 7      write the exercises with other values, by this seed, into output/variant_7
+                                               (with --classroom: the same with solutions, into DIR/source)
 
 Two builds of one source give the same bytes, so that a difference in git is a difference in the lesson: cell ids are
 hashes, and time stamps, widgets, progress bars, memory addresses and absolute paths are left out. A cell tagged
@@ -38,6 +40,7 @@ from exercise_notebooks import Cell, ExerciseError, exercise_cells, has_exercise
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from variants import vary
 
 from shortgpt.utils.atomic import file_written_beside
 from shortgpt.utils.peak import highest
@@ -70,14 +73,18 @@ def generate(source: Path) -> NotebookNode:
     return assemble(source.stem, cells)
 
 
-def generate_exercises(source: Path, *, solved: bool = False) -> NotebookNode | None:
-    """Return the exercise notebook of a lesson, or None if it has no exercises. ``solved`` keeps marked solutions."""
+def generate_exercises(source: Path, *, solved: bool = False, variant: int | None = None) -> NotebookNode | None:
+    """Return the exercise notebook of a lesson, or None if it has no exercises. ``solved`` keeps marked solutions.
+
+    ``variant`` is a seed for the values in it (`variants`).
+    """
     cells = jupytext.read(source, fmt="py:percent").cells
     if not has_exercises(cells):
         return None
     project = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     owner = project["urls"]["Repository"].removeprefix("https://github.com/")
-    return assemble(f"exercises/{source.stem}", exercise_cells(cells, source.stem, owner, solved=solved))
+    made = exercise_cells(cells, source.stem, owner, solved=solved)
+    return assemble(f"exercises/{source.stem}", made if variant is None else vary(source.stem, made, variant))
 
 
 def assemble(name: str, cells: Sequence[Cell]) -> NotebookNode:
@@ -218,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-execute", action="store_true", help="regenerate, keep outputs of unchanged cells")
     parser.add_argument("--fresh", action="store_true", help="measure volatile cells again")
     parser.add_argument("--classroom", type=Path, metavar="DIR", help="write exercises with solutions, for nbgrader")
+    parser.add_argument("--variant", type=int, metavar="SEED", help="write exercises with other values, by this seed")
     parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="where source/ and the notebooks are")
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
@@ -229,10 +237,13 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             if options.check:
                 problems += check(source, target) + check(source, exercises, generate_exercises)
-            elif options.classroom:
-                if notebook := generate_exercises(source, solved=True):
-                    write(notebook, course := options.classroom / "source" / source.stem / target.name)
-                    print(course)
+            elif options.classroom or options.variant is not None:
+                made = folder.parent / "output" / f"variant_{options.variant}" / target.name
+                if options.classroom:
+                    made = options.classroom / "source" / source.stem / target.name
+                if notebook := generate_exercises(source, solved=bool(options.classroom), variant=options.variant):
+                    write(notebook, made)
+                    print(made)
             else:
                 print(build(source, target, run=not options.no_execute, fresh=options.fresh), flush=True)
                 if notebook := generate_exercises(source):

@@ -102,21 +102,22 @@ def _graded(section: Sequence[NotebookNode], name: str, solved: bool) -> Iterato
             if not points:
                 raise ExerciseError(f"{name}: no text with difficulty and minutes stands before this cell:\n{source}")
             function = function_name(source)
-            metadata["nbgrader"] = _nbgrader(function, solution=True)
+            metadata["nbgrader"] = graded_cell(function, solution=True)
             source = source if solved else with_stub(source)
         elif "check" in own:
             if f"check_{function}({function})" not in source:
                 raise ExerciseError(f"{name}: the cell after {function or 'no exercise'} does not check it:\n{source}")
-            metadata["nbgrader"] = _nbgrader(f"check_{function}", grade=True, locked=True, points=points)
+            metadata["nbgrader"] = graded_cell(f"check_{function}", grade=True, locked=True, points=points)
             points = 0
         if {"check", "apply"} & set(own):
             metadata["tags"] = [*own, "raises-exception"]
         yield cell.cell_type, source, metadata
 
 
-def _nbgrader(
+def graded_cell(
     identity: str, *, grade: bool = False, solution: bool = False, locked: bool = False, **points: int
 ) -> dict:
+    """nbgrader's metadata of a cell."""
     parts = {"grade": grade, "grade_id": identity, "locked": locked, "solution": solution, "task": False}
     return dict(sorted((parts | points | {"schema_version": 3}).items()))
 
