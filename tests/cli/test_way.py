@@ -82,7 +82,7 @@ def test_whoever_says_where_weights_go_is_obeyed(folder, monkeypatch):
     assert "verified" in done.stdout and not done.stderr
 
 
-@pytest.mark.parametrize("how", [["-n", 2], ["-n", 2, "--repair", "fold"], ["-n", 2, "--sublayers", "ffn"]])
+@pytest.mark.parametrize("how", [["-n", 2], ["--layers", "3-4", "--repair", "fold"], ["-n", 2, "--sublayers", "ffn"]])
 def test_dense_layers_are_gone_when_the_model_is_saved(folder, monkeypatch, how):
     loaded, real, save = [], shortgpt.load, shortgpt.save
 
