@@ -2,24 +2,28 @@
 
     python benchmarks/prune.py [--layers 10]
 
-A random Llama of wide layers (117 MB each in float32, 1.2 GB in all) is written in bfloat16 and pruned by the command, each
-way in a process of its own, in float32. Measured is anonymous memory (``RssAnon``), what the kernel can't take back, above
-what Python and the libraries take when they are imported. Pages of mapped checkpoints are not in it. Linux only.
+A random Llama of wide layers (117 MB each in float32, 1.2 GB in all) is written in bfloat16 and pruned by the command in
+float32. Measured is anonymous memory (``RssAnon``), what the kernel can't take back, above what it was when the command
+began. Pages of mapped checkpoints are not in it, and Python's libraries were imported before. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import ctypes
+import gc
+import io
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from offload import anonymous_bytes
 from report import machine, markdown, write_section
+
+import shortgpt
 
 WAYS = {
     "-n 2": [],
@@ -44,35 +48,29 @@ def build(folder: Path, layers: int) -> int:
     return 4 * sum(p.numel() for p in model.parameters())
 
 
-def run(words: list[str]) -> int:
-    """Run the command in this process; return the peak of anonymous memory above the imported libraries."""
-    import shortgpt.checkpoints.on_disk
-    import shortgpt.checkpoints.saving
-    import shortgpt.repair.healing  # noqa: F401
+def peak_of(words: list[str]) -> tuple[int, str]:
+    """Run the command in this process: the peak of anonymous memory above what it is now, and what was said before."""
     from shortgpt.cli import main as command
     from shortgpt.utils.peak import highest
 
-    before = anonymous_bytes(os.getpid())
-    with highest(lambda: anonymous_bytes(os.getpid()), 0.01) as peak:
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before, said = anonymous_bytes(os.getpid()), io.StringIO()
+    with highest(lambda: anonymous_bytes(os.getpid()), 0.01) as peak, contextlib.redirect_stderr(said):
         code = command(words)
     if code:
-        sys.exit(code)
-    return peak[0] - before
+        sys.exit(said.getvalue()[-2000:])
+    return peak[0] - before, said.getvalue()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=10)
-    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(f"peak {run(arguments.one)}")
-        return
-    rows = []
+    layers, rows = parser.parse_args().layers, []
     with tempfile.TemporaryDirectory(prefix="shortgpt-prune-") as temporary:
         folder = Path(temporary)
-        command = f"from prune import build, Path; print(build(Path({str(folder / 'model')!r}), {arguments.layers}))"
-        weights = int(subprocess.check_output([sys.executable, "-c", command], cwd=Path(__file__).parent).split()[-1])
+        weights = build(folder / "model", layers)
+        _ = shortgpt.choose_layers, shortgpt.heal, shortgpt.prune_checkpoint, shortgpt.save  # imported now, not measured
         for number, (way, options) in enumerate(WAYS.items()):
             words = [
                 "prune",
@@ -84,17 +82,12 @@ def main() -> None:
                 "--dtype",
                 "float32",
             ]
-            words += ["--no-cost", "--samples", "4", "--length", "32", *options]
-            line = [sys.executable, "-W", "ignore", __file__, "--one", json.dumps(words)]
-            done = subprocess.run(line, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{way} ended with {done.returncode}\n{done.stderr[-2000:]}")
-            peak = int(re.findall(r"peak (\d+)", done.stdout)[-1])
-            told = re.search(r"needs about ([\d.]+) GB", done.stderr)
-            rows.append([f"`{way}`", told[1] if told else "", f"{peak / 1e9:.2f}", f"{peak / weights:.2f}"])
+            peak, said = peak_of([*words, "--no-cost", "--samples", "4", "--length", "16", *options])
+            told = re.findall(r"needs about ([\d.]+) GB", said)
+            rows.append([f"`{way}`", *told, f"{peak / 1e9:.2f}", f"{peak / weights:.2f}"])
             print(rows[-1], flush=True)
     header = ["shortgpt prune", "said before, GB", "peak, GB", "peak / weights"]
-    text = f"{arguments.layers} layers, {weights / 1e9:.2f} GB of weights in float32.\n\n{markdown(header, rows)}"
+    text = f"{layers} layers, {weights / 1e9:.2f} GB of weights in float32.\n\n{markdown(header, rows)}"
     write_section("prune", f"{text}\n\n{machine()}")
 
 

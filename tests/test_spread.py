@@ -69,9 +69,9 @@ CALLS = {  # m: the model; w: a tokenizer, a new folder, batches
     "score_layers": lambda m, w: s.score_layers(m, w.batches, **QUIET).values,
     "score_sublayers": lambda m, w: s.score_sublayers(m, w.batches, **QUIET)["ffn"].values,
     "size": lambda m, w: s.size(m)["parameters"],
-    "size_quality_grid": lambda m, w: s.size_quality_grid(m, w.tokenizer, [1], counts=[1], bits=[16], texts=TEXTS),
+    "size_quality_grid": lambda m, w: s.size_quality_grid(m, w.tokenizer, [1], [1], ["none"], texts=TEXTS, **QUIET),
     "span_distances": lambda m, w: s.span_distances(m, w.batches),
-    "speed": lambda m, w: s.speed(m, **SPEED) and None,
+    "speed": lambda m, w: s.speed(m, **SPEED) is None,
     "speed_table": lambda m, w: s.speed_table({"m": m}, **SPEED, batch_sizes=[1], warm_up=0, **QUIET) is None,
     "watch_layers": lambda m, w: watched(m),
     "width_scores": lambda m, w: s.width_scores(m, "heads"),
@@ -94,7 +94,12 @@ def numbers(value: object) -> list[float]:
     if isinstance(value, pd.DataFrame):
         value = value.select_dtypes("number").filter(regex="^(?!.*(second|memory|bytes|_mb|time))")
     if isinstance(value, torch.Tensor | np.ndarray | pd.DataFrame | pd.Series):
-        return np.asarray(value, dtype=float).ravel().tolist()
+        return (
+            pd.to_numeric(pd.Series(np.asarray(value).ravel()))
+            .astype("Float64")
+            .to_numpy(float, na_value=np.nan)
+            .tolist()
+        )
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):

@@ -81,7 +81,7 @@ def prune_model(
     files are copied (--on-disk asks for that). Or decide first and prune later, or hand the plan to other tools. --by greedy
     and search run the text through many pruned models: give them little of it (--samples 8 --length 256).
 
-        shortgpt prune ./smaller --model ./big -n 8 --repair fold --on-disk
+        shortgpt prune ./smaller --model ./big --layers 3-6 --repair fold --on-disk
         shortgpt prune --plan-only plan.json --model ./big -n 8
         shortgpt prune ./smaller --model ./big --plan plan.json
         shortgpt prune --plan plan.json --to-mergekit merge.yml

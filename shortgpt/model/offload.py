@@ -45,6 +45,16 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return torch.device(brought_to)
 
 
+def require_in_memory(model: PreTrainedModel) -> None:
+    """Raise ValueError if weights of `model` are nowhere, or where accelerate fetches them from for each run."""
+    input_device(model)
+    if any(getattr(hook, "offload", False) for hook in accelerate_hooks(model)):
+        raise ValueError(
+            f"this {type(model).__name__} has weights that are moved in when they are needed, and all must be at hand: load "
+            "it without device_map and max_memory"
+        )
+
+
 def device_map_of(model: PreTrainedModel) -> dict[str, object]:
     """The device map that loads a checkpoint of `model` to the places where `model` is now."""
     return getattr(model, "hf_device_map", None) or {"": input_device(model)}
