@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="shortgpt-prune-") as temporary:
         folder = Path(temporary)
         weights = build(folder / "model", layers)
-        _ = shortgpt.choose_layers, shortgpt.heal, shortgpt.prune_checkpoint, shortgpt.save  # imported now, not measured
+        [getattr(shortgpt, name) for name in ("choose_layers", "heal", "prune_checkpoint", "save")]  # imported now
         for number, (way, options) in enumerate(WAYS.items()):
             words = [
                 "prune",
