@@ -76,7 +76,7 @@ CALLS = {  # m: the model; w: a tokenizer, a new folder, batches
     "watch_layers": lambda m, w: watched(m),
     "width_scores": lambda m, w: s.width_scores(m, "heads"),
 }
-ELSEWHERE = {"save_gguf": "it is `save`, and llama.cpp's converter"}
+ELSEWHERE = {"save_gguf": "it is `save`, and llama.cpp's converter", "PruningPlan": "its model is a name"}
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:
