@@ -14,8 +14,7 @@ import patient_client  # noqa: F401  (nbmake runs the lessons in this process: a
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
-from small import FAMILIES, build_tiny, random_batch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from small import FAMILIES, build_tiny, letters_tokenizer, random_batch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 settings.register_profile(
@@ -53,13 +52,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A token a character: sizes can be counted by hand."""
-    alphabet = "abcdefghijklmnopqrstuvwxyz .\n"
-    backend = Tokenizer(
-        models.WordLevel({c: i for i, c in enumerate(alphabet)} | {"?": 29, "<pad>": 30}, unk_token="?")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
+    return letters_tokenizer()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gguf import GGUFWriter
-from tokenizers import Tokenizer, models, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY, HIDDEN, LAYERS = 96, 32, 6
@@ -37,6 +37,16 @@ def build_tiny(family: str = "llama", seed: int = 0) -> PreTrainedModel:
 def random_batch(rows: int = 3, tokens: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:
     ids = torch.randint(3, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def letters_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a character: sizes can be counted by hand."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz .\n"
+    backend = Tokenizer(
+        models.WordLevel({c: i for i, c in enumerate(alphabet)} | {"?": 29, "<pad>": 30}, unk_token="?")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="<pad>")
 
 
 def tiny_gguf(folder: Path, **sizes: int) -> bytes:

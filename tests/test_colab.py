@@ -235,7 +235,7 @@ def t4(monkeypatch):
     """A machine that says it has a T4; models stay where they are."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 5))
-    monkeypatch.setattr(loading, "_best_device", lambda: "cuda")
+    monkeypatch.setattr(loading, "best_device", lambda: "cuda")
     monkeypatch.setattr(PreTrainedModel, "to", lambda self, *where, **how: self)
 
 

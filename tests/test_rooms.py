@@ -161,6 +161,7 @@ TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
         f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "heal", "info", "places", "printing", "score")
     },  # by running it
     **{f"cli.{part}": "tests/cli/test_road.py" for part in ("challenge", "config_file", "generate", "quantize")},
+    "checkpoints.changed": "tests/checkpoints/test_on_disk.py",
     "model.names": "tests/checkpoints/test_on_disk.py",
     "utils.data": "tests/test_setup.py",  # data are where the wheel has them
     "utils.lazy": "tests/test_rooms.py",

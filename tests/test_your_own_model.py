@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from shortgpt.cli import app
 from shortgpt.cli.config_file import options_from
+from shortgpt.repair.equations import fit_bytes
 from shortgpt.utils.data import data_folder
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -83,6 +84,11 @@ def test_the_table_is_computed():
     expected = [row(name.partition("/")[2] or name, *counts) for name, counts in models().items()]
     assert table.strip().splitlines()[2:] == expected, "\n".join(expected)
     assert "expected, not measured" in PAGE
+
+
+def test_what_a_repair_needs_is_computed():
+    sizes = {"7B": fit_bytes(11008, 4096), "8B": fit_bytes(14336, 4096)}
+    assert ", ".join(f"{size / 1e9:.1f} GB for a{'n' * (name == '8B')} {name}" for name, size in sizes.items()) in PAGE
 
 
 def test_the_page_is_short_and_linked():

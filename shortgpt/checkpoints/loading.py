@@ -88,7 +88,7 @@ def load(
     _check_name(name)
     check_flag("trust_remote_code", trust_remote_code)
     check_flag("accept_terms", accept_terms)
-    device = _best_device() if str(device) == "auto" else _usable_device(device)
+    device = best_device() if str(device) == "auto" else _usable_device(device)
     _check_dtype(dtype)
     if max_memory is not None and not isinstance(max_memory, Mapping):
         raise TypeError(f'max_memory is a dict, for instance {{0: "20GiB", "cpu": "4GiB"}}, got {shown(max_memory)}')
@@ -190,8 +190,8 @@ def _sound_config(name: str | os.PathLike, folder: str, own: bool, options: Mapp
 def _read(folder: str | Path, **options: Any) -> PreTrainedModel:
     """``from_pretrained`` that never fills a missing weight with random numbers."""
     options["ignore_mismatched_sizes"] = True  # to be told about them
-    # its report is a table, ours one sentence; and it tells of layers that are not sharded, on one device too
-    with quiet("transformers.modeling_utils", "transformers.distributed"):
+    # its report is a table, ours one sentence; and it tells of layers that are not sharded, on one device too, or are on disk
+    with quiet("transformers.modeling_utils", "transformers.distributed", "accelerate"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     model, report = loaded
     if "config" in options or any(COUNT_NAMES.fullmatch(name) for name in options):  # the first layers were asked for
@@ -215,7 +215,7 @@ def _usable_device(device: Any) -> str:
     return str(device)
 
 
-def _best_device() -> str:
+def best_device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # as accelerate launch says

@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from shortgpt.checkpoints.card import CARD_FILE, write_card
+from shortgpt.checkpoints.changed import Data, changed_weights, require_made_of
 from shortgpt.checkpoints.facts import empty_model
-from shortgpt.checkpoints.shards import INDEX_FILE, Shard, read_index, read_shard, tensor_bytes, write_tensors
+from shortgpt.checkpoints.shards import INDEX_FILE, SINGLE_FILE, Shard, read_shards, tensor_bytes, write_tensors
 from shortgpt.checkpoints.soundness import clear_about_config, enough_layers, require_sound_config, require_whole
 from shortgpt.model.adapters import require_no_adapter_beside
-from shortgpt.model.anatomy import decoder_layers_path, original_layers, removed_so_far
+from shortgpt.model.anatomy import REPAIR_FIELD, decoder_layers_path, original_layers, removed_so_far
 from shortgpt.model.names import LayerNames, find_stack
 from shortgpt.pruning.depth import kept_layers, remove_layers
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
@@ -38,7 +38,6 @@ from shortgpt.utils.atomic import check_target, written_beside
 from shortgpt.utils.quieting import quiet
 from shortgpt.utils.untrusted import in_one_sentence, inside
 
-SINGLE_FILE = "model.safetensors"
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|npz|tflite)$|.*\.index\.json$")
 _REWRITTEN = ("config.json", PLAN_FILE, CARD_FILE)
 _TEMPLATES = "additional_chat_templates"  # the one subfolder that transformers' tokenizers write
@@ -49,6 +48,7 @@ def prune_checkpoint(
     dst: str | os.PathLike,
     plan: PruningPlan | Sequence[int],
     *,
+    repaired: PreTrainedModel | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -60,6 +60,8 @@ def prune_checkpoint(
     Args:
         src: a transformers checkpoint in safetensors, one file or several with an index, quantized or not.
         plan: a plan (indices of the dense model), or indices in the checkpoint as it is, as for `remove_layers`.
+        repaired: what `heal` made of the model in `src` by the same plan, its layers perhaps still on disk. The weights in
+            it that were fitted are written in place of those in the files, in the dtype of the files.
         overwrite: replace what is at `dst`; otherwise an existing, non-empty folder is refused.
         progress: show a bar.
 
@@ -71,18 +73,20 @@ def prune_checkpoint(
         FileNotFoundError: no such folder, or files missing in it.
         FileExistsError: `dst` is not empty, or is inside `src` or around it.
         ValueError: damaged or truncated files, pickled weights, weights that aren't all there or not those that
-            config.json describes, an adapter beside them, unknown architecture, a plan made for another model.
+            config.json describes, an adapter beside them, unknown architecture, a plan made for another model, a
+            repaired model that is not described by a configuration or comes of another plan.
         OSError: the disk is full, or the result would not load.
     """
     src, dst = check_path(src).resolve(), check_path(dst).resolve()
     _check_folders(src, dst, overwrite)
-    shards = _read_shards(src)
+    shards = read_shards(src)
     plan = plan if isinstance(plan, PruningPlan) or not isinstance(plan, Iterable) else list(plan)
     with clear_about_config(src.name):
-        config, names, plan = _decide(src, shards, plan)
+        config, names, plan = _decide(src, shards, plan, repaired)
     # files to write: where from, and old name to new name; no empty ones
     renamed = [{old: name for old in shard.tensors if (name := names.tensor(old)) is not None} for shard in shards]
     work = [(shard, new_names) for shard, new_names in zip(shards, renamed, strict=True) if new_names]
+    changed = {} if repaired is None else changed_weights(repaired, decoder_layers_path(repaired), names.stack, work)
     total = sum(tensor_bytes(shard, name) for shard, new_names in work for name in new_names)
     quantized = any(getattr(c, "quantization_config", None) for c in (config, config.get_text_config()))
     require_whole(src, *_matched(src, quantized=quantized))
@@ -90,7 +94,7 @@ def prune_checkpoint(
     needed = total + sum(source.stat().st_size for source in files.values()) + (1 << 20)  # headers, index, card
     with written_beside(dst, overwrite=overwrite, needed_bytes=needed) as new:
         with tqdm(total=total, unit="B", unit_scale=True, desc="writing", disable=not progress) as bar:
-            _write_weights(work, names, total, new, bar.update)
+            _write_weights(work, names, changed, total, new, bar.update)
         config.save_pretrained(new)
         for name, source in files.items():
             (new / name).parent.mkdir(exist_ok=True)
@@ -115,35 +119,8 @@ def _check_folders(src: Path, dst: Path, overwrite: bool) -> None:
     check_target(dst, overwrite=overwrite)
 
 
-def _read_shards(src: Path) -> list[Shard]:
-    """The headers of all weight files, each with the tensors that the index says are there."""
-    if (src / SINGLE_FILE).is_file():  # transformers prefers it to an index, too
-        return [read_shard(inside(src, SINGLE_FILE))]
-    if not (src / INDEX_FILE).is_file():
-        if any(src.glob("*.bin")) or any(src.glob("*.pt*")):
-            raise ValueError(f"{src} has pickled weights, which can run code: convert them to safetensors first")
-        raise FileNotFoundError(f"{src} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}")
-    home = read_index(inside(src, INDEX_FILE))
-    files: dict[str, set[str]] = {file: set() for file in home.values()}
-    for name, file in home.items():
-        files[file].add(name)
-    return [_indexed_shard(src, file, names, home) for file, names in files.items()]
-
-
-def _indexed_shard(src: Path, file: str, names: set[str], home: Mapping[str, str]) -> Shard:
-    """The header of `file` in `src`, of which the index `home` says that it holds the tensors `names`."""
-    if not (src / file).is_file():
-        raise FileNotFoundError(f"{src} is incomplete: {file}, which its index names, is missing; download it again")
-    shard = read_shard(inside(src, file))
-    if missing := sorted(names - shard.tensors.keys()):
-        raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
-    # a tensor in two files: the index tells which one counts
-    tensors = {name: tensor for name, tensor in shard.tensors.items() if name in names or name not in home}
-    return replace(shard, tensors=tensors)
-
-
 def _decide(
-    src: Path, shards: list[Shard], plan: PruningPlan | Sequence[int]
+    src: Path, shards: list[Shard], plan: PruningPlan | Sequence[int], repaired: PreTrainedModel | None
 ) -> tuple[PreTrainedConfig, LayerNames, PruningPlan]:
     """The new configuration, what becomes of the names in the files, and the plan."""
     dense = _dense(src)
@@ -153,6 +130,9 @@ def _decide(
             f"no configuration of {type(dense).__name__} describes it without these layers, so the files alone can't be "
             "pruned: use remove_layers() on the loaded model, and save()"
         )
+    if repaired is not None:
+        require_made_of(repaired, type(dense), removed_so_far(pruned))
+        setattr(pruned.config, REPAIR_FIELD, repairs_so_far(repaired.config))
     original, already, path = original_layers(dense), removed_so_far(dense), decoder_layers_path(dense)
     extra = getattr(dense.config.get_text_config(), "num_nextn_predict_layers", None) or 0
     stack = find_stack((name for shard in shards for name in shard.tensors), path, len(original), extra)
@@ -182,12 +162,18 @@ def _base_model(src: Path) -> str:
 
 
 def _write_weights(
-    work: list[tuple[Shard, dict[str, str]]], names: LayerNames, total: int, folder: Path, report: Callable
+    work: list[tuple[Shard, dict[str, str]]],
+    names: LayerNames,
+    changed: Mapping[str, Data],
+    total: int,
+    folder: Path,
+    report: Callable,
 ) -> None:
     weight_map: dict[str, str] = {}
     for number, (shard, renamed) in enumerate(work, start=1):
         file = SINGLE_FILE if len(work) == 1 else f"model-{number:05d}-of-{len(work):05d}.safetensors"
-        write_tensors(shard, renamed, folder / file, metadata=names.metadata(shard.metadata), report=report)
+        metadata = names.metadata(shard.metadata)
+        write_tensors(shard, renamed, folder / file, metadata=metadata, changed=changed, report=report)
         weight_map |= dict.fromkeys(renamed.values(), file)
     if len(work) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

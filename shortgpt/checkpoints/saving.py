@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, removed_so_far, runs_own_code
 from shortgpt.model.arguments import check_tokenizer, vocabulary_size
 from shortgpt.model.hooks import eval_mode, hooked, require_numbers
-from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, require_not_read_from
+from shortgpt.model.offload import accelerate_hooks, device_map_of, input_device, layers_on_disk, require_not_read_from
 from shortgpt.model.view import share_weights
 from shortgpt.pruning.plan import PLAN_FILE, PruningPlan
 from shortgpt.pruning.recipe import RECIPE, write_own_format
@@ -33,6 +33,7 @@ from shortgpt.pruning.repair_record import repairs_so_far
 from shortgpt.quantization.nf4 import without_repacking
 from shortgpt.utils.arguments import check_path, shown
 from shortgpt.utils.atomic import written_beside
+from shortgpt.utils.quieting import quiet
 from shortgpt.utils.untrusted import inside
 
 _CONVERSIONS = "_weight_conversions"  # of a loaded model: how its checkpoint's weights became the module's
@@ -54,8 +55,9 @@ def save(
     Args:
         tokenizer, plan: saved along, the plan as ``pruning_plan.json`` and as a model card (``README.md``).
         overwrite: replace an existing folder; otherwise an existing, non-empty one is refused.
-        verify: reload what was written and compare its logits with the model's; needs memory for a second model.
-            Several quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
+        verify: reload what was written, its layers one by one from the disk, and compare its logits with the model's.
+            What can't be read like that (quantized models, our own format) needs memory for a second model. Several
+            quantization libraries write checkpoints that reload as garbage: keep it on for quantized models.
 
     Raises:
         FileExistsError: `path` exists and is not empty.
@@ -109,7 +111,7 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def read_model(
-    folder: Path, *, dtype: torch.dtype, device_map: dict[str, object], trust_remote_code: bool = False
+    folder: Path, *, dtype: torch.dtype, device_map: Mapping[str, object], trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """What `write_model` wrote, and which weights plain transformers found missing or unexpected (by kind; three each)."""
     if is_own_format(folder):
@@ -124,7 +126,8 @@ def read_model(
         "offload_folder": folder.parent / "offload",
     }  # goes with the temporary folder
     options |= {"output_loading_info": True, "trust_remote_code": trust_remote_code}
-    model, report = loader.from_pretrained(folder, dtype=dtype, **options)
+    with quiet("accelerate"):  # it tells that layers are on disk
+        model, report = loader.from_pretrained(folder, dtype=dtype, **options)
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     return without_repacking(model).eval(), {
         kind: sorted(map(str, report[kind]))[:3] for kind in kinds if report.get(kind)
@@ -172,8 +175,23 @@ def _require_own_plan(model: PreTrainedModel, plan: PruningPlan) -> None:
 
 
 def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path) -> None:
+    """The dense model's memory is all there may be: layers pass through it one by one, or if that fails, all at once."""
+    places = device_map_of(model)
+    if getattr(model, "hf_quantizer", None) is None and len(places) == 1 and not is_own_format(folder):
+        with contextlib.suppress(OSError):
+            return _require_equal(model, before, autocast, folder, layers_on_disk(model, input_device(model)))
+    _require_equal(model, before, autocast, folder, places)
+
+
+def _require_equal(
+    model: PreTrainedModel,
+    before: torch.Tensor,
+    autocast: torch.autocast,
+    folder: Path,
+    places: Mapping[str, object],
+) -> None:
     try:
-        options: dict[str, Any] = {"device_map": device_map_of(model), "trust_remote_code": runs_own_code(model)}
+        options: dict[str, Any] = {"device_map": places, "trust_remote_code": runs_own_code(model)}
         with enough_layers():
             reloaded, broken = read_model(folder, dtype=model.dtype, **options)
         with autocast:

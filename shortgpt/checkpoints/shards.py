@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeGuard
 
-from shortgpt.utils.untrusted import is_whole, parse_json, read_json, require_inner_name
+from shortgpt.utils.untrusted import inside, is_whole, parse_json, read_json, require_inner_name
 
+SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 BUFFER_BYTES = 1 << 24
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
@@ -67,6 +69,33 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, tensors, metadata, 8 + length)
 
 
+def read_shards(src: Path) -> list[Shard]:
+    """The headers of all weight files, each with the tensors that the index says are there."""
+    if (src / SINGLE_FILE).is_file():  # transformers prefers it to an index, too
+        return [read_shard(inside(src, SINGLE_FILE))]
+    if not (src / INDEX_FILE).is_file():
+        if any(src.glob("*.bin")) or any(src.glob("*.pt*")):
+            raise ValueError(f"{src} has pickled weights, which can run code: convert them to safetensors first")
+        raise FileNotFoundError(f"{src} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}")
+    home = read_index(inside(src, INDEX_FILE))
+    files: dict[str, set[str]] = {file: set() for file in home.values()}
+    for name, file in home.items():
+        files[file].add(name)
+    return [_indexed_shard(src, file, names, home) for file, names in files.items()]
+
+
+def _indexed_shard(src: Path, file: str, names: set[str], home: Mapping[str, str]) -> Shard:
+    """The header of `file` in `src`, of which the index `home` says that it holds the tensors `names`."""
+    if not (src / file).is_file():
+        raise FileNotFoundError(f"{src} is incomplete: {file}, which its index names, is missing; download it again")
+    shard = read_shard(inside(src, file))
+    if missing := sorted(names - shard.tensors.keys()):
+        raise ValueError(f"{src / file} lacks {missing[0]}, which the index says is there: download both again")
+    # a tensor in two files: the index tells which one counts
+    tensors = {name: tensor for name, tensor in shard.tensors.items() if name in names or name not in home}
+    return replace(shard, tensors=tensors)
+
+
 def _is_tensor(entry: object) -> bool:
     """Whether `entry` of a header says where a tensor is, and what it is."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
@@ -108,12 +137,14 @@ def write_tensors(
     path: Path,
     *,
     metadata: Mapping[str, str],
+    changed: Mapping[str, Callable[[], memoryview]] = MappingProxyType({}),
     report: Callable[[int], object] = lambda count: None,
 ) -> None:
     """Copy the tensors `names` (old name to new name) of `shard` to a new safetensors file.
 
     Args:
         metadata: of the new file.
+        changed: for some of the tensors, by their old names, what gives other data to write in place of theirs.
         report: called with the number of bytes after each piece that was written.
     """
     chosen = [name for name in shard.tensors if name in names]  # in byte order, so that alignment is kept
@@ -130,6 +161,10 @@ def write_tensors(
         target.write(len(text).to_bytes(8, "little") + text)
         for name in chosen:
             begin, end = shard.tensors[name]["data_offsets"]
+            if name in changed:
+                target.write(changed[name]())
+                report(end - begin)
+                continue
             source.seek(shard.data_start + begin)
             while begin < end:
                 count = source.readinto(buffer[: min(end - begin, BUFFER_BYTES)])

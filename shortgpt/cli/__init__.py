@@ -90,7 +90,7 @@ def run_command(
         app.help_print()
         return 2
     bars = not quiet and sys.stderr.isatty()
-    switches = {"progress": bars} if "progress" in wanted else {}
+    switches = {name: value for name, value in (("progress", bars), ("hints", not quiet)) if name in wanted}
     pressed: list[int] = []
     try:
         with heeding_ctrl_c(pressed), calm_libraries(bars=bars):

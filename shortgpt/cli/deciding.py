@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
@@ -13,6 +13,7 @@ import shortgpt
 from shortgpt.choosing.names import Baseline, Criterion, Metric
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import CHOICE, FROM_0, Calibration, Loading, default_model, spelt
+from shortgpt.cli.way import fitting_way
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,6 +65,15 @@ class Wish:
         """What chooses, whichever of its names was used."""
         return self.by or (self.order if self.order != "score" else self.metric or "block_influence")
 
+    @property
+    def scores(self) -> bool:
+        """Whether the model has to read text before it is known which layers go."""
+        return self.plan is None and self.layers is None and self.criterion not in BASELINES
+
+    def number_of(self, depth: int) -> int:
+        """How many of `depth` layers go, at most."""
+        return self.n or round((self.ratio or 0) * depth) or len(self.layers or ()) or depth
+
     def check(self, *, on_disk: bool) -> None:
         """Raise UsageError if it is no wish, or two."""
         ways = {"-n": self.n, "--ratio": self.ratio, "--layers": self.layers, "--plan": self.plan}
@@ -78,28 +88,49 @@ class Wish:
             raise UsageError(f"--by {chosen} chooses layers, and {given[0]} names them: give one of the two")
         if self.sublayers and (self.plan or on_disk or self.criterion not in METRICS):
             raise UsageError(f"--sublayers goes with -n, --ratio or --layers, and --by {', '.join(METRICS)} only")
-        if on_disk and self.criterion not in BASELINES and given[0] in ("-n", "--ratio"):
-            raise UsageError(
-                "--on-disk never builds the model, so it can't score: write a plan first (--plan-only), or give --layers"
-            )
 
 
-class Decision(NamedTuple):
-    """The plan, the model it is for, how to load that, and ``(model, tokenizer)`` if it is loaded already."""
+@dataclass
+class Decision:
+    """The plan, the model it is for, how to load that, whether layers stay on disk, and the model if it is loaded already."""
 
     plan: PruningPlan
     name: str
     loading: Loading
+    on_disk: bool = False
     loaded: Loaded | None = None
 
+    def take(self) -> Loaded:
+        """``(model, tokenizer)``, which is not held here any more: its layers go when the caller lets go of them."""
+        loaded, self.loaded = self.loaded, None
+        return loaded or self.loading.load(self.name)
 
-def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: bool) -> Decision:
-    """Read the plan, or choose as the wish says."""
-    if wish.plan is not None:
-        plan = shortgpt.PruningPlan.from_json(wish.plan)
-        return Decision(plan, *_model_of(plan, wish, loading))
-    name = wish.model or default_model()
-    if wish.layers is None and wish.criterion not in BASELINES:
+    def folder(self) -> Path:
+        """Where its files are: what was loaded from the Hub is in the cache."""
+        from huggingface_hub import try_to_load_from_cache
+
+        from shortgpt.checkpoints.facts import model_folder
+
+        folder = model_folder(self.name, accept_terms=self.loading.accept_terms)
+        cached = (
+            None
+            if Path(folder).is_dir()
+            else try_to_load_from_cache(folder, "config.json", revision=self.loading.revision)
+        )
+        return Path(cached).parent if isinstance(cached, str) else Path(folder)
+
+
+def decide(
+    wish: Wish, loading: Loading, calibration: Calibration, *, saved: bool, on_disk: bool, progress: bool, hints: bool
+) -> Decision:
+    """Read the plan, or choose as the wish says; `saved`: the pruned model will be, not the plan alone."""
+    plan = None if wish.plan is None else shortgpt.PruningPlan.from_json(wish.plan)
+    name, loading = (wish.model or default_model(), loading) if plan is None else _model_of(plan, wish, loading)
+    built = wish.scores or (saved and (wish.repair is not None or not on_disk))
+    loading, on_disk = fitting_way(name, loading, wish, calibration, built=built, on_disk=on_disk, hints=hints)
+    if plan is not None:
+        return Decision(plan, name, loading, on_disk)
+    if wish.scores:
         model, tokenizer, batches = calibration.with_model(loading, name)
         plan = shortgpt.choose_layers(
             model,
@@ -111,8 +142,8 @@ def decide(wish: Wish, loading: Loading, calibration: Calibration, *, progress: 
             seed=calibration.seed,
             progress=progress,
         )
-        return Decision(plan, name, loading, (model, tokenizer))
-    return Decision(_without_reading(wish, name, loading, calibration.seed), name, loading)
+        return Decision(plan, name, loading, on_disk, (model, tokenizer))
+    return Decision(_without_reading(wish, name, loading, calibration.seed), name, loading, on_disk)
 
 
 def _without_reading(wish: Wish, name: str, loading: Loading, seed: int) -> PruningPlan:

@@ -23,7 +23,7 @@ CHOICE, MEASURES, OUTPUT = Group("Choice", sort_key=1), Group("Measures", sort_k
 LOADING, TEXT = Group("Loading the model", sort_key=4), Group("Calibration text", sort_key=5)
 FLAG = Parameter(negative=(), show_default=False)
 FROM_0, FROM_1 = (Parameter(validator=validators.Number(gte=least)) for least in (0, 1))
-Progress = Annotated[bool, Parameter(parse=False)]  # --quiet and the terminal decide
+Progress = Hints = Annotated[bool, Parameter(parse=False)]  # --quiet and the terminal decide; --quiet decides
 
 
 def spelt(parse: Callable[[str], object], shape: str) -> Parameter:
@@ -93,7 +93,7 @@ class Loading:
 
         from shortgpt.checkpoints.facts import empty_model
 
-        _require_device(self.device)
+        require_device(self.device)
         if not name.endswith(".gguf"):
             empty_model(name, **self.source)  # says in a second what is wrong with a model that takes minutes to load
         return shortgpt.load(
@@ -179,7 +179,7 @@ def default_model() -> str:
     return DEFAULT_MODEL
 
 
-def _require_device(name: str) -> None:
+def require_device(name: str) -> None:
     import torch
 
     if name == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,13 @@ from cyclopts import Parameter
 
 import shortgpt
 from shortgpt.cli.cost_of_cut import CutCost, cut_cost
-from shortgpt.cli.deciding import Decision, Loaded, Wish, decide, lowest_sublayers
+from shortgpt.cli.deciding import Decision, Wish, decide, lowest_sublayers
 from shortgpt.cli.export import LLAMA_CPP_WARNING
 from shortgpt.cli.failing import UsageError
-from shortgpt.cli.options import FLAG, OUTPUT, Calibration, Loading, Progress
+from shortgpt.cli.options import FLAG, OUTPUT, Calibration, Hints, Loading, Progress, default_model
 from shortgpt.cli.places import require_room, require_writable
 from shortgpt.cli.printing import Result
+from shortgpt.cli.way import fitting_way
 
 if TYPE_CHECKING:
     from shortgpt.pruning.plan import PruningPlan
@@ -33,7 +35,7 @@ class Writing:
     to_llama_cpp: Annotated[bool, FLAG] = False
     """Print the list for llama-quantize --prune-layers."""
     on_disk: Annotated[bool, FLAG] = False
-    """Copy files without ever building the model: any size in 1 GB of memory."""
+    """Leave layers on disk and copy files: any size in little memory."""
     overwrite: Annotated[bool, FLAG] = False
     """Replace what is at OUTPUT."""
     verify: Annotated[bool, Parameter(show_default=False)] = True
@@ -63,6 +65,7 @@ def prune_model(
     loading: Loading = Loading(),
     calibration: Calibration = Calibration(),
     progress: Progress = True,
+    hints: Hints = True,
 ) -> Result:
     """Remove layers and save a model that plain transformers reloads.
 
@@ -74,12 +77,13 @@ def prune_model(
         shortgpt prune ./by_hand --model ./my_model --layers 3,4,8-10
         shortgpt prune ./repaired --layers 3-6 --repair fold
 
-    Decide first, then prune a checkpoint of any size file by file, or hand the plan to other tools. --on-disk needs a
-    local folder and can't score: it takes --plan, --layers or a baseline order. --by greedy and search run the text
-    through many pruned models: give them little of it (--samples 8 --length 256).
+    It says first how much memory it will need. What is too large stays on disk: its layers are read one by one, and its
+    files are copied (--on-disk asks for that). Or decide first and prune later, or hand the plan to other tools. --by greedy
+    and search run the text through many pruned models: give them little of it (--samples 8 --length 256).
 
+        shortgpt prune ./smaller --model ./big --layers 3-6 --repair fold --on-disk
         shortgpt prune --plan-only plan.json --model ./big -n 8
-        shortgpt prune ./smaller --model ./big --plan plan.json --on-disk
+        shortgpt prune ./smaller --model ./big --plan plan.json
         shortgpt prune --plan plan.json --to-mergekit merge.yml
         shortgpt prune --plan plan.json --to-llama-cpp
 
@@ -89,19 +93,17 @@ def prune_model(
     wish.check(on_disk=writing.on_disk)
     if wish.sublayers and (output is None or writing.to_mergekit or writing.to_llama_cpp):
         raise UsageError("--sublayers saves to OUTPUT: plans name whole layers and can't describe the result")
-    if wish.repair and (output is None or writing.on_disk or wish.sublayers):
-        raise UsageError("--repair fits the pruned model that goes to OUTPUT: not with --on-disk or --sublayers")
+    if wish.repair and (output is None or wish.sublayers):
+        raise UsageError("--repair fits the pruned model that goes to OUTPUT: not with --sublayers")
     writing.check(output)
     if wish.sublayers and output is not None:
-        chosen = lowest_sublayers(wish.sublayers, wish, loading, calibration, progress=progress)
-        return _without_sublayers(wish.sublayers, *chosen, output, writing)
-    decision = decide(wish, loading, calibration, progress=progress)
+        name = wish.model or default_model()
+        fitting_way(name, loading, wish, calibration, built=True, on_disk=False, hints=hints)
+        return _without_sublayers(wish.sublayers, wish, loading, calibration, output, writing, progress)
+    how = {"saved": output is not None, "on_disk": writing.on_disk, "progress": progress, "hints": hints}
+    decision = decide(wish, loading, calibration, **how)
     _write_plans(decision.plan, writing, wish.model)
-    cost = None
-    if output is not None and writing.on_disk:
-        _prune_files(decision, output, overwrite=writing.overwrite, progress=progress)
-    elif output is not None:
-        cost = _prune_in_memory(decision, output, wish.repair, calibration, writing, progress)
+    cost = None if output is None else _prune(decision, output, wish.repair, calibration, writing, progress)
     return _report(decision, output, writing, cost)
 
 
@@ -116,39 +118,43 @@ def _write_plans(plan: PruningPlan, writing: Writing, model: str | None) -> None
             plan.to_mergekit(file, model=model)
 
 
-def _prune_files(decision: Decision, output: Path, *, overwrite: bool, progress: bool) -> None:
-    from shortgpt.checkpoints.facts import model_folder
-    from shortgpt.checkpoints.own_format import is_own_format
-
-    folder = model_folder(decision.name, accept_terms=decision.loading.accept_terms)
-    if is_own_format(folder):
-        raise ValueError(
-            f"{decision.name} is saved in shortgpt's own format, which only the built model can be: leave --on-disk out"
-        )
-    shortgpt.prune_checkpoint(folder, output, decision.plan, overwrite=overwrite, progress=progress)
-
-
-def _prune_in_memory(
+def _prune(
     decision: Decision, output: Path, repair: str | None, calibration: Calibration, writing: Writing, progress: bool
 ) -> CutCost | None:
-    plan = decision.plan
-    dense, tokenizer = decision.loaded or decision.loading.load(decision.name)
-    if repair is None:
-        pruned = shortgpt.remove_layers(dense, plan)
-    else:
-        kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
-        batches = calibration.batches(tokenizer, calibration.documents("calibration"))
-        pruned = shortgpt.heal(dense, plan, batches, kind=kind, sites=sites, progress=progress)
-    cost = cut_cost(dense, pruned, tokenizer, calibration) if writing.cost else None
-    shortgpt.save(pruned, output, tokenizer=tokenizer, plan=plan, overwrite=writing.overwrite, verify=writing.verify)
+    plan, cost, repaired = decision.plan, None, None
+    if repair or decision.loaded or not decision.on_disk:
+        dense, tokenizer = decision.take()
+        if repair is None:
+            pruned = shortgpt.remove_layers(dense, plan)
+        else:
+            kind, sites = ("fold", "all") if repair == "all" else (repair, "gaps")
+            batches = calibration.batches(tokenizer, calibration.documents("calibration"))
+            repaired = pruned = shortgpt.heal(dense, plan, batches, kind=kind, sites=sites, progress=progress)
+        cost = cut_cost(dense, pruned, tokenizer, calibration) if writing.cost else None
+        del dense
+        gc.collect()  # removed layers go before anything is written
+        if not decision.on_disk:
+            how = {"overwrite": writing.overwrite, "verify": writing.verify}
+            shortgpt.save(pruned, output, tokenizer=tokenizer, plan=plan, **how)
+            return cost
+    how = {"overwrite": writing.overwrite, "progress": progress}
+    shortgpt.prune_checkpoint(decision.folder(), output, plan, repaired=repaired, **how)
     return cost
 
 
 def _without_sublayers(
-    kind: str, chosen: list[int], name: str, loaded: Loaded, output: Path, writing: Writing
+    kind: str,
+    wish: Wish,
+    loading: Loading,
+    calibration: Calibration,
+    output: Path,
+    writing: Writing,
+    progress: bool,
 ) -> Result:
-    model, tokenizer = loaded
+    chosen, name, (model, tokenizer) = lowest_sublayers(kind, wish, loading, calibration, progress=progress)
     pruned = shortgpt.remove_sublayers(model, **{kind: chosen})  # type: ignore[arg-type]
+    del model
+    gc.collect()
     shortgpt.save(pruned, output, tokenizer=tokenizer, overwrite=writing.overwrite, verify=writing.verify)
     data = {"model": name, f"removed_{kind}": chosen, "folder": str(output), "verified": writing.verify}
     listed, done = ", ".join(map(str, chosen)) or "none", " and verified" if writing.verify else ""
@@ -162,11 +168,16 @@ def _without_sublayers(
 def _report(decision: Decision, output: Path | None, writing: Writing, cost: CutCost | None) -> Result:
     plan, name = decision.plan, decision.name
     files = {"folder": output, "plan": writing.plan_only, "mergekit": writing.to_mergekit}
-    verified = output is not None and writing.verify and not writing.on_disk
+    verified = output is not None and writing.verify and not decision.on_disk
     removed = ", ".join(map(str, sorted(plan.removed))) or "none"
     data = {"model": name, "removed": list(plan.removed), "kept": len(plan.kept), "layers": plan.layers}
     data |= {"criterion": plan.criterion, **{key: str(file) if file else None for key, file in files.items()}}
-    data |= {"verified": verified, "llama_cpp": plan.to_llama_cpp(), "cost": cost._asdict() if cost else None}
+    data |= {
+        "on_disk": decision.on_disk,
+        "verified": verified,
+        "llama_cpp": plan.to_llama_cpp(),
+        "cost": cost._asdict() if cost else None,
+    }
     done = "removed" if output else "to remove:"
     text = f"{done} layers {removed} of {plan.layers} ({plan.criterion.replace('_', ' ')})"
     text += "".join(f"; {key} {file}" for key, file in files.items() if file) + ("; verified" if verified else "")

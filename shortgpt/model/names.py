@@ -56,6 +56,7 @@ class LayerNames:
     """
 
     def __init__(self, stack: str, path: str, kept: Sequence[int]) -> None:
+        self.stack = stack
         self._new = {old: new for new, old in enumerate(kept)}
         self._list = path.rpartition(".")[2]
         self._in_files = re.compile(rf"({re.escape(stack)})\.([0-9]{{1,6}})(?=\.|$)")

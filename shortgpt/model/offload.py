@@ -7,12 +7,17 @@ the device ``meta``. A model without hooks passes through all of this unchanged.
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
+
+from shortgpt.model.anatomy import decoder_layers_path
 
 _MOVERS = ("to", "cuda", "npu", "xpu", "mlu", "sdaa", "musa", "neuron")  # methods that accelerate replaces
 
@@ -40,9 +45,46 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return torch.device(brought_to)
 
 
+def require_in_memory(model: PreTrainedModel) -> None:
+    """Raise ValueError if weights of `model` are nowhere, or where accelerate fetches them from for each run."""
+    input_device(model)
+    if any(getattr(hook, "offload", False) for hook in accelerate_hooks(model)):
+        raise ValueError(
+            f"this {type(model).__name__} has weights that are moved in when they are needed, and all must be at hand: load "
+            "it without device_map and max_memory"
+        )
+
+
 def device_map_of(model: PreTrainedModel) -> dict[str, object]:
     """The device map that loads a checkpoint of `model` to the places where `model` is now."""
     return getattr(model, "hf_device_map", None) or {"": input_device(model)}
+
+
+def layers_on_disk(model: PreTrainedModel, device: object) -> dict[str, str]:
+    """A device map: the decoder layers of `model` stay on disk and are read as they run, all else goes to `device`."""
+    path, places = decoder_layers_path(model), dict[str, str]()
+    parents = [path[: dot.start()] for dot in re.finditer(r"\.", path)]
+    for parent in ("", *parents):
+        module = model.get_submodule(parent)
+        names = [name for name, _ in (*module.named_children(), *module.named_parameters(recurse=False))]
+        places |= dict.fromkeys([f"{parent}.{name}".lstrip(".") for name in names], str(device))
+    return {name: place for name, place in places.items() if name not in parents} | {path: "disk"}
+
+
+def bring_in(module: nn.Module) -> None:
+    """Have the weights of `module` (changed in place) in memory for good, where accelerate keeps them elsewhere.
+
+    Its hook is copied, because the hooks of a view are those of the model that it was cut from.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    if not getattr(hook, "offload", False):
+        return
+    new: Any = copy.copy(hook)
+    for name, weight in list(module.named_parameters(recurse=False)):
+        value = new.weights_map[name].to(new.execution_device, weight.dtype)
+        setattr(module, name, nn.Parameter(value, requires_grad=weight.requires_grad))
+    new.offload = False
+    module._hf_hook = new
 
 
 def keep_in_device_map(model: PreTrainedModel, path: str, kept: Sequence[int]) -> None:

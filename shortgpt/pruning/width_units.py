@@ -19,6 +19,7 @@ from shortgpt.model.anatomy import decoder_layers, text_config
 from shortgpt.model.arguments import NO_TOKENS, check_batches
 from shortgpt.model.branches import sublayers
 from shortgpt.model.hooks import hooked, run_backbone, unpadded
+from shortgpt.model.offload import require_in_memory
 from shortgpt.utils.arguments import check_choice, check_count
 
 SCORES = ("magnitude", "activation")
@@ -37,6 +38,7 @@ def width_scores(
     check_choice("scores", scores, SCORES)
     if scores == "activation":
         check_batches(batches)
+    require_in_memory(model)
     widths = [find_width(model, i, kind) for i in range(len(decoder_layers(model)))]
     if scores == "magnitude":
         squares = [width.weights_squared() for width in widths]

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 from shortgpt.model.adapters import require_no_adapter
 from shortgpt.model.anatomy import decoder_layers, forget_checkpoint, model_name
 from shortgpt.model.arguments import check_batches
-from shortgpt.model.offload import input_device
+from shortgpt.model.offload import input_device, require_in_memory
 from shortgpt.model.view import share_weights
 from shortgpt.quantization.gptq import to_gptq
 from shortgpt.quantization.nf4 import to_nf4
@@ -76,7 +76,7 @@ def quantize(
     """
     require_no_adapter(model, "be quantized")
     method = _method(bits, method, group_size, calibration)
-    input_device(model)  # refuses a model without weights
+    require_in_memory(model)
     if is_quantized(model):
         raise ValueError("this model is quantized already: quantize the original, or only remove layers from this one")
     if method == "nf4":

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from shortgpt.model.branches import sublayers
 from shortgpt.model.hooks import hooked
+from shortgpt.model.offload import bring_in
 from shortgpt.repair.fitting import Sample, States, rows, solve
 
 ROUNDS, STEPS = 3, (1.0, 0.5, 0.25)  # of the fit in front of a norm
@@ -77,8 +78,7 @@ def running(
 def output_projection(layer: nn.Module, i: int, sample: Sample, states: Tensor, branch: str) -> Any:
     """The matrix that a branch of `layer` ends with: of its linear maps to the hidden size, the one that runs last.
 
-    Raises:
-        ValueError: there is no such matrix, or it is not in memory.
+    It is in memory from now on. Raises ValueError if there is no such matrix.
     """
     ran: list[Any] = []
     maps = [
@@ -90,11 +90,8 @@ def output_projection(layer: nn.Module, i: int, sample: Sample, states: Tensor, 
     with hooked(maps, lambda position, module, args, kwargs, output: ran.append(module)):
         width = sample.run(layer, i, states).shape[-1]
     last = ran[-1] if ran else None
-    if last is not None and last.weight.device.type == "meta":
-        raise ValueError(
-            f"the weights of layer {i} are kept on disk or moved in when they are needed, so nothing can be folded into "
-            "them: load the model with this layer in memory, or use kind='linear'"
-        )
+    if last is not None:
+        bring_in(last)
     if last is None or not last.weight.is_floating_point() or ran.count(last) != 1 or _outputs(last) != width:
         raise ValueError(f"layer {i} ({type(layer).__name__}) {_NOT_ADDED.format(branch=_called(branch))}")
     return last
@@ -145,6 +142,7 @@ def norm_behind(layer: nn.Module, projection: nn.Module, sample: Sample, i: int,
     u, (norm, given, output) = ran[at][2], ran[at + 1]
     if given.shape != u.shape or not torch.equal(given, u) or getattr(norm, "bias", None) is not None:
         return None
+    bring_in(norm)
     off = gain(norm) * u.float() / _length(u.float()) - output.float()
     return norm if off.norm() <= 0.02 * output.float().norm() else None
 

@@ -69,12 +69,12 @@ def heal(
     Weights that are not patched are shared with `model`. Cost: one pass of the dense backbone, then the layers from the first
     patch to the last, two passes for a patched one (in front of a norm up to twenty). Memory: a dense state per token and
     site, and `fit_bytes` of the projection's inputs (0.13 GB for 1,536, 2.6 GB for 8,960); what does not fit is refused
-    before it is begun. A model spread over devices works; a fold needs the layers that it changes in memory.
+    before it is begun. A model spread over devices and the disk works; weights that a fold changes are in memory afterwards.
 
     Raises:
         ValueError: layer 0 is removed (nothing comes before that gap), fewer than two samples, an FFN without a single
-            output projection that is added to the residual stream (mixtures of experts: use ``kind="linear"``), weights that
-            are on disk, states with NaN or infinity, too little memory, or what `remove_layers` refuses.
+            output projection that is added to the residual stream (mixtures of experts: use ``kind="linear"``), states with
+            NaN or infinity, too little memory, or what `remove_layers` refuses.
     """
     check_repair(kind, sites)
     require_no_adapter(model, "be repaired")

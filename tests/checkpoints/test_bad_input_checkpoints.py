@@ -92,6 +92,8 @@ CASES = [
         ({"src": lambda w: half(w, None)}, FileNotFoundError, "holds no weights: neither"),
         ({"plan": range(LAYERS)}, ValueError, "leaves none: keep"),
         ({"plan": PruningPlan(30, (1,))}, ValueError, "30 layers"),
+        ({"repaired": lambda w: w.model}, ValueError, "the repaired model is a LlamaForCausalLM without layers"),
+        ({"repaired": 3}, TypeError, "expected a transformers model, got int"),
         ({"dst": lambda w: w.folder / "checkpoint" / "x"}, FileExistsError, "lies inside"),
     ),
     *wrong(

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from small import FAMILIES, LAYERS, VOCABULARY, build_tiny, random_batch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config
 
-from shortgpt import PruningPlan, prune_checkpoint, quantize, remove_layers, save
+from shortgpt import PruningPlan, heal, prune_checkpoint, quantize, remove_layers, save
 from shortgpt.model.anatomy import removed_so_far
 from shortgpt.model.names import LayerNames, find_stack
+from shortgpt.model.offload import layers_on_disk
 from shortgpt.utils.atomic import written_beside
 
 REMOVED = [0, 3]
@@ -188,6 +189,63 @@ def test_layers_for_multi_token_prediction_are_not_taken_for_decoder_layers():
     assert LayerNames("model.layers", "model.layers", [0, 3]).tensor("model.layers.4.w") is None
     with pytest.raises(ValueError, match="hold no 4 layers"):
         find_stack(names, "model.layers", 4)
+
+
+def on_disk(folder, dtype=torch.float32):
+    places = layers_on_disk(AutoModelForCausalLM.from_pretrained(folder), "cpu")
+    options = {"device_map": places, "offload_folder": folder.parent / "offload"}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
+
+
+def repaired(model, sites="all", plan=(2, 3), **options):
+    return heal(model, list(plan), [random_batch(seed=s) for s in range(3)], sites=sites, progress=False, **options)
+
+
+@pytest.mark.parametrize("sites", ["gaps", "all"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_repair_from_disk_is_written_as_the_one_in_memory_saves_it(family, sites, tmp_path):
+    """Bit by bit: the same layers run on the same numbers, only read from elsewhere."""
+    build(family).save_pretrained(tmp_path / "dense", max_shard_size="50KB")
+    in_memory = repaired(AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval(), sites)
+    expected = save(in_memory, tmp_path / "expected")
+    for name, model in (("a", on_disk(tmp_path / "dense")), ("b", in_memory)):
+        healed = model if model is in_memory else repaired(model, sites)
+        folder = prune_checkpoint(tmp_path / "dense", tmp_path / name, [2, 3], repaired=healed, progress=False)
+        theirs, ours = tensors(expected), tensors(folder)
+        assert theirs.keys() == ours.keys() and all(torch.equal(t, ours[name]) for name, t in theirs.items())
+        assert (folder / "config.json").read_text() == (expected / "config.json").read_text()
+        assert "(shortgpt.heal)" in (folder / "README.md").read_text()
+        assert torch.equal(logits(reload(folder)), logits(in_memory))
+
+
+def test_a_repair_is_written_in_the_dtype_of_the_files_and_all_else_is_their_bytes(tmp_path):
+    build_tiny().to(torch.bfloat16).save_pretrained(tmp_path / "dense", max_shard_size="50KB")
+    plain = tensors(prune_checkpoint(tmp_path / "dense", tmp_path / "plain", [2, 3], progress=False))
+    healed = repaired(on_disk(tmp_path / "dense"), "gaps")
+    ours = tensors(prune_checkpoint(tmp_path / "dense", tmp_path / "out", [2, 3], repaired=healed, progress=False))
+    changed = [name for name, t in ours.items() if not torch.equal(t, plain[name])]
+    assert changed == ["model.layers.1.mlp.down_proj.weight"] and plain.keys() == ours.keys()
+    assert torch.equal(ours[changed[0]], healed.get_parameter(changed[0]).to(torch.bfloat16))
+
+
+def test_a_repair_that_files_cannot_hold_is_refused(dense, tmp_path):
+    model = on_disk(dense)
+    linear, other = (repaired(model, "gaps", kind="linear"), repaired(model, plan=[4]))
+    family = repaired(build_tiny("qwen3"))
+    for healed, message in (
+        (linear, "no configuration of LlamaForCausalLM describes the repaired model: save it with save"),
+        (other, r"LlamaForCausalLM without layers \[4\], and the files give a LlamaForCausalLM without \[2, 3\]"),
+        (family, "the repaired model is a Qwen3ForCausalLM"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prune_checkpoint(dense, tmp_path / "out", [2, 3], repaired=healed, progress=False)
+    healed = repaired(model)
+    healed.model.layers[0].odd = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(
+        ValueError, match="the files have no model.layers.0.odd, which the repaired model has in memory"
+    ):
+        prune_checkpoint(dense, tmp_path / "out", [2, 3], repaired=healed, progress=False)
+    assert not list(tmp_path.glob("*out*"))
 
 
 @pytest.mark.parametrize("size", ["5GB", "100KB"])

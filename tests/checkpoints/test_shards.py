@@ -7,8 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from shortgpt.checkpoints.on_disk import _read_shards
-from shortgpt.checkpoints.shards import BUFFER_BYTES, INDEX_FILE, read_shard, tensor_bytes, write_tensors
+from shortgpt.checkpoints.shards import BUFFER_BYTES, INDEX_FILE, read_shard, read_shards, tensor_bytes, write_tensors
 
 
 def test_chosen_tensors_keep_their_bytes_under_new_names(tmp_path):
@@ -41,4 +40,4 @@ def test_of_a_tensor_in_two_files_the_index_tells_which_counts(tmp_path):
     save_file({"b": torch.ones(2), "unlisted": torch.ones(2)}, tmp_path / "2.safetensors")
     index = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
     (tmp_path / INDEX_FILE).write_text(json.dumps(index))
-    assert [[*shard.tensors] for shard in _read_shards(tmp_path)] == [["a"], ["b", "unlisted"]]
+    assert [[*shard.tensors] for shard in read_shards(tmp_path)] == [["a"], ["b", "unlisted"]]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
-from small import build_tiny
+from small import FAMILIES, build_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from shortgpt import describe, load, perplexity, remove_layers, save, score_layers, size
-from shortgpt.checkpoints import loading
+from shortgpt import decoder_layers, describe, load, perplexity, remove_layers, save, score_layers, size
+from shortgpt.checkpoints import loading, saving
 from shortgpt.checkpoints.cache import cache_folder
-from shortgpt.model.offload import input_device, keep_in_device_map
+from shortgpt.model.offload import input_device, keep_in_device_map, layers_on_disk
 
 SOME, NONE = 150_000, 1  # bytes of memory: room for two layers beside the embeddings, for nothing at all
 
@@ -68,6 +68,32 @@ def test_a_pruned_view_is_saved_verified_and_reloads_anywhere(spread, batch, tmp
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned")
     torch.testing.assert_close(logits(reloaded, batch), logits(view, batch), atol=1e-6, rtol=0)
     assert on_disk(reloaded) == 0 and not list(tmp_path.glob(".pruned*"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_can_be_left_on_disk_and_nothing_else(tmp_path, family, batch):
+    model = build_tiny(family)
+    model.save_pretrained(tmp_path / "model")
+    places = layers_on_disk(model, "cpu")
+    there = AutoModelForCausalLM.from_pretrained(tmp_path / "model", device_map=places, offload_folder=tmp_path / "o")
+    assert on_disk(there) == sum(p.numel() for p in decoder_layers(model).parameters())
+    torch.testing.assert_close(logits(there, batch), logits(model, batch), atol=0, rtol=0)
+
+
+def test_what_was_saved_is_read_again_layer_by_layer_or_else_as_a_whole(tmp_path, monkeypatch):
+    places, real = [], saving.read_model
+
+    def noted(folder, **options):
+        places.append(options["device_map"])
+        return real(folder, **options)
+
+    monkeypatch.setattr(saving, "read_model", noted)
+    save(build_tiny(), tmp_path / "one")
+    assert [place.get("model.layers") for place in places] == ["disk"]
+    monkeypatch.setattr(saving, "layers_on_disk", lambda model, device: {"model.layers": "disk"})  # not all of it
+    save(build_tiny(), tmp_path / "two")
+    assert [list(place) for place in places[1:]] == [["model.layers"], [""]]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one", "two"]
 
 
 def test_perplexity_and_generation_work_from_disk(spread, tokenizer, batch):
@@ -180,11 +206,11 @@ def test_inputs_go_where_the_embeddings_run(folder, tiny):
 
 def test_each_process_gets_its_own_gpu_and_old_gpus_get_float16(monkeypatch):
     """Decided before anything is loaded: what is on disk can't be converted afterwards."""
-    assert loading._best_device() == "cpu" and loading._dtype_on_gpu(torch.bfloat16) == "auto"
+    assert loading.best_device() == "cpu" and loading._dtype_on_gpu(torch.bfloat16) == "auto"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert loading._best_device() == "cuda"
+    assert loading.best_device() == "cuda"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert loading._best_device() == "cuda:1"
+    assert loading.best_device() == "cuda:1"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     assert loading._dtype_on_gpu(torch.bfloat16) == torch.float16
     assert loading._dtype_on_gpu(torch.float32) == "auto"  # a float32 checkpoint stays what it is

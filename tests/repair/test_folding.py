@@ -7,7 +7,7 @@ import torch
 from accelerate import dispatch_model
 from small import LAYERS, build_tiny, random_batch
 
-from shortgpt import decoder_layers, heal, hidden_states, remove_layers
+from shortgpt import decoder_layers, heal, hidden_states
 from shortgpt.repair import folding
 from shortgpt.repair.fitting import Sample
 from shortgpt.repair.folding import fit_fold, fit_fold_both, gain, norm_behind, output_projection
@@ -121,12 +121,15 @@ def test_a_model_that_is_partly_on_disk_is_repaired_in_a_layer_in_memory(tmp_pat
     torch.testing.assert_close(*states, atol=1e-4, rtol=1e-4)
 
 
-def test_a_layer_on_disk_takes_no_fold_and_says_so(tmp_path):
-    model = spread(tmp_path, [1])
-    with pytest.raises(ValueError, match="weights of layer 1 are kept on disk.*kind='linear'"):
-        heal(model, [2, 3], batches(), progress=False)
-    wanted = heal(build_tiny(), [2, 3], batches(), kind="linear", progress=False)
-    healed = heal(model, [2, 3], batches(), kind="linear", progress=False)
+@pytest.mark.parametrize("kind", ["fold", "fold_both", "linear"])
+def test_a_layer_on_disk_is_repaired_as_in_memory_and_the_dense_model_keeps_its_own_there(tmp_path, kind):
+    model = spread(tmp_path, range(LAYERS))
+    wanted = heal(build_tiny(), [2, 3], batches(), kind=kind, progress=False)
+    healed = heal(model, [2, 3], batches(), kind=kind, progress=False)
     states = (hidden_states(each, random_batch())[-1] for each in (wanted, healed))
-    torch.testing.assert_close(*states, atol=1e-4, rtol=1e-4)
-    assert len(decoder_layers(remove_layers(model, [2]))) == LAYERS - 1
+    torch.testing.assert_close(*states, atol=0, rtol=0)
+    again = heal(model, [2, 3], batches(), kind=kind, progress=False)
+    torch.testing.assert_close(*(hidden_states(m, random_batch())[-1] for m in (healed, again)), atol=0, rtol=0)
+    assert all(weight.is_meta for weight in decoder_layers(model).parameters())
+    there = [name for name, weight in decoder_layers(healed).named_parameters() if not weight.is_meta]
+    assert len(there) == {"fold": 1, "fold_both": 2, "linear": 2}[kind] and all(n.startswith("1.") for n in there)
