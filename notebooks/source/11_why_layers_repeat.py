@@ -23,7 +23,7 @@
 #
 # - derive that states grow with the root of the depth, and that deep layers then turn less and less;
 # - name what the derivation assumes, and measure each assumption on a model;
-# - predict, and then check, what norms in other places, smaller branches and random layer dropout change;
+# - predict, and then check, what norms in other places and smaller branches change;
 # - tell a small turn from a cheap removal;
 # - say what this means for training, and how sure one can be.
 #
@@ -170,14 +170,13 @@ print(f"With random branches, layer 32 has a Block Influence of: {', '.join(told
 # %% [markdown]
 # Pre-norm and post-norm do what we derived. The scaled norm may surprise you: its states hardly grow, yet its deep layers turn the state even *less*. By these lines the states' squared length is $s^2(1 + \tfrac12 + \dots + \tfrac1l)$, which grows like a logarithm, but the additions shrink like $1/\sqrt{l}$, and that is faster. So if scaled norms make deep layers more useful, as their authors find, it is not by this geometry. It must come from training: nothing keeps a branch from learning larger weights where its norm gives it less.
 #
-# One more way of training is worth a prediction. **Layer dropout** (LayerDrop, arXiv 1909.11556) leaves each layer out of a training step with some probability, here 0.2, so no layer can rely on another one being there. The three lines say nothing about it: the norms stand where they stood.
+# Put together:
 #
 # | way of training | the states' length | turn of deep layers | cheap to remove? |
 # |---|---|---|---|
 # | pre-norm | grows, $\sqrt{l}$ | small, $1/(2l)$ | deep layers, says the paper |
 # | post-norm | constant | constant | no layer in particular |
 # | scaled norm | hardly grows | smaller still | by the turn: yes; by its authors: no |
-# | layer dropout | as pre-norm | as pre-norm | it was trained for that |
 #
 # Write down which row you believe least. Everything below tests them.
 
@@ -321,12 +320,12 @@ for name, each in added.items():
 # - In any case: "The argument is about geometry; a trained model is free to leave it, and does so at …."
 
 # %% [markdown]
-# ## 4. Four ways of training
+# ## 4. Three ways of training
 #
-# Now all twins, one for each row of your table. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
+# Now the twins of all three rows. First: did all of them learn? The loss on text they have not read, during training. *Post-norm models are known to be hard to train when they are deep. Do you see it?*
 
 # %%
-KINDS = ["pre-norm", "post-norm", "scaled-norm", "layer-dropout"]
+KINDS = ["pre-norm", "post-norm", "scaled-norm"]
 curves = pd.read_csv(DATA / "twins" / "losses.csv").dropna(subset=["validation"])
 fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 ends = {}
@@ -385,7 +384,7 @@ second.groupby("kind", sort=False)[["times_expected"]].mean().round(2)
 # %% [markdown]
 # ## 5. Is a small turn a cheap removal?
 #
-# So far we measured turns. What we want to know is the damage. *Predict* the order of the four, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
+# So far we measured turns. What we want to know is the damage. *Predict* the order of the three, from cheapest to dearest, with a quarter of the layers removed by Block Influence.
 
 # %%
 removal = study.twin_removal().query("kind in @KINDS")
@@ -472,7 +471,7 @@ print(f"The best whole twin is {best}; the best one without a quarter is {best_c
 # Two more things can be said without our numbers.
 #
 # - **Redundancy has two sides.** A model that loses nothing without a quarter of its layers has paid for them in training and at every token. But the way that leaves no layer idle, post-norm, is the one that is hard to train: the paper's own post-norm model diverged after 26 of 200 billion tokens. Pre-norm buys stable training, since every state has a straight way to the end and the gradient has one back.
-# - **One can plan for removal.** Models trained with layer dropout are meant to be cut later to the depth that a user can afford.
+# - **One can plan for removal.** With layer dropout (LayerDrop, arXiv 1909.11556) each layer is left out of a training step with some probability, so that no layer can rely on another one. Such models are meant to be cut later, to the depth that a user can afford.
 
 # %% [markdown]
 # ### Where the three lines fail

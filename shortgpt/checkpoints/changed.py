@@ -60,4 +60,4 @@ def require_made_of(repaired: PreTrainedModel, kind: type, removed: tuple[int, .
 
 
 def _bytes(weight: Tensor, dtype: torch.dtype) -> memoryview:
-    return memoryview(weight.to("cpu", dtype).flatten().view(torch.uint8).numpy())
+    return weight.to("cpu", dtype).flatten().view(torch.uint8).numpy().data

@@ -44,9 +44,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "practised": _LLAMA,  # pre-norm of the same seed, trained further on tasks whose answers are known (lesson 10)
 }
 
-SHA256: dict[
-    str, str
-] = {}  # of model.safetensors of each twin in data/twins/; `measure/train_twins.py` prints the rows
+SHA256: dict[str, str] = {  # of model.safetensors of each twin in data/twins/; `measure/train_twins.py` prints the rows
+    "twin-pre-norm-0": "141ed982acf9d29c4054c3f71548ea85b4bb1560250b0cdd1811f898d46313f9",
+    "twin-post-norm-0": "47438c9139d15cf54d9a82dcd4726cdeaea5edaaf29c2fe3cd33bf12a1399ea7",
+    "twin-mamba-0": "fd9451f768688df121b6f0475ef25d1604345b95563b0d05a65328adca28ea64",
+    "twin-scaled-norm-0": "53692d849eefc2917c83873c1e90420244e619c6732d9e02fce763fc51de9a11",
+}
 
 
 def twin_config(kind: str, **changes: Any) -> PreTrainedConfig:

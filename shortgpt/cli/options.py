@@ -23,7 +23,8 @@ CHOICE, MEASURES, OUTPUT = Group("Choice", sort_key=1), Group("Measures", sort_k
 LOADING, TEXT = Group("Loading the model", sort_key=4), Group("Calibration text", sort_key=5)
 FLAG = Parameter(negative=(), show_default=False)
 FROM_0, FROM_1 = (Parameter(validator=validators.Number(gte=least)) for least in (0, 1))
-Progress = Hints = Annotated[bool, Parameter(parse=False)]  # --quiet and the terminal decide; --quiet decides
+Progress = Annotated[bool, Parameter(parse=False)]  # --quiet and the terminal decide
+Hints = Annotated[bool, Parameter(parse=False)]  # --quiet decides
 
 
 def spelt(parse: Callable[[str], object], shape: str) -> Parameter:

@@ -60,9 +60,9 @@ def device_map_of(model: PreTrainedModel) -> dict[str, object]:
     return getattr(model, "hf_device_map", None) or {"": input_device(model)}
 
 
-def layers_on_disk(model: PreTrainedModel, device: object) -> dict[str, str]:
+def layers_on_disk(model: PreTrainedModel, device: object) -> dict[str, int | str]:
     """A device map: the decoder layers of `model` stay on disk and are read as they run, all else goes to `device`."""
-    path, places = decoder_layers_path(model), dict[str, str]()
+    path, places = decoder_layers_path(model), dict[str, int | str]()
     parents = [path[: dot.start()] for dot in re.finditer(r"\.", path)]
     for parent in ("", *parents):
         module = model.get_submodule(parent)
