@@ -49,6 +49,7 @@ SHA256: dict[str, str] = {  # of model.safetensors of each twin in data/twins/; 
     "twin-post-norm-0": "47438c9139d15cf54d9a82dcd4726cdeaea5edaaf29c2fe3cd33bf12a1399ea7",
     "twin-mamba-0": "fd9451f768688df121b6f0475ef25d1604345b95563b0d05a65328adca28ea64",
     "twin-scaled-norm-0": "53692d849eefc2917c83873c1e90420244e619c6732d9e02fce763fc51de9a11",
+    "twin-rwkv-0": "da7e41c6f42baa18abdd4865925f03cff68776b6015f3647352cdcbaff382255",
 }
 
 
