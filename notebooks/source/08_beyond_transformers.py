@@ -171,7 +171,7 @@ for kind, model in models.items():
     print(f"{kind:9} {tokenizer.decode(ids[0], skip_special_tokens=True)!r}")
 
 # %% [markdown]
-# TODO(result): one reading of the three texts (are they alike in quality? does one of them loop?), in two sentences, and: a text of one prompt is an anecdote; the loss is the measure.
+# All three have learned what English looks like, and none what it means. Two of them repeat themselves. But one prompt is an anecdote, and the loss is the measure.
 #
 # Equal size is not equal quality. Before we compare what pruning costs, we need to know how good each twin is: its **loss**, the mean negative log-probability of the next token in nats, on text that none of them has read. Lower is better. Measured before, on more text than a lesson has time for (`measure/twins.py`):
 
@@ -181,9 +181,7 @@ whole = removal.query("removed == 0 and criterion == 'random' and not repaired")
 whole.groupby("kind", sort=False)[["loss"]].mean().round(3)
 
 # %% [markdown]
-# TODO(result): say which twin is best and whether the gap exceeds the errors.
-# - All within about 0.1: "The three are about equally good, so what they lose can be compared directly."
-# - One clearly worse: "… is worse by … nats from the start. Keep this in mind: a model that knows less has less to lose."
+# RWKV and Mamba are about equally good. The transformer is worse by about 0.7 nats: with so little text it has learned the least (lesson 11 finds a reason). Keep this in mind for everything that follows: a model that knows less has less to lose.
 
 # %% [markdown]
 # ## 3. The same hook, the same formula
@@ -239,10 +237,7 @@ told = "; ".join(f"{kind} {', '.join(map(str, four))}" for kind, four in lowest.
 print(f"The four layers with the lowest scores: {told}.")
 
 # %% [markdown]
-# TODO(result): one of
-# - "All three fall with depth: the first layers turn the state most. No attention is needed for that."
-# - "The profiles differ: …'s scores stay high, and its lowest layers are in the …. By this score it has less to give."
-# - In any case: one seed; section 5 shows all seeds.
+# All three begin high and fall steeply: the first layers turn the state most. Then they differ. Mamba falls to the very end, while the transformer and RWKV are lowest in the middle and rise again. So a profile with many low scores needs no attention, and *where* the low scores are depends on the model.
 
 # %% [markdown]
 # ## 4. How far back does it look?
@@ -284,10 +279,7 @@ print(f"Ten and a hundred tokens after it, states still differ by: {'; '.join(to
 # The line `assert` holds for all three: no model looks ahead.
 
 # %% [markdown]
-# TODO(result): one of
-# - "The transformer's echo stays the strongest at a hundred tokens: it can look up any earlier token. The recurrent models forget." (as one expects)
-# - "The echoes are much alike: on this text most of what counts is near, whatever a model *could* remember."
-# - "… forgets fastest …: its decays are fixed (exercise 1 reads them from the weights)."
+# The transformer's echo is the strongest at both distances, as one expects of a model that can look up any earlier token. At a hundred tokens those of Mamba and RWKV are clearly weaker. But all three fade quickly: in this text most of what counts is near, whatever a model *could* remember.
 
 # %% [markdown]
 # ## 5. Take layers away
@@ -333,9 +325,7 @@ best = [f"{kind}: {way}" for kind, way in live[ways].idxmin(axis=1).items()]
 print(f"The cheapest of the three: {', '.join(best)}.")
 
 # %% [markdown]
-# TODO(result): one of
-# - "In all three models the lowest scores are the cheapest choice: the score works without attention."
-# - "For … the score's choice is no better than a coin's. Section 7 asks why."
+# For the transformer and for Mamba the lowest scores are the cheapest of the three ways. For RWKV this coin is cheaper by a hundredth of a nat, which is nothing; other coins hit layer 0 and ruin the model. The last four are a bad choice for the transformer and RWKV, and nearly the choice of the score for Mamba.
 
 # %% [markdown]
 # ## 6. How much can go?
@@ -348,7 +338,7 @@ plot_twin_removal(cut)
 plt.show()
 
 # %% [markdown]
-# TODO(result): read the values at 25 % from the printed sentence; say whether the errors overlap.
+# Up to a quarter the lines lie together: two hundredths of a nat between the first and the last are no difference between architectures, with one twin of each. At a half they part, and RWKV loses the least.
 #
 # And with repair? A linear map, fitted in closed form on some text, stands in for each gap (lesson 06; no training). The full points are the plain cut, the hollow ones the repaired model.
 
@@ -358,9 +348,7 @@ plot_prunability(table[table["kind"].isin(KINDS)].reset_index(drop=True))
 plt.show()
 
 # %% [markdown]
-# TODO(result): one of
-# - "Repair brings … nats back for the transformer and … for …: most of the loss was a shift that a matrix can undo, whatever the architecture."
-# - "Repair helps … little: what its layers did is no linear map."
+# Repair takes back two fifths of the loss in RWKV, half in Mamba and two thirds in the transformer. So a good part of what was missing is a change that a matrix can make, whatever the architecture.
 #
 # In numbers: each kind's added loss *minus the transformer's*, with the layers that Block Influence names and with those that a greedy search finds (section 7). Above 0 it loses more than the transformer.
 
@@ -372,7 +360,7 @@ more = study.difference(some, "added", by=by)
 more.pivot(index="kind", columns=by[1:], values="mean").round(3)
 
 # %% [markdown]
-# TODO(result): name the differences.
+# No entry reaches a tenth of a nat, and both models without attention start from a lower loss, so they have more to lose. This is no sign that one of them is less redundant.
 
 # %% [markdown]
 # ## 7. Is it the model, or the score?
@@ -400,9 +388,7 @@ told = ", ".join(f"{kind} {value:.1f}" for kind, value in ratio.items())
 print(f"Loss added by Block Influence's choice, divided by that of greedy's: {told}.")
 
 # %% [markdown]
-# TODO(result): one of
-# - "The factor is similar for all three: the score is equally good, or bad, everywhere, and what differs is the model."
-# - "For … the factor is much larger: it has layers to spare, and Block Influence does not find them."
+# The factors are near 1: Block Influence finds layers to spare in all three. For Mamba it is even below 1. Greedy chose on one text and is judged on another, so a slow search can lose to a simple score. The bad choices stand out in all three: *random* can take layer 0, and *reverse* takes the end of the transformer and of RWKV.
 #
 # The same question for single layers: does a low score mean a cheap removal? Each point is one layer of one twin.
 
@@ -427,9 +413,7 @@ print(f"Rank correlation of score and damage: {', '.join(said)}.")
 # A rank correlation of 1 would mean that the score orders the layers exactly as their damage does; 0, that it says nothing.
 
 # %% [markdown]
-# TODO(result): one of
-# - "High in all three: the ends of the scale can be trusted without attention, too."
-# - "High for the transformer and low for …: a layer of … can turn the state little and yet be needed (lesson 02 met one such layer)."
+# High in all three, and highest for Mamba. So the score orders the layers without attention just as well as with it. (One layer, the first, is far from the others in each panel, and a rank correlation counts it as one place only.)
 
 # %% [markdown]
 # ### What do they still know?
@@ -443,7 +427,7 @@ both = both[np.isclose(both["share"], 0) | np.isclose(both["share"], 0.25)]
 both.groupby(["kind", "removed"], sort=False)[tasks].mean().round(1)
 
 # %% [markdown]
-# TODO(result): which task survives in which model; agreement is a choice of two (50 % by guessing). One sentence on whether the recurrent twins lose brackets and distant agreement, which need memory, sooner than the transformer. [Lesson 10](10_generation.ipynb) looks at single steps.
+# Hardly anything changes: four layers of sixteen are not missed here. Between the models there is a difference, and it was there before the cut: Mamba closes brackets best, which takes a memory of what is open, and the transformer worst. In agreement all are near guessing, and many of the right digits are the easy ones.
 
 # %% [markdown]
 # ## 8. The paper's table 3, and a number beside it
@@ -503,11 +487,7 @@ print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {shar
 # - That one number a model says little is settled as well: a better choice of layers changes the picture (sections 7 and 8), and so does the measure.
 
 # %% [markdown]
-# TODO(result): complete the answer with one of
-# - "Among twins of equal size, text and training, RWKV loses … ± … nats more than the transformer with a quarter gone by Block Influence, and … ± … with greedy's choice. So it *is* less redundant here, by both."
-# - "… by Block Influence but not with greedy's choice. So what the paper saw may be a weakness of the score on RWKV."
-# - "… there is no difference beyond the errors. Redundancy comes with depth and training, not with attention."
-# - In each case: our twins have 3 million parameters and 16 layers, and RWKV-4 is an older RWKV; the paper's has 7 billion.
+# And among our twins, equal in size, text and training? With a quarter of the layers gone, by either choice, RWKV and Mamba lose about as much as the transformer, and with half of them gone RWKV loses the least. So we find no sign that a model without attention is less redundant. Redundancy comes with depth: many layers that each add a little to a stream. What the paper saw in RWKV-7B is a fact about that model, that score and those benchmarks. Our twins are tiny, and no proof for 7 billion parameters.
 
 # %% [markdown]
 # ## Exercises
@@ -550,7 +530,7 @@ table.rename_axis("layer").round(1).iloc[::3]
 # %% [markdown]
 # Each row is a layer: a tenth of its channels forget faster than the first number, half faster than the second, nine tenths faster than the third (in tokens).
 #
-# TODO(result): do deeper layers remember longer? RWKV is *initialized* so that they do (slower decay in deeper layers, and a spread over channels), so say whether training kept it.
+# Deeper layers remember longer: the median grows from less than one token to more than ten. RWKV is *initialized* like this, with slower decay in deeper layers and a spread over the channels, and training has kept it.
 
 # %% [markdown]
 # ### Exercise 2: A memory that is a matrix
@@ -643,9 +623,8 @@ pd.DataFrame(weights.numpy(), index=[f"token {t}" for t in range(5)]).round(3)
 # - Block Influence needs a stream that layers add to, not attention. Hook, formula and removal work unchanged.
 # - Whether a model has layers to spare and whether a score finds them are two questions. In another group's numbers, Mamba falls to a perplexity of 379 by ShortGPT's choice and to 24 by a better one.
 # - A plain mean of benchmarks counts what was guessed as kept.
-
-# %% [markdown]
-# TODO(result): add two points from sections 5 to 7 (profiles over seeds; the table of what each kind loses).
+# - Three twins of equal size and training lose about the same when a quarter of their layers goes, and a repair takes back about half of it. The score orders their layers well, with attention and without.
+# - Where the low scores are differs: at the end in Mamba, in the middle in RWKV. So "remove the last layers" is no rule.
 
 # %% [markdown]
 # ## Three questions

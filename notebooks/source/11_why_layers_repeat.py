@@ -270,10 +270,7 @@ print(f"After training, states are {low:.2f} to {high:.2f} times as long as the 
       f"lines say; behind the last layer {ratio.iloc[-1]:.2f} times.")  # fmt: skip
 
 # %% [markdown]
-# TODO(result): one of
-# - "The points follow the dashed lines from … to …, and leave them at …."
-# - "The states grow faster than the root: … times at the end. Additions don't stand at right angles, or they get longer."
-# - "They grow more slowly: layers take away a part of what is there."
+# The states are longer than the dashed line everywhere, and grow more slowly. Look at the left end: layer 0 alone makes a state that is nearly as long as the three lines allow after many layers. It turns the embedding almost to a right angle, and everything later adds to a state that is long already.
 #
 # Which assumption broke? Measure both. Assumption A: the length of what each layer adds. Assumption B: the cosine between what it adds and the state; 0 is a right angle, above 0 the layer pushes the state further the way it already points, below 0 it takes some of it away. *Which of the two do you trust less?*
 
@@ -313,11 +310,7 @@ for name, each in added.items():
           f"shortest; cosines lie between {low:.2f} and {high:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# TODO(result): one of
-# - "A fails: later layers add more, about in step with the state, so the turn shrinks more slowly than 1/(2l)."
-# - "B fails: layers … to … have a cosine of …; they write along the state (or against it)."
-# - "Both hold roughly, except at the first and the last layers."
-# - In any case: "The argument is about geometry; a trained model is free to leave it, and does so at …."
+# Both fail. *A:* layer 0 adds several times as much as any later layer. *B:* after training every cosine is above zero. The layers push the state the way it already points, so lengths grow, but the turn stays small. Before training the cosines were near zero, so this is what learning did: the geometry says what happens if layers know nothing of each other, and trained layers do.
 
 # %% [markdown]
 # ## 4. Three ways of training
@@ -341,9 +334,7 @@ told = ", ".join(f"{kind} {value:.2f}" for kind, value in ends.items())
 print(f"Loss at the end: {told}.")
 
 # %% [markdown]
-# TODO(result): one of
-# - "All end within … nats of each other, so what they lose by removal can be compared."
-# - "Post-norm ends … nats worse (or did not learn: …): the design that would keep deep layers busy is the one that is hard to train. The paper's own post-norm model diverged, too."
+# No, and that is a surprise: the design that is feared to be hard to train has learned the most, and pre-norm the least. Two reasons not to generalize: 16 layers are not deep, and all three were stopped early. In a pre-norm model a layer's first steps are small beside the embedding, so it needs long to make itself heard. The scaled norms, made against just this, are ahead of plain pre-norm. Keep the losses in mind: a model that has learned little has little to lose.
 #
 # Then the lengths, with the three lines dashed. Compare with your table: *which panels should be flat?*
 
@@ -353,7 +344,7 @@ plot_twin_norms(layers)
 plt.show()
 
 # %% [markdown]
-# TODO(result): go through the table's second column: pre-norm …, post-norm flat (its norm's weights decide the level), scaled norm …, layer dropout …; where a panel leaves the dashed line.
+# Post-norm is flat, as derived, but for its last layer: the norm behind it has learned larger weights. Pre-norm jumps in layer 0 and then grows, less than the root says. Scaled norm starts in the same way and hardly grows afterwards.
 #
 # And the turns, as Block Influence. *Is it small in deep layers only where the states grow?*
 
@@ -362,10 +353,7 @@ plot_twin_layers(layers, "block_influence")
 plt.show()
 
 # %% [markdown]
-# TODO(result): one of
-# - "As the paper says: pre-norm falls with depth, post-norm does not."
-# - "Both fall: deep layers turn little even where the states can't grow. So the norms are not the (whole) reason."
-# - "Scaled norm turns … than pre-norm in deep layers: against (with) the geometry of section 1."
+# The prediction for pre-norm and post-norm holds: in pre-norm the deep half turns little, in post-norm it does not. There the *middle* turns least, and the last layers turn the most. The scaled norm follows the geometry to the letter: each layer turns less than the one before, and the deep half next to nothing. Its authors find that scaled norms make deep layers work; at this size and after so little text they have not.
 #
 # How well does $1/(2l)$ do, in numbers? For each kind, the Block Influence of the second half of the layers, divided by what line 3 gives there:
 
@@ -379,7 +367,7 @@ second.groupby("kind", sort=False)[["times_expected"]].mean().round(2)
 # Near 1 means: these layers turn as much as independent additions of one length would. Below 1, they do less than that. For post-norm the number has no meaning of its own (line 3 was not derived for it); it is there for comparison.
 
 # %% [markdown]
-# TODO(result): read the column.
+# Pre-norm's deep layers turn about a fifth of what independent additions would, scaled norm's a hundredth. So these layers are not merely small beside a long state: they add less than the others. The geometry gives deep layers a discount, and training at this stage made it larger.
 
 # %% [markdown]
 # ## 5. Is a small turn a cheap removal?
@@ -392,7 +380,7 @@ plot_twin_removal(removal.query("criterion == 'block_influence' and not repaired
 plt.show()
 
 # %% [markdown]
-# TODO(result): the order at 25 %, and whether the errors separate the kinds. Compare with the table's last column.
+# Just the order of the turns: scaled norm loses almost nothing, pre-norm little, post-norm the most. At a half the distance is far larger: post-norm breaks, and scaled norm has lost less than post-norm at a quarter. The last column of the table was right about pre-norm and post-norm. About the scaled norm, the turn was right and its authors' hope was not fulfilled here.
 #
 # Nobody has printed the next table, as far as we know: *how prunable is each way of training?* Loss of the whole twin, loss added without a quarter of the layers, as cut and after a repair in closed form (a linear map for each gap, lesson 06).
 
@@ -409,11 +397,9 @@ plot_prunability(central)
 plt.show()
 
 # %% [markdown]
-# TODO(result): one of
-# - "Layer dropout is the most prunable by far (… against … nats), with about the same turns as pre-norm: what makes a layer dispensable is not how little it turns, but that the others learned to do without it."
-# - "The order follows the turns of section 4: the geometry predicts the damage."
-# - "Post-norm loses the most, as the paper's argument wants it."
-# - Repair: "… closes most of the gap between kinds", or "… keeps the order".
+# The order follows the turns of section 4, and repair does not change it. A linear map takes back a little less than half of what post-norm loses, and about two thirds of what the others lose.
+#
+# But read the table from the left. Scaled norm is "prunable" because its deep layers have not learned anything: what can be removed for nothing was of no use before. **A cheap removal is no merit of a model.**
 #
 # Was it the score's fault, as lesson 08 asked? A greedy search needs no theory. Each kind *minus pre-norm*, with Block Influence's layers and with greedy's:
 
@@ -424,7 +410,7 @@ more = study.difference(some, "added", by=["kind", "criterion"])
 more.pivot(index="kind", columns="criterion", values="mean").round(3)
 
 # %% [markdown]
-# TODO(result): name the differences beyond two errors; does the order of kinds change with greedy's choice?
+# Greedy's layers give the same order. So it is not the score that makes post-norm look worse: it really has no four layers that are as useless as those of the others.
 
 # %% [markdown]
 # ### The last layer
@@ -440,9 +426,7 @@ display(last.groupby("kind", sort=False)[parts].mean().round(3))
 display(np.log(table1 / table1["none"]).round(3).rename("paper, nats added"))
 
 # %% [markdown]
-# TODO(result): one of
-# - "As in the paper, the last layer matters, by its FFN. The geometry can't explain that: it looks at how far a layer turns the state, and the last layer turns it toward the answer."
-# - "In the twins the last layer matters no more than others: what the paper saw may belong to large models."
+# In the pre-norm and the scaled twin the last layer matters no more than others. In the post-norm twin it costs half a nat, about as much as in Llama-2-7B, which is pre-norm. So the paper's finding is not explained by where the norms stand: in a model that has learned enough, the last layer turns the state toward the answer, and no geometry knows that.
 
 # %% [markdown]
 # ## 6. How to train, then?
@@ -463,12 +447,9 @@ best, best_cut = named["dense"].idxmin(), (named["dense"] + named["cut"]).idxmin
 print(f"The best whole twin is {best}; the best one without a quarter is {best_cut}.")
 
 # %% [markdown]
-# TODO(result): one of
-# - "Layer dropout costs … nats of the whole model and saves … after the cut: who knows that layers will go should train for it."
-# - "… is best on both axes: then it is simply the better recipe at this size."
-# - About scaled norms: "they (don't) keep deep layers busier here; their authors train far larger models, on far more text."
+# Post-norm is the best on both axes. It loses more than the others by the cut, and is still far ahead after it. The two others lose less because they had less. If you want a *small* model, take the one that is best at the size that you will use, and not the one that loses least on the way there.
 #
-# Two more things can be said without our numbers.
+# Two things can be said without our numbers.
 #
 # - **Redundancy has two sides.** A model that loses nothing without a quarter of its layers has paid for them in training and at every token. But the way that leaves no layer idle, post-norm, is the one that is hard to train: the paper's own post-norm model diverged after 26 of 200 billion tokens. Pre-norm buys stable training, since every state has a straight way to the end and the gradient has one back.
 # - **One can plan for removal.** With layer dropout (LayerDrop, arXiv 1909.11556) each layer is left out of a training step with some probability, so that no layer can rely on another one. Such models are meant to be cut later, to the depth that a user can afford.
@@ -568,7 +549,7 @@ for layer in range(1, depth, 3):
     print(f"layer {layer:2}: by the addition {alone:+.1%}, its direction {mixed:+.1%}")
 
 # %% [markdown]
-# TODO(result): where the second number is far from 0, assumption B fails; say in which layers, and with which sign (above 0: it pushes along the state; below 0: it erases).
+# Above zero in every layer that is shown, and in some of them larger than the first number. So assumption B fails everywhere in this twin, and in one direction: layers lengthen the state along itself.
 
 # %% [markdown]
 # ### Exercise 3: Is it really a root?
@@ -601,18 +582,21 @@ from shortgpt.course.checks import check_growth_exponent, require_passed
 check_growth_exponent(growth_exponent)
 
 # %% tags=["apply"]
+import warnings
+
 require_passed(growth_exponent)
 stored = study.twin_layers()
 for kind, rows in stored.groupby("kind", sort=False):
     norms = rows.pivot(index="seed", columns="layer", values="norm_out")
-    exponent, error = growth_exponent(torch.tensor(norms.to_numpy()))
+    with warnings.catch_warnings(action="ignore"):  # one seed has no spread
+        exponent, error = growth_exponent(torch.tensor(norms.to_numpy()))
     sure = f"+- {error:.2f}" if len(norms) > 1 else "(one seed: no error)"
     print(f"{kind:13} grows like depth to the power {exponent:+.2f} {sure}")
 
 # %% [markdown]
 # One half is the root; 0 means no growth; 1, growth in step with depth. With one seed there is no error, as your function says, and small differences mean nothing.
 #
-# TODO(result): which kinds are compatible with one half, and which are not.
+# Only Mamba comes near one half, a model without attention. The pre-norm transformers grow more slowly, because layer 0 has made so long a state at once; post-norm is flat.
 
 # %% [markdown]
 # ## What we saw
@@ -620,9 +604,9 @@ for kind, rows in stored.groupby("kind", sort=False):
 # - In a pre-norm model with independent additions of one length, states grow with the root of the depth and the Block Influence of layer $l$ is near $1/(2l)$, although every layer does the same work.
 # - Norms behind the sum keep the length constant, and every layer turns equally. Scaled norms stop the growth, but by the same lines deep layers turn even less; what they gain, they gain in training.
 # - The argument rests on equal lengths and right angles. Both can be measured.
-
-# %% [markdown]
-# TODO(result): two or three points: where the trained twins leave the theory; which way of training is the most prunable; what the cures cost.
+# - In the twins the order holds: post-norm's deep layers turn the state, pre-norm's little, scaled norm's hardly at all. What a removal costs follows that order.
+# - Trained layers are not independent: layer 0 adds most of the length, and the others push along the state.
+# - The twin that loses least by the cut is not the best one after it. A layer that can be removed for nothing was useless before.
 
 # %% [markdown]
 # ## Three questions

@@ -21,7 +21,7 @@
 #
 # The figures are drawn from stored results, so the page is quick. "Our model" is SmolLM2-135M-Instruct, the small one of the lessons. Two more take part: gemma-3-270m, and qwen2.5-coder-1.5b-instruct ("the larger model"), which has ten times as many parameters and knows Chinese. *Nats* are units of the natural logarithm.
 #
-# **Before:** lessons [00](00_start_here.ipynb) to [07](07_depth_or_width.ipynb) and [10](10_generation.ipynb), or any part of them · **Takes:** about 1 minute on 2 CPU cores, and as long as you need to think · **Memory:** about 1 GB · **Download:** nothing
+# **Before:** lessons [00](00_start_here.ipynb) to [08](08_beyond_transformers.ipynb) and [10](10_generation.ipynb) to [12](12_paper_at_scale.ipynb), or any part of them · **Takes:** about 1 minute on 2 CPU cores, and as long as you need to think · **Memory:** about 1 GB · **Download:** nothing
 
 # %% [markdown]
 # Run this cell first. It is the same in every lesson.
@@ -69,6 +69,7 @@ from shortgpt.course.answer_book import AnswerBook
 from shortgpt.course.plots import MARKERS, PALETTE, plain_log_ticks, plot_removal_curves
 from shortgpt.course.studies.again import measured_again
 from shortgpt.course.studies.curves import paired, removal_accuracy, removal_curves
+from shortgpt.course.studies.twins import disagreements, prunability
 from shortgpt.evaluation.benchmarks import BENCHMARKS
 from shortgpt.utils.data import data_folder
 
@@ -227,7 +228,7 @@ for n in (4, 8):
     print(f"{LARGE}, {n}: BI costs {value:.2f} ± {error:.2f} nats more than greedy.")
 
 # %% [markdown]
-# **Our answer.** What it removes first hardly turns the state, and it goes *around* the few layers that matter. An order by position soon takes one of these: the first layer, or, on the small and the larger model, the last. No later choice repairs that. On these two models the gap is orders of magnitude wide. Two limits. On Gemma the last layers matter little, and with six or more gone *reverse* is even better than Block Influence (both are ruined). And among criteria that read the model, Block Influence is not the best on the two larger ones: relative magnitude is ahead, and greedy, which tries what it removes, is ahead of both ([06](06_choosing_layers.ipynb), sections 2 and 3). How many layers may go is not in the scores: by Block Influence Gemma collapses at the fifth layer, by greedy it doesn't. Remove one more at a time and measure.
+# **Our answer.** What it removes first hardly turns the state, and it goes *around* the few layers that matter. (*Why* so many layers hardly turn it is the question of lesson [11](11_why_layers_repeat.ipynb): where the norms stand has much to do with it.) An order by position soon takes one of these: the first layer, or, on the small and the larger model, the last. No later choice repairs that. On these two models the gap is orders of magnitude wide. Two limits. On Gemma the last layers matter little, and with six or more gone *reverse* is even better than Block Influence (both are ruined). And among criteria that read the model, Block Influence is not the best on the two larger ones: relative magnitude is ahead, and greedy, which tries what it removes, is ahead of both ([06](06_choosing_layers.ipynb), sections 2 and 3). How many layers may go is not in the scores: by Block Influence Gemma collapses at the fifth layer, by greedy it doesn't. Remove one more at a time and measure.
 
 # %% [markdown]
 # ## 5. Depth or width?
@@ -313,7 +314,14 @@ again = again[again["model"].isin(["Mamba-2.8B", "RWKV-7B"])]
 again.loc[again["method"] == "ShortGPT", "model":]
 
 # %% [markdown]
-# **Our answer.** Mamba and RWKV have no softmax attention, and layers can be taken out of both. So redundancy in depth does not come from attention; it comes with deep stacks of residual layers. In the paper Mamba loses about as slowly as the transformers, while RWKV loses from the first cut on and keeps the least of all six. The paper reads this as less redundancy in RWKV. But a later paper (second table) measured the same two models, also with ShortGPT, by perplexity, and there it is *Mamba* that breaks. (It has its own protocol, and we know no dense values.) So don't conclude that recurrent models are less redundant: it depends on the model and on the measure. The paper's RWKV-7B belongs to the fifth generation of RWKV; transformers, and so our toolkit, runs RWKV-4. Our own measurements are planned for lesson 08.
+# And our own evidence: three small models of lesson [08](08_beyond_transformers.ipynb), one of each kind, equal in size, text and training. Loss in nats a token: of the whole model, and what a quarter of the layers adds, cut and repaired.
+
+# %% tags=["hide-input"]
+twins = prunability().set_index("kind").loc[["pre-norm", "mamba", "rwkv"]]
+twins[["dense", "cut", "repaired"]].round(2)
+
+# %% [markdown]
+# **Our answer.** Mamba and RWKV have no softmax attention, and layers can be taken out of both. So redundancy in depth does not come from attention; it comes with deep stacks of residual layers. In the paper Mamba loses about as slowly as the transformers, while RWKV loses from the first cut on and keeps the least of all six. The paper reads this as less redundancy in RWKV. But a later paper (second table) measured the same two models, also with ShortGPT, by perplexity, and there it is *Mamba* that breaks. (It has its own protocol, and we know no dense values.) So don't conclude that recurrent models are less redundant: it depends on the model and on the measure. The paper's RWKV-7B belongs to the fifth generation of RWKV; transformers, and so our toolkit, runs RWKV-4. Among our own three the quarter costs about the same with attention and without. They are tiny, and there is one of each kind, so this is a hint and no proof.
 
 # %% [markdown]
 # ## 7. How do quantization and layer removal go together?
@@ -455,7 +463,13 @@ for name, some in {"our models": ours, "models of others": others}.items():
     print(f"On {name} the ratio of perplexities runs from {low} to {high}.")
 
 # %% [markdown]
-# **Our answer.** Relative magnitude is the length of what a layer adds, divided by the length of what leaves it. Block Influence is the turn alone. Where a layer adds little and at a wide angle, the second is about half the square of the first, and they rank alike. They part on a layer that mostly stretches the state: relative magnitude calls it important, Block Influence does not. On our small model the choice hardly matters up to a fifth of the layers. On the two larger ones Block Influence takes stretching layers early and loses more by it. On models of others either of the two may be ahead, many times over. So compute both, and measure what comes out ([06](06_choosing_layers.ipynb), section 3).
+# And on a small model of lesson [11](11_why_layers_repeat.ipynb), a transformer with 16 layers: the layers that only one of the two removes, and the nats a token that are lost by each one's choice.
+
+# %% tags=["hide-input"]
+disagreements("twin-pre-norm-0").round(3)
+
+# %% [markdown]
+# **Our answer.** Relative magnitude is the length of what a layer adds, divided by the length of what leaves it. Block Influence is the turn alone. Where a layer adds little and at a wide angle, the second is about half the square of the first, and they rank alike. They part on a layer that mostly stretches the state: relative magnitude calls it important, Block Influence does not. On our small model the choice hardly matters up to a fifth of the layers. On the two larger ones Block Influence takes stretching layers early and loses more by it. On models of others either of the two may be ahead, many times over, and on the small model of lesson 11 it is one with few layers gone and the other with many. So compute both, and measure what comes out ([06](06_choosing_layers.ipynb), section 3).
 
 # %% [markdown]
 # ## 10. English against Chinese

@@ -184,11 +184,7 @@ def _require_equal_reload(model: PreTrainedModel, before: torch.Tensor, autocast
 
 
 def _require_equal(
-    model: PreTrainedModel,
-    before: torch.Tensor,
-    autocast: torch.autocast,
-    folder: Path,
-    places: Mapping[str, object],
+    model: PreTrainedModel, before: torch.Tensor, autocast: torch.autocast, folder: Path, places: Mapping[str, object]
 ) -> None:
     try:
         options: dict[str, Any] = {"device_map": places, "trust_remote_code": runs_own_code(model)}

@@ -11,13 +11,14 @@ from cyclopts import Parameter
 
 import shortgpt
 from shortgpt.cli.cost_of_cut import CutCost, cut_cost
-from shortgpt.cli.deciding import Decision, Wish, decide, lowest_sublayers
+from shortgpt.cli.deciding import Decision, decide, lowest_sublayers
 from shortgpt.cli.export import LLAMA_CPP_WARNING
 from shortgpt.cli.failing import UsageError
 from shortgpt.cli.options import FLAG, OUTPUT, Calibration, Hints, Loading, Progress, default_model
 from shortgpt.cli.places import require_room, require_writable
 from shortgpt.cli.printing import Result
 from shortgpt.cli.way import fitting_way
+from shortgpt.cli.wish import Wish
 
 if TYPE_CHECKING:
     from shortgpt.pruning.plan import PruningPlan

@@ -11,7 +11,7 @@ from shortgpt.cli.options import Calibration, Loading, require_device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from shortgpt.cli.deciding import Wish
+    from shortgpt.cli.wish import Wish
 
 COST_TOKENS = (
     512  # whose logits are there at once, in float32 and as probabilities, while the cost of a cut is measured

@@ -19,6 +19,7 @@ from shortgpt.model.anatomy import parameter_count
 def places(tmp_path, monkeypatch, tokenizer):
     """An empty ``data/twins`` with a tokenizer, and ``build/twins`` beside it."""
     monkeypatch.setattr(twins, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(twins, "SHA256", {})
     tokenizer.save_pretrained(tmp_path / "data" / "twins" / "tokenizer")
     return twin_places()
 
@@ -84,7 +85,7 @@ def test_what_is_not_there_is_one_sentence(places):
 def test_another_file_in_the_place_of_a_committed_one_is_refused(places, monkeypatch):
     put("pre-norm", places[0] / "twin-pre-norm-0")
     file = places[0] / "twin-pre-norm-0" / "model.safetensors"
-    monkeypatch.setitem(SHA256, "twin-pre-norm-0", sha256_of(file))
+    monkeypatch.setitem(twins.SHA256, "twin-pre-norm-0", sha256_of(file))
     load("twin-pre-norm-0", device="cpu")
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
     with pytest.raises(OSError, match="is not the file that was committed"):

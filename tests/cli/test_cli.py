@@ -46,9 +46,9 @@ from shortgpt import (
 from shortgpt.choosing.by_score import ORDERS
 from shortgpt.choosing.criteria import WAYS
 from shortgpt.choosing.names import Baseline, Criterion, Metric
-from shortgpt.cli.deciding import parse_layers
 from shortgpt.cli.failing import sentence
 from shortgpt.cli.options import Loading, parse_device_map, parse_max_memory
+from shortgpt.cli.wish import parse_layers
 from shortgpt.evaluation import comparing
 from shortgpt.evaluation.benchmarks import PAPER_BENCHMARKS
 from shortgpt.evaluation.comparing import OFFLINE_TASKS

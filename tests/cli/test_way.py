@@ -26,7 +26,7 @@ def free(monkeypatch, main, card=None):
 
 def needed(repair=None):
     """What is said to be needed in memory, and from disk."""
-    wish = shortgpt.cli.deciding.Wish(model="model", layers=[1, 2], repair=repair)
+    wish = shortgpt.cli.wish.Wish(model="model", layers=[1, 2], repair=repair)
     text = shortgpt.cli.options.Calibration(text=Path("text.txt"), samples=8, length=32)
     needs, rest = way._needs(tiny_model(), 4, wish, text)
     return sum(needs), sum(needs.of(on_disk=True, rest=rest))
