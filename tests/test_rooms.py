@@ -158,7 +158,8 @@ def test_every_room_with_public_names_tests_wrong_calls_of_all_of_them():
 # ---- a test can be found from a module's name ------------------------------------------------------------------------
 TESTED_ELSEWHERE = {  # module -> where, with a reason if that is another room
     **{
-        f"cli.{part}": "tests/cli/test_cli.py" for part in ("evaluate", "heal", "info", "places", "printing", "score")
+        f"cli.{part}": "tests/cli/test_cli.py"
+        for part in ("deciding", "evaluate", "heal", "info", "places", "printing", "score")
     },  # by running it
     **{f"cli.{part}": "tests/cli/test_road.py" for part in ("challenge", "config_file", "generate", "quantize")},
     "checkpoints.changed": "tests/checkpoints/test_on_disk.py",

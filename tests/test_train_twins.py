@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "measure"))
 import train_twins
 import twin_kinds
 import twin_recipe
+from twin_recipe import BATCH
 
 sys.path.pop(0)
 
@@ -159,7 +160,7 @@ def test_layers_are_dropped_in_training_steps_only():
     assert np.mean(lengths) == pytest.approx(4 * 0.8, abs=0.2) and min(lengths) < 3
     seen = []
     whole[1].register_forward_hook(lambda *_: seen.append(1))
-    train_twins.validation_loss(model, np.arange(WINDOW * 8 + 1, dtype=np.uint16) % VOCABULARY, "cpu")
+    train_twins.validation_loss(model, np.arange(WINDOW * BATCH + 1, dtype=np.uint16) % VOCABULARY, "cpu")
     assert len(seen) == 1, "validation reads with all layers"
 
 
@@ -221,7 +222,9 @@ def test_the_command_trains_what_is_missing_seed_by_seed(tmp_path, monkeypatch):
     names = [run.name for run in asked]
     assert len(names) == 25 and names[:2] == ["twin-pre-norm-0", "twin-post-norm-0"]
     assert [int(name[-1]) for name in names] == sorted(int(name[-1]) for name in names)
-    assert not {"twin-mamba-0", "twin-deep-1"} & {*names} and {run.steps for run in asked} == {49}
+    assert not {"twin-mamba-0", "twin-deep-1"} & {*names} and {run.steps for run in asked} == {
+        round(1e5 / (BATCH * WINDOW))
+    }
     monkeypatch.setattr(sys, "argv", ["train_twins.py", "twin-rwkv-2"])
     train_twins.main()
     assert asked[-1].folder == build / "twin-rwkv-2" and asked[-1].compiled and asked[-1].start is None

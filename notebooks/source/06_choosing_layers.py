@@ -118,13 +118,18 @@ plan = choose_by(model, batches, "angular_span_all_tokens", 6, progress=False)
 print(f"{plan.criterion}: remove layers {sorted(plan.removed)}")
 
 # %% [markdown]
-# One pass gives the states before and after *every* row of layers. The map shows how far each row turns them: across, where it begins; upward, how many layers it has. *Predict:* where does the cheapest row of six begin?
+# One pass gives the states before and after *every* row of layers. The map shows how far each row turns them: across, where it begins; upward, how many layers it has.
 
 # %%
 from shortgpt import span_distances
 
 spans = span_distances(model, batches)
 grid = spans.pivot(index="layers", columns="start", values="score")
+
+# %% [markdown]
+# *Predict:* where does the cheapest row of six begin, and does the cheapest row of three lie inside it?
+
+# %%
 _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
 picture = ax.pcolormesh(grid.columns, grid.index, grid, norm="log", cmap="cividis")
 ax.figure.colorbar(picture, label="1 − cosine over the row (log scale)")

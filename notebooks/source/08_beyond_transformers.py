@@ -133,7 +133,7 @@ print(f"Half of what came in is gone after {told}.")
 #
 # | | earlier tokens | work on each token | what is remembered of the past |
 # |---|---|---|---|
-# | transformer | attention | FFN | every token (the key-value cache) |
+# | transformer | attention | FFN (feed-forward network) | every token (the key-value cache) |
 # | Mamba-2 | one *mixer* does both | the same mixer | a matrix in each head, decay from the text |
 # | RWKV-4 | *time mixing* | *channel mixing*, a kind of FFN | a weighted mean a channel, decay fixed |
 
@@ -357,7 +357,8 @@ quarter = removal[np.isclose(removal["share"], 0.25)]
 some = quarter.query("criterion in ['block_influence', 'greedy']")
 by = ["kind", "criterion", "repaired"]
 more = study.difference(some, "added", by=by)
-more.pivot(index="kind", columns=by[1:], values="mean").round(3)
+more["layers"] = more["criterion"] + np.where(more["repaired"], ", repaired", ", cut")
+more.pivot(index="kind", columns="layers", values="mean").round(3)
 
 # %% [markdown]
 # No entry reaches a tenth of a nat, and both models without attention start from a lower loss, so they have more to lose. This is no sign that one of them is less redundant.
@@ -472,7 +473,7 @@ print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {shar
 #
 # Three things help to read it.
 #
-# - **A plain mean can hide a broken model.** Mamba-2.8B guesses on many of the 13: it has 26 percent on MMLU, where guessing among four answers gives 25. What is at the guessing level can't fall, and counts as kept. (Look at `table3` yourself; `20_ten_questions` shows only what stands above guessing.)
+# - **A plain mean can hide a broken model.** Mamba-2.8B guesses on many of the 13: it has 26 percent on MMLU (multiple-choice questions), where guessing among four answers gives 25. What is at the guessing level can't fall, and counts as kept. (Look at `table3` yourself; `20_ten_questions` shows only what stands above guessing.)
 # - **The score is to blame more than the model.** With the layers that the other group chose, and just as many of them gone, Mamba has 24 in place of 379. So the layers to spare exist, and Block Influence did not name them.
 # - **With RWKV it is the other way round.** In table 3 it falls sooner than Mamba; in the right panel ShortGPT hurts it much *less* than Mamba, and the other group's choice is not far ahead (34 against 39). Which of the two models is more redundant depends on what one measures.
 #

@@ -223,7 +223,7 @@ print(f"Before training, lengths differ from the three lines by at most {off:.0%
       f"turns are {low:.2f} to {high:.2f} times the expected ones.")  # fmt: skip
 
 # %% [markdown]
-# The shape is right. The lengths grow along such a curve and come near the dashed line at the end, and the turns fall with depth. But the first layers add too little. So the states are shorter than they should be, and what the next layers add turns them further. Both assumptions are about what is *added*. So look at that, for each of the two branches of a layer. *Predict:* the weights of all layers are drawn in the same way; which branch might still add less in one layer than in another?
+# The shape is right. The lengths grow along such a curve and come near the dashed line at the end, and the turns fall with depth. But the first layers add too little. So the states are shorter than they should be, and what the next layers add turns them further. Both assumptions are about what is *added*. So look at that, for each of the two branches of a layer, attention and the FFN (feed-forward network). *Predict:* the weights of all layers are drawn in the same way; which branch might still add less in one layer than in another?
 
 # %%
 lengths, alike, handles = {"attention": [], "FFN": []}, [], []

@@ -38,8 +38,9 @@ def width_scores(
     check_choice("scores", scores, SCORES)
     if scores == "activation":
         check_batches(batches)
+    depth = len(decoder_layers(model))  # refuses what is no model
     require_in_memory(model)
-    widths = [find_width(model, i, kind) for i in range(len(decoder_layers(model)))]
+    widths = [find_width(model, i, kind) for i in range(depth)]
     if scores == "magnitude":
         squares = [width.weights_squared() for width in widths]
     else:

@@ -254,7 +254,11 @@ def test_scale_lesson_12():
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "source").glob("[01]*.py")), ids=lambda path: path.stem)
 def test_a_lesson_that_names_another_model_points_at_what_is_there(path):
     """The menu of models moved from lesson 00 to the toolkit's page."""
-    line = re.search(r'^MODEL = "smollm2-135m-instruct" .*$', path.read_text(encoding="utf-8"), re.MULTILINE)[0]
+    line = re.search(r'^MODEL = "smollm2-135m-instruct" .*$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    if line is None:  # of the twins
+        assert path.name[:2] in ("08", "11")
+        return
+    line = line[0]
     if place := re.search(r"see (docs/\S+)$", line):
         assert "suggested_models()" in (ROOT / place[1]).read_text(encoding="utf-8")
     else:
