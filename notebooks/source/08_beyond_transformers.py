@@ -173,7 +173,7 @@ for kind, model in models.items():
 # %% [markdown]
 # All three have learned what English looks like, and none what it means. Two of them repeat themselves. But one prompt is an anecdote, and the loss is the measure.
 #
-# Equal size is not equal quality. Before we compare what pruning costs, we need to know how good each twin is: its **loss**, the mean negative log-probability of the next token in nats, on text that none of them has read. Lower is better. Measured before, on more text than a lesson has time for (`measure/twins.py`):
+# Equal size is not equal quality. Before we compare what pruning costs, we need to know how good each twin is: its **loss**, the mean negative log-probability of the next token in nats (units of the natural logarithm), on text that none of them has read. Lower is better. Measured before, on more text than a lesson has time for (`measure/twins.py`):
 
 # %%
 removal = study.twin_removal().query("kind in @KINDS")

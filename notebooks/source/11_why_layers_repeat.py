@@ -426,7 +426,7 @@ display(last.groupby("kind", sort=False)[parts].mean().round(3))
 display(np.log(table1 / table1["none"]).round(3).rename("paper, nats added"))
 
 # %% [markdown]
-# In the pre-norm and the scaled twin the last layer matters no more than others. In the post-norm twin it costs half a nat, about as much as in Llama-2-7B, which is pre-norm. So the paper's finding is not explained by where the norms stand: in a model that has learned enough, the last layer turns the state toward the answer, and no geometry knows that.
+# In the pre-norm and the scaled twin the last layer matters no more than others. In the post-norm twin it costs half a nat (the unit of the natural logarithm, in which we give losses), about as much as in Llama-2-7B, which is pre-norm. So the paper's finding is not explained by where the norms stand: in a model that has learned enough, the last layer turns the state toward the answer, and no geometry knows that.
 
 # %% [markdown]
 # ## 6. How to train, then?
