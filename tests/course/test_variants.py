@@ -89,12 +89,16 @@ def test_the_command_writes_stubs_or_a_course(tmp_path):
 
 @pytest.fixture
 def small_world(monkeypatch, tokenizer):
-    """``shortgpt.load`` gives a random model of 30 tiny layers that reads letters, and texts are short."""
+    """But for the twins ``shortgpt.load`` gives a random model of 30 tiny layers that reads letters, and texts are short."""
     config = LlamaConfig(vocab_size=31, hidden_size=16, intermediate_size=64, num_hidden_layers=30, num_attention_heads=4,
                          num_key_value_heads=2, max_position_embeddings=4096, bos_token_id=0, eos_token_id=30)  # fmt: skip
     torch.manual_seed(0)
-    model, whole = LlamaForCausalLM(config).eval(), shortgpt.built_in_text
-    monkeypatch.setattr(shortgpt, "load", lambda *name, **how: (model, tokenizer))
+    model, whole, real = LlamaForCausalLM(config).eval(), shortgpt.built_in_text, shortgpt.load
+
+    def load(*name, **how):  # the twins are small as they are
+        return real(*name, **how) if name and str(name[0]).startswith("twin-") else (model, tokenizer)
+
+    monkeypatch.setattr(shortgpt, "load", load)
     monkeypatch.setattr(
         shortgpt, "built_in_text", lambda *a, **how: whole(*a, **how).assign(text=lambda rows: rows["text"].str[:1200])
     )
