@@ -17,6 +17,7 @@ PAGES = [
     *(REPOSITORY / page for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *sorted(REPOSITORY.glob("data/**/README.md")),
+    *sorted(REPOSITORY.glob("data/*/SOURCES.md")),
 ]
 TOC = yaml.safe_load((REPOSITORY / "book" / "_toc.yml").read_text(encoding="utf-8"))
 
@@ -59,6 +60,14 @@ def test_links_inside_the_repository_resolve(page):
         if not file.is_file() or (anchor and file.suffix == ".md" and anchor not in anchors(file.read_text())):
             broken.append(target)
     assert not broken, f"nothing is at {broken}"
+
+
+@every_page
+def test_a_linked_page_is_a_page_of_the_site(page):
+    """The site is built with warnings as errors, and a link to a page that it lacks is one."""
+    text = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    linked = [page.parent / path for path in re.findall(r"\]\((?!\w+:)([^)#\s]+\.md)", prose(text))]
+    assert [str(path) for path in linked if path.resolve() not in PAGES] == []
 
 
 @every_page
