@@ -155,20 +155,35 @@ def test_the_wheel_has_the_whole_package_and_no_other_code(wheel):
     assert [name for name in others if name.endswith(".py")] == ["data/tasks_paper/items.py"], "lm-eval imports that"
 
 
+LOADED_TWINS = {"twin-pre-norm-0", "twin-mamba-0", "twin-rwkv-0"}  # by lessons 08 and 11
+
+
 @pytest.mark.slow
 def test_the_wheel_has_the_data_that_is_read_and_no_more(wheel):
     data = {name for name in shipped(wheel) if name.startswith("data/")}
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "data").rglob("*") if path.is_file()}
     here = {name for name in here if "__pycache__" not in name}
+    other_twins = {name for name in here if "/twin-" in name and name.split("/")[2] not in LOADED_TWINS}
     named = {Path(text).name for text in strings(ROOT / "shortgpt") | strings(ROOT / "notebooks" / "source")}
-    read_by_name = {name for name in here if Path(name).name in named}
+    read_by_name = {name for name in here - other_twins if Path(name).name in named}
     read_as_a_whole = {name for name in here if name.split("/")[1] in ("paper", "quiz", "tasks", "tasks_paper")}
     text = {f"data/text/{part}.jsonl" for part in ("calibration", "perplexity", "repair", "natural", "natural_test")}
     text |= {"data/text/SOURCES.md", "data/text/licences/GPL-2.0.txt", "data/text/licences/click.txt"}
     assert {"data/grid.csv", "data/evaluated.jsonl", "data/measured.json"} <= read_by_name, "this test finds nothing"
-    assert read_by_name | read_as_a_whole | text <= data <= here
+    assert read_by_name | read_as_a_whole | text <= data <= here - other_twins
     assert not any("documents" in name or "figures" in name for name in data)
-    assert sum(wheel.getinfo(f"shortgpt/{name}").file_size for name in data) < 4e6
+    twins = {name for name in data if "/twin-" in name}
+    for part, most in ((data - twins, 4e6), (twins, 21e6)):
+        assert sum(wheel.getinfo(f"shortgpt/{name}").file_size for name in part) < most
+
+
+def test_lessons_load_no_other_twins():
+    """On Colab there is the wheel and nothing else."""
+    lessons = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks" / "source").glob("*.py"))
+    kinds = re.findall(r"load\(\"(twin-[\w-]+)\"", lessons)
+    assert kinds and {*kinds} <= LOADED_TWINS
+    (written,) = re.findall(r"KINDS = (\[.*\])\nmodels = {}", lessons)
+    assert {f"twin-{kind}-0" for kind in re.findall(r"\"([\w-]+)\"", written)} == LOADED_TWINS
 
 
 @pytest.mark.slow
