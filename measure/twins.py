@@ -3,12 +3,11 @@
     python measure/twins.py [--all] [NAME …]      go on where the files end; without a name all twins that are on this machine
 
 Block Influence and relative magnitude remove 1 to half of the layers, the other criteria a quarter; a quarter is repaired as
-well. With `--all` every criterion removes 1 to half of the layers, and every set is repaired: five times as long, which is
-about five minutes a twin on one fast core (mamba and deep: ten).
-Writes in `data/twins/`: `layers.csv`, a row a twin and layer
-(scores, growth of the states, the loss without that layer, of the last layer also without its attention or its FFN); and
-`removal.csv`, a row a twin, set of layers and repair: loss on text that was kept from training, and accuracy on the
-controlled tasks.
+well. With `--all` every criterion removes 1 to half of the layers, and every set is repaired. On two busy cores with AVX2 a
+twin took 5 minutes, Mamba 27; with `--all` about five times as many sets.
+Writes in `data/twins/`: `layers.csv`, a row a twin and layer (scores, growth of the states, the loss without that layer, of
+the last layer also without its attention or its FFN); and `removal.csv`, a row a twin, set of layers and repair: loss on text
+that was kept from training, and accuracy on the controlled tasks.
 The text is `calibration.jsonl` (of the training text: layers are chosen and repairs fitted on it) and `validation.jsonl`; for
 the practised twins, which have forgotten such text, `practice.jsonl` and `practice_test.jsonl`, both of what they have read
 (the items of the controlled tasks are new to all twins).
@@ -60,9 +59,9 @@ TOKENS = 20_000  # that are kept of each text
 SOURCES = {"calibration": "train", "validation": "validation", "practice": "practice", "practice_test": "practice"}
 CHUNK = 16  # tokens that Mamba-2 computes at once: the same sums, and short texts need no long chunk
 GREEDY_WINDOWS = 8  # greedy reads hundreds of times, so little
-ALL = "--all" in sys.argv
-CURVES = ("block_influence", "relative_magnitude")
-REPAIRED = ("block_influence", "greedy")
+CURVES = ("block_influence", "relative_magnitude")  # these remove 1 to half of the layers
+REPAIRED = ("block_influence", "greedy")  # where a quarter is repaired
+EVERY_SET = "--all"
 CRITERIA = ("block_influence", "relative_magnitude", "reverse", "greedy", "random")
 LAYERS = Rows(DATA / "layers.csv", ["name", "layer"])
 REMOVAL = Rows(DATA / "removal.csv", ["name", "criterion", "draw", "removed", "repaired"])
@@ -72,7 +71,7 @@ Batches = list[dict[str, Tensor]]
 def twins() -> list[str]:
     """The twins named on the command line, or all names that there can be."""
     every = [f"twin-{kind}-{seed}" for seed in SEEDS for kind in KINDS]
-    names = [word for word in sys.argv[1:] if word != "--all"] or every
+    names = [word for word in sys.argv[1:] if word != EVERY_SET] or every
     unknown = set(names) - set(every)
     if unknown:
         sys.exit(f"unknown twin {sorted(unknown)[0]}: name some of {', '.join(every)}, or none for all")
@@ -143,7 +142,7 @@ def chosen(model: PreTrainedModel, batches: Batches, criterion: str) -> pd.DataF
     """What a criterion removes, by number of layers: ``draw, removed, layers``."""
     depth = len(decoder_layers(model))
     step, quarter = max(1, depth // 16), depth // 4
-    counts = range(step, depth // 2 + 1, step) if ALL or criterion in CURVES else [quarter]
+    counts = range(step, depth // 2 + 1, step) if EVERY_SET in sys.argv or criterion in CURVES else [quarter]
     if criterion == "greedy":
         batches = [{key: rows[:GREEDY_WINDOWS] for key, rows in batches[0].items()}]
     left = lambda pruned: len(decoder_layers(pruned))  # noqa: E731
@@ -194,8 +193,8 @@ def remove(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def worth_repairing(row: Any, depth: int) -> bool:
     """Before layer 0 nothing can be fitted; of the many random sets only those of the central table are repaired."""
     quarter = row.removed == depth // 4
-    wanted = (row.criterion != "random" or quarter) if ALL else (row.criterion in REPAIRED and quarter)
-    return wanted and 0 not in row.layers
+    every = EVERY_SET in sys.argv and row.criterion != "random"
+    return 0 not in row.layers and (every or (quarter and (row.criterion in REPAIRED or EVERY_SET in sys.argv)))
 
 
 def without(model: PreTrainedModel, layers: list[int], samples: list[Sample]) -> PreTrainedModel:

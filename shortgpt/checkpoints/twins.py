@@ -16,11 +16,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from shortgpt.checkpoints.gguf import sha256_of
 from shortgpt.utils.data import data_folder
 
-VOCABULARY, WINDOW, END = (
-    2048,
-    256,
-    0,
-)  # tokens there are, tokens of a training window, the token that begins every document
+VOCABULARY, WINDOW = 2048, 256  # tokens there are, and of a training window
+END = 0  # the token that begins every document
 DROPOUT = 0.2  # of the layers in every training step of "layer-dropout": LayerDrop (Fan et al., arXiv 1909.11556)
 
 _COMMON = {"vocab_size": VOCABULARY, "hidden_size": 128, "tie_word_embeddings": True, "bos_token_id": END}

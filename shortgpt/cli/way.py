@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from shortgpt.cli.wish import Wish
 
-COST_TOKENS = (
-    512  # whose logits are there at once, in float32 and as probabilities, while the cost of a cut is measured
-)
+# whose logits are there at once, in float32 and as probabilities, while the cost of a cut is measured
+COST_TOKENS = 512
 
 
 class Needs(NamedTuple):

@@ -54,30 +54,43 @@ LEFT_OUT = {
 }
 LEFT_OUT |= {"cumprod", "long", "bool", "rename", "flatten", "T"}
 PAIRS = 6  # mutants of an exercise with two faults
-SAME = {  # by a piece of the mutated line: why the answers stay right
-    "_same(": "a product of float16 and float32 is float32, and every sum of few numbers is exact enough in float32",
-    "cosines.sum((1, 2)).argsort()": "the order of sums is the order of means",
-    "clamp(-2, 1)": "no cosine is rounded below -1 by so much",
-    "row[question - 1:]": "rows behind the answer are cut off by gather",
-    "row[question - 1:length + ": "the same",
-    "row[question - 1:length - 0]": "the same",
-    "[:, -1]": "the last of one column",
-    "(+1": "axis 1 of a matrix is its last",
-    "=+1": "the same",
-    ").cumprod(-1)": "the last axis of a vector is its first",
-    "if cost(found) > cost(best)": "an equal cost may be taken or not",
-    "speed_up >= fastest": "no two lengths are equally fast",
-    "range(0, longest + 1)": "drafting nothing is never fastest",
-    "torch.eye(z.shape[1])": "a sum of float64 and float32 is float64",
-    "torch.zeros(write.shape[1], x.shape[1])": "the numbers are float32 anyway",
-    "torch.zeros(tokens, tokens)": "the numbers are float32 anyway",
-    "torch.ones(1)": "the numbers are float32 anyway",
-    "range(layers + 2)": "one length too many is not read",
-    "y + y.mean(": "x has no mean, so any constant may be added to y",
-    "y + 0)": "the same",
-    "y - y.sum(": "the same",
-    "max(-1, total - budget)": "rounded up, minus a part of a layer is none",
-    "range(0, len(times))": "before the first time nothing is crossed",
+LAST = "axis 1 of a matrix is its last"
+HALF = "a product of float16 and float32 is float32"
+SAME = {  # by exercise and a piece of the mutated line: why the answers stay right
+    ("answer_divergence", "log_softmax(+1)"): LAST,
+    ("answer_divergence", "(log_p - log_q)).sum(+1)"): LAST,
+    ("busiest_layers", "_same(states[:-1]), states[1:].float()"): HALF,
+    ("busiest_layers", "states[:-1].float(), _same(states[1:])"): HALF,
+    ("busiest_layers", "cosines.sum((1, 2)).argsort()"): "the order of sums is the order of means",
+    ("answer_ranks", "higher.sum(+1)"): LAST,
+    ("masked_influence", "(_same(x_in), x_out.float())"): HALF,
+    ("span_angle", "clamp(-2, 1)"): "no cosine is rounded below -1 by so much",
+    ("round_in_groups", "amax(dim=+1, keepdim=True)"): LAST,
+    ("answer_scores", "row[question - 1:]"): "rows behind the answer are cut off by gather",
+    ("answer_scores", "row[question - 1:length + "): "the same",
+    ("answer_scores", "row[question - 1:length - 0]"): "the same",
+    ("answer_scores", "gather(+1, "): LAST,
+    ("answer_scores", "[:, -1]"): "the last of one column",
+    ("exchange_search", "if cost(found) > cost(best)"): "an equal cost may be taken or not",
+    ("repair_matrix", "goal.square().sum(+1, keepdim=True)"): LAST,
+    ("repair_matrix", "torch.eye(z.shape[1])"): "a sum of float64 and float32 is float64",
+    ("run_memory", "torch.zeros(write.shape[1], x.shape[1])"): "the numbers are float32 anyway",
+    ("memory_as_attention", "torch.zeros(tokens, tokens)"): "the numbers are float32 anyway",
+    ("memory_as_attention", "torch.ones(1)"): "the numbers are float32 anyway",
+    ("memory_as_attention", ").cumprod(-1)"): "the last axis of a vector is its first",
+    ("best_draft_length", "speed_up >= fastest"): "no two lengths are equally fast",
+    ("best_draft_length", "range(0, longest + 1)"): "drafting nothing is never fastest",
+    ("write_with_draft", "argmax(+1)"): LAST,
+    ("expected_influence", "range(layers + 2)"): "one length too many is not read",
+    ("growth_parts", "_same(x_out) - x_in.float()"): HALF,
+    ("growth_parts", "x_out.float() - _same(x_in)"): HALF,
+    ("growth_exponent", "y + y.mean("): "x has no mean, so any constant may be added to y",
+    ("growth_exponent", "y + 0)"): "the same",
+    ("growth_exponent", "y - y.sum("): "the same",
+    ("growth_exponent", "_same(torch.arange("): "the logarithm of a whole number is float32, exact enough for so few",
+    ("growth_exponent", "_same(norms).log()"): "float32 is exact enough for so few",
+    ("layers_to_remove", "max(-1, total - budget)"): "rounded up, minus a part of a layer is none",
+    ("first_share_at", "range(0, len(times))"): "before the first time nothing is crossed",
 }
 
 
@@ -168,7 +181,7 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def test_wrong_solutions_made_by_rule_are_refused(capsys):
-    told = {key: said for key, said in verdicts().items() if said or not any(piece in key[1] for piece in SAME)}
+    told = {key: said for key, said in verdicts().items() if said or not is_same(*key)}
     passed = [f"{name}:\n{text}" for (name, text), said in told.items() if not said]
     helped = [said for said in told.values() if "  hint " in said or " stopped with " in said]
     share, hints = 1 - len(passed) / len(told), len(helped) / (len(told) - len(passed))
@@ -176,20 +189,26 @@ def test_wrong_solutions_made_by_rule_are_refused(capsys):
         print(
             f"\n{len(told)} wrong solutions: {share:.1%} refused, {hints:.0%} of these with a hint or the line of an error"
         )
-    assert len(told) > 600 and share >= 0.99, "\n\n".join(passed)
+    assert len(told) > 600 and not passed, "\n\n".join(passed)
     assert hints >= 0.75
+
+
+def is_same(name: str, text: str) -> bool:
+    return any(name == exercise and piece in text for exercise, piece in SAME)
 
 
 def test_a_mutant_that_passes_is_still_there_and_still_the_same():
     """A reason in `SAME` that no mutant needs any more has to go."""
-    passed = [text for (_, text), said in verdicts().items() if not said]
-    assert [piece for piece in SAME if not any(piece in text for text in passed)] == []
+    passed = [key for key, said in verdicts().items() if not said]
+    assert [
+        (name, piece) for name, piece in SAME if not any(key[0] == name and piece in key[1] for key in passed)
+    ] == []
 
 
 @pytest.mark.parametrize(
     ("answer", "expected", "words"),
     [
-        ((1.0, 2.0), (1.0, 3.0), "the first of the 2 parts is right"),
+        ((1.0, 2.0), (1.0, 3.0), "right: the first of 2 parts"),
         ([3.0, 1.0, 2.0], [1.0, 2.0, 3.0], "another order"),
         ([2.0, 3.0, 5.0], [1.0, 2.0, 4.0], "plus one"),
         ([6.0, 12.0, 18.0], [2.0, 4.0, 6.0], "3 times what it should be"),

@@ -154,7 +154,7 @@ def relation(answer: object, expected: object, tolerance: float) -> str:
     if isinstance(expected, tuple) and isinstance(answer, tuple | list) and len(answer) == len(expected):
         right = [place for place, pair in enumerate(zip(answer, expected, strict=True)) if same(*pair, tolerance)]
         if right:
-            return f"the {_places(right)} of the {len(expected)} parts is right: look at the rest"
+            return f"right: the {_places(right)} of {len(expected)} parts; look at the rest"
     got, wanted = _numbers(answer), _numbers(expected)
     if got is None or wanted is None or got.shape != wanted.shape or not wanted.numel():
         return ""
