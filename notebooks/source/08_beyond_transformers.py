@@ -181,7 +181,7 @@ whole = removal.query("removed == 0 and criterion == 'random' and not repaired")
 whole.groupby("kind", sort=False)[["loss"]].mean().round(3)
 
 # %% [markdown]
-# RWKV and Mamba are about equally good. The transformer is worse by about 0.7 nats: with so little text it has learned the least (lesson 11 finds a reason). Keep this in mind for everything that follows: a model that knows less has less to lose.
+# RWKV and Mamba are about equally good. The transformer is worse by about 0.7 nats: with so little text it has learned the least (lesson 11 comes back to this). Keep this in mind for everything that follows: a model that knows less has less to lose.
 
 # %% [markdown]
 # ## 3. The same hook, the same formula
@@ -414,7 +414,7 @@ print(f"Rank correlation of score and damage: {', '.join(said)}.")
 # A rank correlation of 1 would mean that the score orders the layers exactly as their damage does; 0, that it says nothing.
 
 # %% [markdown]
-# High in all three, and highest for Mamba. So the score orders the layers without attention just as well as with it. (One layer, the first, is far from the others in each panel, and a rank correlation counts it as one place only.)
+# High in all three; highest for Mamba, lowest for RWKV. So the score orders layers without attention, too. (One layer, the first, is far from the others in each panel, and a rank correlation counts it as one place only.)
 
 # %% [markdown]
 # ### What do they still know?
@@ -428,7 +428,7 @@ both = both[np.isclose(both["share"], 0) | np.isclose(both["share"], 0.25)]
 both.groupby(["kind", "removed"], sort=False)[tasks].mean().round(1)
 
 # %% [markdown]
-# Hardly anything changes: four layers of sixteen are not missed here. Between the models there is a difference, and it was there before the cut: Mamba closes brackets best, which takes a memory of what is open, and the transformer worst. In agreement all are near guessing, and many of the right digits are the easy ones.
+# Hardly anything changes: four layers of sixteen are not missed here. Between the models there is a difference, and it was there before the cut: Mamba closes brackets best, which takes a memory of what is open, and the transformer worst. In agreement all are near guessing.
 
 # %% [markdown]
 # ## 8. The paper's table 3, and a number beside it
@@ -488,7 +488,7 @@ print(f"Mamba-2.8B keeps {share[10.9]} % of the score with 10.9 % removed, {shar
 # - That one number a model says little is settled as well: a better choice of layers changes the picture (sections 7 and 8), and so does the measure.
 
 # %% [markdown]
-# And among our twins, equal in size, text and training? With a quarter of the layers gone, by either choice, RWKV and Mamba lose about as much as the transformer, and with half of them gone RWKV loses the least. So we find no sign that a model without attention is less redundant. Redundancy comes with depth: many layers that each add a little to a stream. What the paper saw in RWKV-7B is a fact about that model, that score and those benchmarks. Our twins are tiny, and no proof for 7 billion parameters.
+# And among our twins, equal in size, text and training? With a quarter of the layers gone, by either choice, RWKV and Mamba lose about as much as the transformer, and with half of them gone RWKV loses the least. So we find no sign that a model without attention is less redundant: attention is not what makes layers dispensable. What the paper saw in RWKV-7B is a fact about that model, that score and those benchmarks. Our twins are tiny, and no proof for 7 billion parameters.
 
 # %% [markdown]
 # ## Exercises

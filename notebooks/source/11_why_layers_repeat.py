@@ -334,7 +334,7 @@ told = ", ".join(f"{kind} {value:.2f}" for kind, value in ends.items())
 print(f"Loss at the end: {told}.")
 
 # %% [markdown]
-# No, and that is a surprise: the design that is feared to be hard to train has learned the most, and pre-norm the least. Two reasons not to generalize: 16 layers are not deep, and all three were stopped early. In a pre-norm model a layer's first steps are small beside the embedding, so it needs long to make itself heard. The scaled norms, made against just this, are ahead of plain pre-norm. Keep the losses in mind: a model that has learned little has little to lose.
+# No, and that is a surprise: the design that is feared to be hard to train has learned the most, and pre-norm the least. Two reasons not to generalize: 16 layers are not deep, and all three were stopped early. Why pre-norm is so slow here we did not find out. The scaled norms, made to help pre-norm models, are ahead of it. Keep the losses in mind: a model that has learned little has little to lose.
 #
 # Then the lengths, with the three lines dashed. Compare with your table: *which panels should be flat?*
 
@@ -382,7 +382,7 @@ plt.show()
 # %% [markdown]
 # Just the order of the turns: scaled norm loses almost nothing, pre-norm little, post-norm the most. At a half the distance is far larger: post-norm breaks, and scaled norm has lost less than post-norm at a quarter. The last column of the table was right about pre-norm and post-norm. About the scaled norm, the turn was right and its authors' hope was not fulfilled here.
 #
-# Nobody has printed the next table, as far as we know: *how prunable is each way of training?* Loss of the whole twin, loss added without a quarter of the layers, as cut and after a repair in closed form (a linear map for each gap, lesson 06).
+# Now the central table: *how prunable is each way of training?* Loss of the whole twin, loss added without a quarter of the layers, as cut and after a repair in closed form (a linear map for each gap, lesson 06).
 
 # %%
 central = study.prunability()
@@ -399,7 +399,7 @@ plt.show()
 # %% [markdown]
 # The order follows the turns of section 4, and repair does not change it. A linear map takes back a little less than half of what post-norm loses, and about two thirds of what the others lose.
 #
-# But read the table from the left. Scaled norm is "prunable" because its deep layers have not learned anything: what can be removed for nothing was of no use before. **A cheap removal is no merit of a model.**
+# But read the table from the left. Scaled norm is "prunable" because its deep layers do next to nothing: what can be removed for nothing was of no use before. **A cheap removal is no merit of a model.**
 #
 # Was it the score's fault, as lesson 08 asked? A greedy search needs no theory. Each kind *minus pre-norm*, with Block Influence's layers and with greedy's:
 
@@ -426,7 +426,7 @@ display(last.groupby("kind", sort=False)[parts].mean().round(3))
 display(np.log(table1 / table1["none"]).round(3).rename("paper, nats added"))
 
 # %% [markdown]
-# In the pre-norm and the scaled twin the last layer matters no more than others. In the post-norm twin it costs half a nat (the unit of the natural logarithm, in which we give losses), about as much as in Llama-2-7B, which is pre-norm. So the paper's finding is not explained by where the norms stand: in a model that has learned enough, the last layer turns the state toward the answer, and no geometry knows that.
+# In the pre-norm and the scaled twin the last layer matters no more than others. In the post-norm twin it costs half a nat (the unit of the natural logarithm, in which we give losses), about as much as in Llama-2-7B, which is pre-norm. So where the norms stand does not explain the paper's finding. Perhaps the last layer of a model that has learned enough turns the state toward the answer; no geometry knows that.
 
 # %% [markdown]
 # ## 6. How to train, then?
@@ -596,7 +596,7 @@ for kind, rows in stored.groupby("kind", sort=False):
 # %% [markdown]
 # One half is the root; 0 means no growth; 1, growth in step with depth. With one seed there is no error, as your function says, and small differences mean nothing.
 #
-# Only Mamba comes near one half, a model without attention. The pre-norm transformers grow more slowly, because layer 0 has made so long a state at once; post-norm is flat.
+# Mamba, a model without attention, comes nearest to one half. The pre-norm transformers grow more slowly, because layer 0 has made so long a state at once; post-norm is flat.
 
 # %% [markdown]
 # ## What we saw

@@ -58,6 +58,11 @@ def test_where_the_low_scores_are():
         "divided by that of greedy's: "
     )[2]
     factors = [float(number) for number in re.findall(r"\d\.\d", said.partition("\n")[0])]
+    ranks = re.findall(
+        r"([\w-]+) (0\.\d+)", printed("08_beyond_transformers", "7. Is it").partition("score and damage: ")[2]
+    )
+    ranks = {kind: float(rank) for kind, rank in ranks}
+    assert min(ranks.values()) > 0.7 and max(ranks, key=ranks.get) == "mamba" and min(ranks, key=ranks.get) == "rwkv"
     assert len(factors) == 3 and factors[1] < 1 and all(0.6 < factor < 1.5 for factor in factors)
 
 

@@ -33,7 +33,7 @@ def plot_twin_layers(layers: pd.DataFrame, y: str = "block_influence") -> np.nda
     """
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        _seeds_and_mean(ax, rows, y, label="mean of the seeds")
+        _seeds_and_mean(ax, rows, y)
 
     axes = _panels(layers, draw, AXES.get(y, y.replace("_", " ")), log=bool((layers[y] > 0).all()))
     means = {kind: rows.groupby("layer")[y].mean() for kind, rows in layers.groupby("kind", sort=False)}
@@ -46,7 +46,7 @@ def plot_twin_norms(layers: pd.DataFrame) -> np.ndarray:
     """Length of the states behind each layer, and what pre-norm theory expects (dashed): a panel a kind, as above."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        _seeds_and_mean(ax, rows, "norm_out", label="measured, mean of the seeds")
+        _seeds_and_mean(ax, rows, "norm_out")
         expected = rows.groupby("layer")["expected_norm"].mean()
         ax.plot(expected.index, expected, color="black", linestyle="--", linewidth=1.5, label="independent branches")
 
@@ -138,7 +138,8 @@ def _with_error(row: pd.Series) -> str:
     return f"{row['mean']:.2f}{error}"
 
 
-def _seeds_and_mean(ax: Axes, rows: pd.DataFrame, y: str, label: str) -> None:
+def _seeds_and_mean(ax: Axes, rows: pd.DataFrame, y: str) -> None:
+    label = "measured" if rows["seed"].nunique() == 1 else "measured, mean of the seeds"
     for _, one in rows.groupby("seed"):
         ax.plot(one["layer"], one[y], color=PALETTE[0], linewidth=0.8, alpha=0.6)
     mean = rows.groupby("layer")[y].mean()
