@@ -102,18 +102,22 @@ theirs = printed.assign(
 # Left our models, right the large ones; both panels have the same axes.
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True, sharey=True, layout="constrained")
-for ax, title, table in ((axes[0], "measured by us", ours), (axes[1], "printed by EvoPress", theirs)):
+shape = {"figsize": (10, 4), "sharex": True, "sharey": True}
+fig, axes = plt.subplots(1, 2, layout="constrained", **shape)
+both = {"measured by us": ours, "printed by EvoPress": theirs}
+for ax, (title, table) in zip(axes, both.items(), strict=True):
     groups = table.groupby("model", sort=False)
     for (name, rows), marker, colour in zip(groups, MARKERS, PALETTE, strict=False):
-        ax.plot(100 * rows["share"], rows["times"], marker + "-", color=colour, label=name)
+        look = {"color": colour, "label": name}
+        ax.plot(100 * rows["share"], rows["times"], marker + "-", **look)
     ax.axhline(10, color="black", linestyle=":")
     ax.set(yscale="log", ylim=(0.9, 1e5), xlabel="layers removed (%)", title=title)
     ax.legend(fontsize=8, loc="upper left")
 axes[0].set_ylabel("perplexity, times the dense model's (log)")
 plt.show()
 quarter = theirs[theirs["share"] == 0.25].set_index("model")["times"]
-print("A quarter removed, large models: " + ", ".join(f"{n} × {v:,.1f}" for n, v in quarter.items()) + ".")
+told = ", ".join(f"{n} × {v:,.1f}" for n, v in quarter.items())
+print(f"A quarter removed, large models: {told}.")
 
 # %% [markdown]
 # Size does not decide it. In the right panel four models of seven to eight billion parameters lie side by side, and at a quarter of the layers their factors lie far apart: the largest is more than two hundred times the smallest. Llama-2-7B loses the least of them there, and still more than our small model. The newer Llama-3-8B has the same number of layers and breaks completely. In the left panel the largest model stays lowest up to a quarter, but the middle one breaks first.
@@ -122,7 +126,7 @@ print("A quarter removed, large models: " + ", ".join(f"{n} × {v:,.1f}" for n, 
 
 # %%
 def share_at(rows, limit):
-    """Share of layers (%) at which perplexity reaches ``limit`` times the dense one's."""
+    """Share of layers (%) at which perplexity is ``limit`` times the dense one's."""
     highest = np.maximum.accumulate(np.log(rows["times"].to_numpy()))
     return 100 * np.interp(np.log(limit), highest, rows["share"].to_numpy())
 
@@ -171,7 +175,8 @@ beside.round(1).sort_values("perplexity, times dense")
 # Now the cost. We want to know what a model needs before we download it. A configuration file has all that we need: width of the hidden state, number of layers, heads for queries and for keys, size of a head, and channels of the feed-forward network, the FFN (*inner*). Add the size of the vocabulary, and whether input and output share one matrix.
 
 # %%
-columns = ["hidden", "layers", "heads", "kv_heads", "head_dim", "inner", "vocabulary", "matrices"]
+columns = ["hidden", "layers", "heads", "kv_heads", "head_dim", "inner"]
+columns += ["vocabulary", "matrices"]
 shapes = pd.DataFrame.from_dict({
     "smollm2-135m-instruct": (576, 30, 9, 3, 64, 1536, 49152, 1),
     "HuggingFaceTB/SmolLM2-360M-Instruct": (960, 32, 15, 5, 64, 2560, 49152, 1),
@@ -219,16 +224,19 @@ counted.round(2)
 # A script (`measure/models.py`) has measured it: models of these shapes with random weights, each beside the default model in the same process.
 
 # %%
-measured = pd.read_csv(data_folder() / "models.csv").set_index("model")["times_default"].dropna()
+measured = pd.read_csv(data_folder() / "models.csv").set_index("model")
+measured = measured["times_default"].dropna()
 known = [name for name in s.index if name in measured.index and name != s.index[0]]
 weights = s.layers * layer
 simple = (weights / weights.iloc[0])[known]
 
 TOKENS = 512  # of a window
-meets = 2 * s.layers * s.heads * s.head_dim * TOKENS  # attention: each token with half of the window
+# attention: each token with half of the window
+meets = 2 * s.layers * s.heads * s.head_dim * TOKENS
 operations = 2 * weights + meets
 finer = (operations / operations.iloc[0])[known]
-check = pd.DataFrame({"by weights": simple, "with attention": finer, "measured": measured[known]})
+check = pd.DataFrame({"by weights": simple, "with attention": finer})
+check["measured"] = measured[known]
 check.round(2)
 
 # %% [markdown]
@@ -236,16 +244,19 @@ check.round(2)
 
 # %%
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-for column, marker, colour in (("by weights", "o", PALETTE[0]), ("with attention", "s", PALETTE[1])):
-    ax.plot(check[column], check["measured"], marker, color=colour, markersize=9, label=column)
+for i, column in enumerate(("by weights", "with attention")):
+    look = {"color": PALETTE[i], "markersize": 9, "label": column}
+    ax.plot(check[column], check["measured"], "os"[i], **look)
 ax.plot([2, 12], [2, 12], ":", color="black", label="prediction = measurement")
-ax.set(xscale="log", yscale="log", xlabel="predicted: times the default model", ylabel="measured")
+ax.set(xscale="log", yscale="log", ylabel="measured")
+ax.set_xlabel("predicted: times the default model")
 plain_log_ticks(ax, "x")
 plain_log_ticks(ax, "y")
 ax.legend()
 plt.show()
-gap = {column: (check[column] / check["measured"] - 1).max() for column in ("by weights", "with attention")}
-print(f"The rule by weights is at most {gap['by weights']:.0%} too high, the finer one at most {gap['with attention']:.0%}.")
+gap = (check.div(check["measured"], axis=0) - 1).max()
+print(f"The rule by weights is at most {gap['by weights']:.0%} too high, "
+      f"the finer one at most {gap['with attention']:.0%}.")  # fmt: skip
 
 # %% [markdown]
 # The rest has another cause: large matrices are multiplied more efficiently than small ones, so a large model gains a little. For a plan that is good enough: the prediction errs on the safe side, and by about a third at most.
@@ -274,10 +285,12 @@ def layer_operations(some_model, window=TOKENS):
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM
 
-batches = calibration_batches(tokenizer, built_in_text()["text"], samples=4, batch_size=2)
+text = built_in_text()["text"]
+batches = calibration_batches(tokenizer, text, samples=4, batch_size=2)
 read = sum(int(batch["attention_mask"].sum()) for batch in batches)
 wide_config = LlamaConfig(
-    hidden_size=1024, intermediate_size=4096, num_hidden_layers=4, num_attention_heads=16,
+    hidden_size=1024, intermediate_size=4096,
+    num_hidden_layers=4, num_attention_heads=16,
     num_key_value_heads=8, vocab_size=len(tokenizer),
 )  # fmt: skip
 torch.manual_seed(0)
@@ -343,19 +356,23 @@ rows = {
 pd.DataFrame(rows).T.round(2)
 
 # %%
-paper_order = pd.read_csv(data_folder() / "paper" / "table9_removed_layers.csv").set_index("model")
-llama = sorted(int(layer) for layer in paper_order.loc["Llama-2-7B", "removed_order"].split())
+table9 = data_folder() / "paper" / "table9_removed_layers.csv"
+paper_order = pd.read_csv(table9).set_index("model")["removed_order"]
+llama = sorted(map(int, paper_order["Llama-2-7B"].split()))
 gone_here = sorted(chosen.removed)
 fig, ax = plt.subplots(figsize=(9, 1.9), layout="constrained")
 for row, (gone, layers) in enumerate(((gone_here, depth), (llama, 32))):
     for i in range(layers):
         out = i in gone
-        box = dict(color="white" if out else PALETTE[row], edgecolor="black", hatch="" if out else "///")
+        box = {"color": "white" if out else PALETTE[row], "edgecolor": "black"}
+        box["hatch"] = "" if out else "///"
         ax.barh(row, 1 / layers, left=i / layers, height=0.6, **box)
-ax.set(yticks=[0, 1], xlabel="depth (0: first layer, 1: behind the last); white: removed")
+ax.set_yticks([0, 1])
+ax.set_xlabel("depth (0: first layer, 1: behind the last); white: removed")
 ax.set_yticklabels([MODEL, "Llama-2-7B (the paper)"])
 plt.show()
-print(f"Removed here: {', '.join(map(str, gone_here))} of {depth}; in the paper's Llama-2-7B: {', '.join(map(str, llama))} of 32.")
+print(f"Removed here: {', '.join(map(str, gone_here))} of {depth}; in the paper's "
+      f"Llama-2-7B: {', '.join(map(str, llama))} of 32.")  # fmt: skip
 
 # %% [markdown]
 # The share is the same, the place is not. In Llama-2-7B one row of layers goes, near the end. In the default model most of the layers that go lie around the middle. That is one more reason not to copy layer numbers from a paper: score your own model.
@@ -408,7 +425,8 @@ check_model_parameters(model_parameters)
 require_passed(model_parameters)
 config = model.config
 one_layer = sum(p.numel() for p in decoder_layers(model)[0].parameters())
-ours_now = model_parameters(one_layer, len(decoder_layers(model)), config.hidden_size, config.vocab_size, config.tie_word_embeddings)
+shape = config.hidden_size, config.vocab_size, config.tie_word_embeddings
+ours_now = model_parameters(one_layer, len(decoder_layers(model)), *shape)
 print(f"By your function: {ours_now:,}. In the model: {size(model)['parameters']:,}.")
 
 # %% [markdown]
@@ -430,7 +448,7 @@ print(f"By your function: {ours_now:,}. In the model: {size(model)['parameters']
 
 # %% tags=["exercise"]
 def layers_to_remove(total, layer, layers, budget):
-    """Smallest number of layers to remove so that the rest fits into ``budget`` bytes; None if none is enough."""
+    """How many layers must go so that the rest fits into ``budget`` bytes, or None."""
     ### BEGIN SOLUTION
     too_many = max(0, total - budget)
     n = -(-too_many // layer)
@@ -477,7 +495,7 @@ for gigabytes in (16, 24, 48, 80):
 
 # %% tags=["exercise"]
 def first_share_at(shares, times, limit):
-    """Share of layers at which perplexity first reaches ``limit`` times the dense one's, or None."""
+    """Share of layers at which perplexity is ``limit`` times the dense one's, or None."""
     ### BEGIN SOLUTION
     from math import log
 
@@ -501,7 +519,8 @@ for chooser in ("block_influence", "relative_magnitude", "greedy"):
     found = {}
     for name, rows in curves.groupby("model", sort=False):
         share = first_share_at(list(rows["share"]), list(rows["times"]), 2)
-        found[name] = "not within what was measured" if share is None else f"{share:.0%}"
+        missing = "not within what was measured"
+        found[name] = missing if share is None else f"{share:.0%}"
     words = ", ".join(f"{name} {share}" for name, share in found.items())
     print(f"{chooser.replace('_', ' ')}: perplexity doubles at {words}")
 
