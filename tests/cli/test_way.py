@@ -3,7 +3,9 @@
 import gc
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from command import LAYERS, data, ok, run, tiny_model
@@ -104,3 +106,9 @@ def test_dense_layers_are_gone_when_the_model_is_saved(folder, monkeypatch, how)
     line = [option for option in CUT if option != "--no-cost"]
     ok("prune", "out", *line, *how)
     assert load("out", device="cpu")
+
+
+def test_what_is_free_is_what_the_machine_says(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=123))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    assert way.free_bytes("cpu") == (123, None) and way.free_bytes("cuda:0") == (123, 7)
